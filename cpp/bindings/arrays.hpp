@@ -1,0 +1,92 @@
+// NumPy arrays as views: dtype, contiguity and shape are checked here, once. Python's _arrays.py has already turned
+// bad input into readable errors; these checks keep a wrong call from ever touching foreign memory.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "preluflow/network.hpp"
+
+namespace preluflow::bindings {
+
+namespace py = pybind11;
+
+// C-contiguous and of exactly this dtype; with py::arg(...).noconvert() nothing is ever copied silently.
+template <class T>
+using Array = py::array_t<T, py::array::c_style>;
+
+inline void require(bool ok, const std::string& what) {
+  if (!ok) throw std::invalid_argument("preluflow core: " + what);
+}
+
+template <class T>
+void require_vector(const Array<T>& array, Index size, const char* name) {
+  require(array.ndim() == 1 && array.shape(0) == size,
+          std::string(name) + " must have shape (" + std::to_string(size) + ",)");
+}
+
+template <class T>
+void require_matrix(const Array<T>& array, Index cols, const char* name) {
+  require(array.ndim() == 2 && array.shape(0) > 0 && array.shape(1) == cols,
+          std::string(name) + " must have shape (n, " + std::to_string(cols) + ")");
+}
+
+inline Activation parse_activation(const std::string& name) {
+  if (name == "prelu") return Activation::prelu;
+  if (name == "polynomial") return Activation::polynomial;
+  require(name == "tanh", "unknown activation " + name);
+  return Activation::tanh;
+}
+
+// The arrays of a network, kept alive, and the view of them.
+template <class T>
+class NetworkArrays {
+ public:
+  NetworkArrays(Array<T> U, Array<double> log_norm, Array<double> sign, Array<double> log_abs_v,
+                const std::string& activation, double p)
+      : U_(std::move(U)),
+        log_norm_(std::move(log_norm)),
+        sign_(std::move(sign)),
+        log_abs_v_(std::move(log_abs_v)),
+        activation_(parse_activation(activation)),
+        p_(p) {
+    require(U_.ndim() == 2 && U_.shape(0) > 0 && U_.shape(1) > 0, "U must have shape (h, D)");
+    require_vector(log_norm_, U_.shape(0), "log_norm");
+    require_vector(sign_, U_.shape(0), "sign");
+    require_vector(log_abs_v_, U_.shape(0), "log_abs_v");
+    require(p_ >= 1.0, "p must be >= 1");
+  }
+
+  Network<T> view() const {
+    return {U_.data(), log_norm_.data(), sign_.data(), log_abs_v_.data(), U_.shape(0), U_.shape(1), activation_, p_};
+  }
+
+ private:
+  Array<T> U_;
+  Array<double> log_norm_, sign_, log_abs_v_;
+  Activation activation_;
+  double p_;
+};
+
+template <class T>
+Array<T> copy_matrix(const RowMatrix<T>& matrix) {
+  Array<T> out({matrix.rows(), matrix.cols()});
+  MatrixMap<T>(out.mutable_data(), matrix.rows(), matrix.cols()) = matrix;
+  return out;
+}
+
+inline Array<double> copy_vector(const Vector<double>& vector) {
+  Array<double> out(vector.size());
+  VectorMap<double>(out.mutable_data(), vector.size()) = vector;
+  return out;
+}
+
+inline Array<double> copy_vector(const std::vector<double>& vector) {
+  return copy_vector(Vector<double>(ConstVectorMap<double>(vector.data(), static_cast<Index>(vector.size()))));
+}
+
+}  // namespace preluflow::bindings

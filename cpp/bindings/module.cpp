@@ -1,0 +1,52 @@
+// One extension module per instruction set, from the same sources: PRELUFLOW_MODULE is its name.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <string>
+
+#include "bindings.hpp"
+#include "preluflow/parallel.hpp"
+
+namespace py = pybind11;
+
+namespace {
+
+#define PRELUFLOW_STRINGIFY_(x) #x
+#define PRELUFLOW_STRINGIFY(x) PRELUFLOW_STRINGIFY_(x)
+
+std::string compiler() {
+#if defined(__clang__)
+  return "clang " __clang_version__;
+#elif defined(__GNUC__)
+  return "gcc " __VERSION__;
+#elif defined(_MSC_VER)
+  return "msvc " PRELUFLOW_STRINGIFY(_MSC_VER);
+#else
+  return "unknown";
+#endif
+}
+
+py::dict build_info() {
+  py::dict info;
+  info["eigen"] = PRELUFLOW_STRINGIFY(EIGEN_WORLD_VERSION) "." PRELUFLOW_STRINGIFY(
+      EIGEN_MAJOR_VERSION) "." PRELUFLOW_STRINGIFY(EIGEN_MINOR_VERSION);
+  info["eigen_simd"] = Eigen::SimdInstructionSetsInUse();
+#ifdef _OPENMP
+  info["openmp"] = PRELUFLOW_STRINGIFY(_OPENMP);
+#else
+  info["openmp"] = py::none();
+#endif
+  info["compiler"] = compiler();
+  return info;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(PRELUFLOW_MODULE, m) {
+  m.doc() = "preluflow's compiled core; use the preluflow package instead.";
+  preluflow::detail::install_fork_guard();
+  m.def("build_info", &build_info);
+  m.def("default_threads", &preluflow::default_threads);
+  preluflow::bindings::bind_network(m);
+  preluflow::bindings::bind_descent(m);
+}

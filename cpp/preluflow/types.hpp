@@ -1,0 +1,32 @@
+// Array types and index type shared by the whole core. All matrices are row-major, as NumPy's are.
+#pragma once
+
+#include <Eigen/Core>
+#include <cstddef>
+
+namespace preluflow {
+
+using Index = Eigen::Index;
+
+template <class T>
+using RowMatrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+template <class T>
+using Vector = Eigen::Matrix<T, Eigen::Dynamic, 1>;
+
+// Views of C-contiguous memory that somebody else owns.
+template <class T>
+using MatrixMap = Eigen::Map<RowMatrix<T>>;
+template <class T>
+using ConstMatrixMap = Eigen::Map<const RowMatrix<T>>;
+template <class T>
+using VectorMap = Eigen::Map<Vector<T>>;
+template <class T>
+using ConstVectorMap = Eigen::Map<const Vector<T>>;
+
+// One row (length h or D) seen as an array, for elementwise work.
+template <class T>
+using RowArrayMap = Eigen::Map<Eigen::Array<T, 1, Eigen::Dynamic>>;
+template <class T>
+using ConstRowArrayMap = Eigen::Map<const Eigen::Array<T, 1, Eigen::Dynamic>>;
+
+}  // namespace preluflow

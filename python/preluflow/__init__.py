@@ -1,0 +1,41 @@
+"""preluflow: gradient flow on normalised polynomial-ReLU networks, and how robust what it learns is.
+
+After H. Min and R. Vidal, "Gradient Flow Provably Learns Robust Classifiers for Orthonormal GMMs", ICML 2025 (MV25).
+"""
+
+from preluflow import classifiers
+from preluflow._version import __version__
+from preluflow.data import Dataset, OrthonormalGMM
+from preluflow.distance import DistanceBracket, distance_bracket, distance_estimate
+from preluflow.initialization import (
+    center_cosines,
+    covers_all_regions,
+    initialize,
+    non_degeneracy_gap,
+    voronoi_regions,
+)
+from preluflow.network import LossGradient, TwoLayerNetwork
+from preluflow.observe import Observe, Snapshot
+from preluflow.results import Run
+from preluflow.train import gradient_descent
+
+__all__ = [
+    "Dataset",
+    "DistanceBracket",
+    "LossGradient",
+    "Observe",
+    "OrthonormalGMM",
+    "Run",
+    "Snapshot",
+    "TwoLayerNetwork",
+    "__version__",
+    "center_cosines",
+    "classifiers",
+    "covers_all_regions",
+    "distance_bracket",
+    "distance_estimate",
+    "gradient_descent",
+    "initialize",
+    "non_degeneracy_gap",
+    "voronoi_regions",
+]

@@ -1,0 +1,138 @@
+"""Initial networks, and where their neurons lie: Voronoi regions and the non-degeneracy gap."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from preluflow import _arrays
+from preluflow._arrays import Float64
+from preluflow.data import OrthonormalGMM, Rng
+from preluflow.network import ACTIVATIONS, TwoLayerNetwork
+
+VOID = -1
+
+
+def initialize(
+    width: int,
+    dim: int,
+    scale: float,
+    *,
+    kind: str = "balanced",
+    nudge: float | None = None,
+    centers: ArrayLike | OrthonormalGMM | None = None,
+    p: float = 3.0,
+    activation: str = "prelu",
+    dtype: DTypeLike = "float32",
+    rng: Rng = None,
+) -> TwoLayerNetwork:
+    """Draw an initial network.
+
+    Parameters
+    ----------
+    width, dim : int
+        Neurons h and input dimension D.
+    scale : float
+        ``kind="balanced"``: epsilon of MV25's Assumption 1, any positive float64 (1e-7, 1e-300).
+        ``kind="gaussian"``: standard deviation of every entry of W and v (App. B.2: 0.01 "small", 0.5 "large").
+    kind : {"balanced", "gaussian"}
+        Balanced: w_j = epsilon w_j0 with w_j0 ~ N(0, I_D) and v_j = +-epsilon ||w_j0||, signs by a fair coin.
+    nudge : float in [0, 1], optional
+        Moves each *unit* direction u towards a uniformly chosen centre mu and keeps the norm:
+        u <- normalise(u + nudge (mu - u)) (App. B.1 as mathematics.md, section 4, reads it; Figure 6 has 0.05).
+    centers : array, shape (K, D), or OrthonormalGMM
+        Centres to nudge towards; needed when ``nudge`` is given.
+    p, activation, dtype
+        As in ``TwoLayerNetwork``. The same rng gives the same network in both dtypes, up to rounding.
+    rng : None, int or Generator
+        Source of randomness.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a number is out of range, or only one of ``nudge`` and ``centers`` is given.
+    """
+    width = _arrays.integer(width, "width", minimum=1)
+    dim = _arrays.integer(dim, "dim", minimum=1)
+    scale = _arrays.real(scale, "scale", above=0.0)
+    _arrays.choice(kind, "kind", ("balanced", "gaussian"))
+    _arrays.choice(activation, "activation", ACTIVATIONS)
+    p = _arrays.real(p, "p", minimum=1.0)
+    result_dtype = _arrays.dtype_of(dtype)
+    if (nudge is None) != (centers is None):
+        raise ValueError("nudge and centers must be given together")
+    generator = np.random.default_rng(rng)
+
+    shape = generator.standard_normal((width, dim))
+    lengths = np.linalg.norm(shape, axis=1)
+    U = shape / lengths[:, None]
+    log_norm = np.log(scale) + np.log(lengths)
+    if kind == "balanced":
+        sign, log_abs_v = generator.choice([-1.0, 1.0], size=width), log_norm
+    else:
+        v = generator.standard_normal(width)
+        sign, log_abs_v = np.sign(v), np.log(scale) + np.log(np.abs(v))
+    if nudge is not None and centers is not None:
+        U = _nudged(U, nudge, centers, generator)
+    return TwoLayerNetwork.from_polar(U.astype(result_dtype), log_norm, sign, log_abs_v, activation, p)
+
+
+def _nudged(U: Float64, nudge: float, centers: ArrayLike | OrthonormalGMM, generator: np.random.Generator) -> Float64:
+    delta = _arrays.real(nudge, "nudge", minimum=0.0, maximum=1.0)
+    mu = centers.centers if isinstance(centers, OrthonormalGMM) else _arrays.orthonormal_rows(centers)
+    if mu.shape[1] != U.shape[1]:
+        raise ValueError(f"centers must have shape (K, {U.shape[1]}), got {mu.shape}")
+    chosen = mu[generator.integers(len(mu), size=len(U))]
+    moved = U + delta * (chosen - U)
+    return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True))
+
+
+def center_cosines(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> Float64:
+    """cos(mu_k, w_j), shape (h, K), float64; 0 for a dead neuron."""
+    if network.dim != gmm.dim:
+        raise ValueError(f"network has input dimension {network.dim} but gmm has {gmm.dim}")
+    return np.asarray(network.directions.astype(np.float64) @ gmm.centers.T)
+
+
+def own_class_cosines(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> Float64:
+    """cos(mu_k, w_j) for the centres of the class of sign v_j, -inf for the others; shape (h, K)."""
+    return np.where(network.sign[:, None] == gmm.labels[None, :], center_cosines(network, gmm), -np.inf)
+
+
+def voronoi_regions(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> NDArray[np.intp]:
+    """Nearest centre of its own class for each neuron, ``VOID`` = -1 in the void region (MV25, Def. 1).
+
+    Positive neurons (v_j > 0) are held against positive centres, negative ones against negative. The void region
+    is where no own-class cosine is positive. A neuron with v_j = 0 has no class and is void.
+
+    Returns
+    -------
+    ndarray of int, shape (h,)
+        Cluster index 0 .. K-1, or -1.
+    """
+    own = own_class_cosines(network, gmm)
+    return np.where(own.max(axis=1) > 0, own.argmax(axis=1), VOID)
+
+
+def non_degeneracy_gap(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> float:
+    """Distance of the initialisation to a degenerate one, MV25 eq. 11, in closed form for orthonormal centres.
+
+    With the own-class cosines of a neuron sorted c_1 >= c_2 >= ..., its distance 1 - sup cos to the boundaries of the
+    Voronoi regions is 1 - sqrt(1 - min{c_1^2, (c_1 - c_2)^2 / 2}) when c_1 > 0 (no second term with one centre) and
+    1 - sqrt(1 - c_1^2) in the void. The gap is the minimum over neurons; 0 if some v_j or w_j is 0.
+    """
+    own = np.sort(own_class_cosines(network, gmm), axis=1)[:, ::-1]
+    if np.any(network.sign == 0) or np.any(np.isneginf(network.log_norm)):
+        return 0.0
+    square = own[:, 0] ** 2
+    if own.shape[1] > 1:
+        # An absent second centre has cosine -inf and so does not bind.
+        square = np.where(own[:, 0] > 0, np.minimum(square, (own[:, 0] - own[:, 1]) ** 2 / 2), square)
+    square = np.minimum(square, 1.0)
+    # 1 - sqrt(1 - s) without cancellation
+    return float(np.min(square / (1.0 + np.sqrt(1.0 - square))))
+
+
+def covers_all_regions(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> bool:
+    """Whether every Voronoi region of each class holds a neuron of that class (MV25, Def. 2)."""
+    return set(range(gmm.clusters)) <= set(voronoi_regions(network, gmm).tolist())

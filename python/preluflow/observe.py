@@ -1,0 +1,263 @@
+"""What is looked at along a run, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from preluflow import _arrays
+from preluflow._arrays import Float, Float64
+from preluflow.data import OrthonormalGMM
+from preluflow.distance import distance_bracket, distance_estimate
+from preluflow.initialization import VOID, center_cosines, voronoi_regions
+from preluflow.network import TwoLayerNetwork
+
+
+@dataclass
+class Snapshot:
+    """A run at one of its stops: what an observer is given.
+
+    Attributes
+    ----------
+    iteration, t : int, float
+        Where the run stands.
+    network, start : TwoLayerNetwork
+        Now and at the beginning.
+    loss : float
+        Mean loss over (X, y), as training sees it.
+    outputs : ndarray, shape (n,)
+        f(x_i), float64; found with the gradient the next step uses, so they cost nothing.
+    X, y : ndarray
+        The training data, (n, D) and (n,).
+    gmm : OrthonormalGMM or None
+        The mixture given to ``Observe``.
+    observe : Observe
+        The request, with its options.
+    num_threads : int
+    """
+
+    iteration: int
+    t: float
+    network: TwoLayerNetwork
+    start: TwoLayerNetwork
+    loss: float
+    outputs: Float64
+    X: Float
+    y: Float64
+    observe: Observe
+    num_threads: int
+
+    @property
+    def gmm(self) -> OrthonormalGMM:
+        """The mixture given to ``Observe``; ValueError if there was none."""
+        if self.observe.gmm is None:
+            raise ValueError("this observer needs Observe(gmm=...)")
+        return self.observe.gmm
+
+    @cached_property
+    def scaled_margins(self) -> tuple[Float64, float]:
+        """(y g, m) with f = e^m g, g of ordinary size: signs survive where f underflows float64."""
+        scaled, m = self.network.rescaled()
+        if m > -600.0:
+            return self.y * self.outputs * np.exp(-m), m
+        return self.y * scaled.decision_function(self.X, num_threads=self.num_threads), m
+
+
+def _alignment(at: Snapshot) -> dict[str, Any]:
+    cosine = center_cosines(at.network, at.gmm).max(axis=1)
+    return {"alignment": cosine, "alignment_quartiles": np.quantile(cosine, (0.25, 0.5, 0.75))}
+
+
+def _cluster_norms(at: Snapshot) -> dict[str, Any]:
+    region, squares = voronoi_regions(at.network, at.gmm), at.network.norms**2
+    sums = [squares[region == k].sum() for k in range(at.gmm.clusters)]
+    return {"cluster_norms": np.array(sums), "void_norm": squares[region == VOID].sum()}
+
+
+def _conserved(network: TwoLayerNetwork) -> Float64:
+    kappa = network.p if network.activation == "polynomial" else 1.0
+    return np.asarray(network.norms**2 - kappa * network.v**2)
+
+
+def _normalized_margin(at: Snapshot) -> dict[str, Any]:
+    margins, m = at.scaled_margins
+    degree = 2.0 if at.network.activation == "prelu" else at.network.p + 1.0
+    log_square = np.logaddexp.reduce(2.0 * np.concatenate([at.network.log_norm, at.network.log_abs_v]))
+    return {"normalized_margin": margins.min() * np.exp(m - degree * log_square / 2.0)}
+
+
+def _distance_bracket(at: Snapshot) -> dict[str, Any]:
+    bracket = distance_bracket(at.network, at.gmm, num_threads=at.num_threads)
+    return {"distance_lower": bracket.lower, "distance_upper": bracket.upper}
+
+
+def _distance_estimate(at: Snapshot) -> dict[str, Any]:
+    options = dict(at.observe.estimator)
+    return {"distance_estimate": distance_estimate(at.network, at.gmm, num_threads=at.num_threads, **options)}
+
+
+@dataclass(frozen=True)
+class _Observer:
+    records: Callable[[Snapshot], Mapping[str, Any]]
+    needs_gmm: bool = False
+    needs_homogeneous: bool = False  # refused for tanh
+
+
+OBSERVERS: dict[str, _Observer] = {
+    "loss": _Observer(lambda at: {"loss": at.loss}),
+    "accuracy": _Observer(lambda at: {"accuracy": np.mean(at.scaled_margins[0] > 0)}),
+    "alignment": _Observer(_alignment, needs_gmm=True),
+    "cluster_norms": _Observer(_cluster_norms, needs_gmm=True),
+    "norms": _Observer(lambda at: {"norms": at.network.norms, "v": at.network.v}),
+    "balancedness_drift": _Observer(
+        lambda at: {"balancedness_drift": np.abs(_conserved(at.network) - _conserved(at.start)).max()},
+        needs_homogeneous=True,
+    ),
+    "margin": _Observer(lambda at: {"margin": np.min(at.y * at.outputs)}),
+    "normalized_margin": _Observer(_normalized_margin, needs_homogeneous=True),
+    "distance_estimate": _Observer(_distance_estimate, needs_gmm=True, needs_homogeneous=True),
+    "distance_bracket": _Observer(_distance_bracket, needs_gmm=True, needs_homogeneous=True),
+}
+
+
+@dataclass(frozen=True)
+class Observe:
+    """A request to look at a run at its stops.
+
+    Parameters
+    ----------
+    every : int or float, optional
+        Distance between stops: iterations for descent and SGD, time for the flow. The first and the last state are
+        always stops.
+    what : sequence of str or callable, default ("loss", "accuracy")
+        Names below, or functions of a ``Snapshot`` that return a number, an array of fixed shape, or a dict of them
+        (recorded under their keys, otherwise under the function's ``__name__``).
+
+        - ``"loss"``, ``"accuracy"`` (share of y f > 0), ``"margin"`` (min y f);
+        - ``"normalized_margin"``: min y f / ||theta||^2 (prelu) or / ||theta||^(p+1) (polynomial);
+        - ``"alignment"``: max_k cos(mu_k, w_j), shape (h,), and ``"alignment_quartiles"``, shape (3,);
+        - ``"cluster_norms"``: sum of ||w_j||^2 over the neurons whose nearest own-class centre is mu_k, shape (K,),
+          and ``"void_norm"``, that of the neurons in the void region;
+        - ``"norms"``: ||w_j||, shape (h,), and ``"v"``, shape (h,);
+        - ``"balancedness_drift"``: max_j |change of ||w_j||^2 - v_j^2| since the start (polynomial: - p v_j^2);
+        - ``"distance_estimate"``: the paper's estimator of sup |f - F^(p)|;
+        - ``"distance_bracket"``: recorded as ``"distance_lower"`` and ``"distance_upper"``.
+    gmm : OrthonormalGMM, optional
+        Needed by alignment, cluster norms and distances.
+    at : sequence of int or float, optional
+        Stops by name instead of, or besides, ``every``.
+    estimator : dict, optional
+        Keyword arguments of ``distance_estimate``: batch, steps, step_size, rng.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For an unknown name, or one whose needs are not met.
+    """
+
+    every: float | None = None
+    what: Sequence[str | Callable[[Snapshot], Any]] = ("loss", "accuracy")
+    gmm: OrthonormalGMM | None = None
+    at: ArrayLike | None = None
+    estimator: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the request."""
+        if self.every is not None:
+            _arrays.real(self.every, "every", above=0.0)
+        if isinstance(self.what, str) or not isinstance(self.what, Sequence):
+            raise TypeError(f"what must be a list of names and functions, got {self.what!r}")
+        unknown = set(self.estimator) - {"batch", "steps", "step_size", "rng"}
+        if unknown:
+            raise ValueError(f"estimator has unknown options {sorted(unknown)}; known: batch, steps, step_size, rng")
+        for item in self.what:
+            if callable(item):
+                continue
+            _arrays.choice(item, "what", OBSERVERS)
+            if OBSERVERS[item].needs_gmm and self.gmm is None:
+                raise ValueError(f"observing {item!r} needs gmm=...")
+
+    def check(self, network: TwoLayerNetwork) -> None:
+        """Refuse what cannot be observed on this network."""
+        if self.gmm is not None and self.gmm.dim != network.dim:
+            raise ValueError(f"gmm has dimension {self.gmm.dim} but the network has {network.dim}")
+        for item in self.what:
+            if not callable(item) and OBSERVERS[item].needs_homogeneous and network.activation == "tanh":
+                raise ValueError(f"{item!r} is defined for 'prelu' and 'polynomial' networks, not for 'tanh'")
+
+    def iteration_stops(self, steps: int) -> NDArray[np.int64]:
+        """Return sorted iterations at which a run of ``steps`` iterations stops; 0 and ``steps`` are among them."""
+        stops = {0, steps}
+        if self.every is not None:
+            stops.update(range(0, steps + 1, _arrays.integer(self.every, "every", minimum=1)))
+        if self.at is not None:
+            for stop in np.atleast_1d(np.asarray(self.at)).tolist():
+                value = _arrays.integer(stop, "at", minimum=0)
+                if value > steps:
+                    raise ValueError(f"at must not exceed steps = {steps}, got {value}")
+                stops.add(value)
+        return np.array(sorted(stops), dtype=np.int64)
+
+
+class ObserverError(Exception):
+    """A user's observer failed after the first stop; the run up to there is kept."""
+
+
+class Recorder:
+    """Collects what the observers find, stop by stop."""
+
+    def __init__(self, observe: Observe) -> None:
+        self.observe = observe
+        self.iterations: list[int] = []
+        self.times: list[float] = []
+        self.records: dict[str, list[NDArray[Any]]] = {}
+
+    def record(self, snapshot: Snapshot) -> None:
+        """Run every observer; a stop is recorded whole or not at all."""
+        found: dict[str, NDArray[Any]] = {}
+        for item in self.observe.what:
+            if not callable(item):
+                values = OBSERVERS[item].records(snapshot)
+            else:
+                values = self._call(item, snapshot)
+            found.update({name: np.asarray(value) for name, value in values.items()})
+        self._check(found)
+        self.iterations.append(snapshot.iteration)
+        self.times.append(snapshot.t)
+        for name, value in found.items():
+            self.records.setdefault(name, []).append(value)
+
+    def _call(self, function: Callable[[Snapshot], Any], snapshot: Snapshot) -> Mapping[str, Any]:
+        try:
+            value = function(snapshot)
+        except Exception as error:
+            if not self.iterations:
+                raise  # at the very start nothing is lost by raising
+            raise ObserverError(f"observer {_name(function)} raised {type(error).__name__}: {error}") from error
+        return value if isinstance(value, Mapping) else {_name(function): value}
+
+    def _check(self, found: Mapping[str, NDArray[Any]]) -> None:
+        first = not self.iterations
+        problem = None
+        for name, value in found.items():
+            if value.dtype.kind not in "fiub":
+                problem = f"observer {name} must return real numbers, got dtype {value.dtype}"
+            elif not first and (name not in self.records or self.records[name][0].shape != value.shape):
+                problem = f"observer {name} returned shape {value.shape}, unlike at the first stop"
+        if not first and set(found) != set(self.records):
+            problem = f"observers returned {sorted(found)}, at the first stop {sorted(self.records)}"
+        if problem is not None:
+            raise TypeError(problem) if first else ObserverError(problem)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return each record stacked over the stops, (S, ...)."""
+        return {name: np.stack(values) for name, values in self.records.items()}
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
