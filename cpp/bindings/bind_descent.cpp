@@ -1,4 +1,4 @@
-// The gradient-descent stepper. advance() runs with the GIL released and looks for Ctrl-C between steps.
+// The descent steppers. Steps run with the GIL released; Ctrl-C is looked for between them.
 #include "arrays.hpp"
 #include "bindings.hpp"
 #include "names.hpp"
@@ -8,35 +8,40 @@ namespace preluflow::bindings {
 
 namespace {
 
+// The data a stepper works on, checked and kept alive.
 template <class T>
-class DescentStepper {
- public:
-  DescentStepper(const NetworkArrays<T>& start, Array<T> X, Array<double> y, const std::string& loss, double step,
-                 int threads)
-      : X_(std::move(X)),
-        y_(std::move(y)),
-        stepper_(checked(X_, y_, start.view()), y_.data(), X_.shape(0), start.view(), parse_loss(loss), step, threads) {
+struct Data {
+  Data(Array<T> X_, Array<double> y_, Index dim) : X(std::move(X_)), y(std::move(y_)) {
+    require_matrix(X, dim, "X");
+    require_vector(y, X.shape(0), "y");
   }
+  Array<T> X;
+  Array<double> y;
+};
 
-  // Up to `steps` steps; returns how many were done (fewer when something is not finite).
-  Index advance(Index steps) {
-    for (Index done = 0; done < steps; ++done) {
-      bool finite = false;
-      {
-        py::gil_scoped_release release;
-        finite = stepper_.advance();
-      }
-      if (!finite) return done;
-      ++iteration_;
-      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-    }
-    return steps;
+template <class Advance>
+bool without_gil(const Advance& advance) {
+  bool finite = false;
+  {
+    py::gil_scoped_release release;
+    finite = advance();
   }
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  return finite;
+}
+
+// What both steppers show.
+template <class Stepper, class T>
+class Bound {
+ public:
+  template <class... Args>
+  Bound(Data<T> data, Args&&... args)
+      : data_(std::move(data)),
+        stepper_(data_.X.data(), data_.y.data(), data_.X.shape(0), std::forward<Args>(args)...) {}
 
   double evaluate() {
     py::gil_scoped_release release;
-    stepper_.evaluate();
-    return stepper_.loss_value();
+    return stepper_.evaluate();
   }
 
   py::tuple state() const {
@@ -49,39 +54,88 @@ class DescentStepper {
   Index iteration() const { return iteration_; }
   Index gradients() const { return stepper_.gradients(); }
 
- private:
-  static const T* checked(const Array<T>& X, const Array<double>& y, const Network<T>& net) {
-    require_matrix(X, net.dim, "X");
-    require_vector(y, X.shape(0), "y");
-    return X.data();
+  // Up to `steps` descent steps; returns how many were done (fewer when something is not finite).
+  Index advance(Index steps) {
+    for (Index done = 0; done < steps; ++done) {
+      if (!without_gil([&] {
+            const bool finite = stepper_.advance();
+            iteration_ += finite;
+            return finite;
+          }))
+        return done;
+    }
+    return steps;
   }
 
-  Array<T> X_;
-  Array<double> y_;
-  Descent<T> stepper_;
+  // One epoch of mini-batches in the given order of rows; the last batch may be short. False if not finite.
+  bool epoch(const Array<Index>& order) {
+    require_vector(order, stepper_.n(), "order");
+    const Index* rows = order.data();
+    for (Index i = 0; i < stepper_.n(); ++i) require(rows[i] >= 0 && rows[i] < stepper_.n(), "order out of range");
+    for (Index first = 0; first < stepper_.n(); first += stepper_.batch()) {
+      const Index count = std::min(stepper_.batch(), stepper_.n() - first);
+      if (!without_gil([&] {
+            const bool finite = stepper_.advance(rows + first, count);
+            iteration_ += finite;
+            return finite;
+          }))
+        return false;
+    }
+    return true;
+  }
+
+ private:
+  Data<T> data_;
+  Stepper stepper_;
   Index iteration_ = 0;
 };
 
-template <class T>
-void bind(py::module_& m, const char* class_name) {
-  using Stepper = DescentStepper<T>;
-  py::class_<Stepper>(m, class_name, py::module_local())
-      .def(py::init<const NetworkArrays<T>&, Array<T>, Array<double>, const std::string&, double, int>(),
-           py::arg("start"), py::arg("X").noconvert(), py::arg("y").noconvert(), py::arg("loss"), py::arg("step"),
-           py::arg("threads"))
-      .def("advance", &Stepper::advance, py::arg("steps"))
-      .def("evaluate", &Stepper::evaluate)
+template <class Class>
+void bind_common(Class& bound) {
+  using Stepper = typename Class::type;
+  bound.def("evaluate", &Stepper::evaluate)
       .def("state", &Stepper::state)
       .def("outputs", &Stepper::outputs)
-      .def_property_readonly("iteration", &Stepper::iteration)
-      .def_property_readonly("gradients", &Stepper::gradients);
+      .def_property_readonly("iteration", &Stepper::iteration);
+}
+
+template <class T>
+void bind(py::module_& m, const char* descent_name, const char* stochastic_name) {
+  using Full = Bound<Descent<T>, T>;
+  py::class_<Full> full(m, descent_name, py::module_local());
+  bind_common(full);
+  full.def(py::init([](const NetworkArrays<T>& start, Array<T> X, Array<double> y, const std::string& loss, double step,
+                       int threads) {
+             const Network<T> net = start.view();
+             return std::make_unique<Full>(Data<T>(std::move(X), std::move(y), net.dim), net, parse_loss(loss), step,
+                                           threads);
+           }),
+           py::arg("start"), py::arg("X").noconvert(), py::arg("y").noconvert(), py::arg("loss"), py::arg("step"),
+           py::arg("threads"))
+      .def("advance", &Full::advance, py::arg("steps"))
+      .def_property_readonly("gradients", &Full::gradients);
+
+  using Stochastic = Bound<StochasticDescent<T>, T>;
+  py::class_<Stochastic> stochastic(m, stochastic_name, py::module_local());
+  bind_common(stochastic);
+  stochastic
+      .def(py::init([](const NetworkArrays<T>& start, Array<T> X, Array<double> y, const std::string& loss, double step,
+                       Index batch, int threads) {
+             const Network<T> net = start.view();
+             require(batch >= 1 && batch <= X.shape(0), "batch must be in 1 .. n");
+             return std::make_unique<Stochastic>(Data<T>(std::move(X), std::move(y), net.dim), net, parse_loss(loss),
+                                                 step, batch, threads);
+           }),
+           py::arg("start"), py::arg("X").noconvert(), py::arg("y").noconvert(), py::arg("loss"), py::arg("step"),
+           py::arg("batch"), py::arg("threads"))
+      .def("epoch", &Stochastic::epoch, py::arg("order").noconvert());
 }
 
 }  // namespace
 
 void bind_descent(py::module_& m) {
-  bind<float>(m, "Descent32");
-  bind<double>(m, "Descent64");
+  bind<float>(m, "Descent32", "StochasticDescent32");
+  bind<double>(m, "Descent64", "StochasticDescent64");
 }
 
 }  // namespace preluflow::bindings

@@ -1,46 +1,29 @@
-// Gradient descent w <- w - step dL/dw, v <- v - step dL/dv on a network held in polar form: the very iteration a
-// torch script runs, but exact at any scale of theta.
+// Full-batch gradient descent and mini-batch SGD as steppers. X (n, D) and y (n,) must outlive them.
 #pragma once
 
+#include <atomic>
 #include <vector>
 
 #include "preluflow/gradient.hpp"
+#include "preluflow/update.hpp"
 
 namespace preluflow {
-
-// A network that owns its arrays: the state of a training run.
-template <class T>
-struct NetworkState {
-  RowMatrix<T> U;
-  Vector<double> log_norm, sign, log_abs_v;
-  Activation activation;
-  double p;
-
-  explicit NetworkState(const Network<T>& net);
-  Network<T> view() const {
-    return {U.data(), log_norm.data(), sign.data(), log_abs_v.data(), U.rows(), U.cols(), activation, p};
-  }
-};
 
 template <class T>
 class Descent {
  public:
-  // X (n, D) and y (n,) must outlive this object.
   Descent(const T* X, const double* y, Index n, const Network<T>& start, Loss loss, double step, int threads);
 
-  // Loss and outputs at the present theta; the gradient found on the way serves the next advance().
-  void evaluate();
+  // Mean loss and outputs at the present theta; the gradient found on the way serves the next advance().
+  double evaluate();
   // One descent step. Returns false, and leaves theta alone, when the loss or the gradient is not finite.
   bool advance();
 
-  double loss_value() const { return value_; }
   const std::vector<double>& outputs() const { return f_; }
   const NetworkState<T>& state() const { return state_; }
   Index gradients() const { return gradients_; }
 
  private:
-  void update_neuron(Index j);
-
   const T* X_;
   const double* y_;
   Index n_;
@@ -51,8 +34,40 @@ class Descent {
   GradientKernel<T> kernel_;
   std::vector<double> f_;
   double value_ = 0.0;
-  bool fresh_ = false;  // kernel_ and f_ belong to the present theta
+  bool fresh_ = false;  // value_, f_ and kernel_'s gradient belong to the present theta
   Index gradients_ = 0;
+};
+
+// Steps on mini-batches of rows that the caller names. The gradient of a tile of neurons is used, and forgotten, while
+// it is in cache.
+template <class T>
+class StochasticDescent {
+ public:
+  StochasticDescent(const T* X, const double* y, Index n, const Network<T>& start, Loss loss, double step, Index batch,
+                    int threads);
+
+  // Mean loss and outputs over all of (X, y) at the present theta.
+  double evaluate();
+  // One step on rows[0 .. count-1], count <= batch. Returns false when the loss or a norm is not finite.
+  bool advance(const Index* rows, Index count);
+
+  const std::vector<double>& outputs() const { return f_; }
+  const NetworkState<T>& state() const { return state_; }
+  Index n() const { return n_; }
+  Index batch() const { return batch_; }
+
+ private:
+  const T* X_;
+  const double* y_;
+  Index n_, batch_;
+  NetworkState<T> state_;
+  Loss loss_;
+  double log_step_;
+  int threads_;
+  GradientKernel<T> kernel_;
+  RowMatrix<T> rows_;           // (batch, D)
+  std::vector<double> labels_;  // (batch,)
+  std::vector<double> f_;
 };
 
 }  // namespace preluflow

@@ -6,8 +6,7 @@ namespace preluflow {
 
 namespace {
 
-constexpr Index kRowBlock = 128;
-constexpr Index kTile = 64;
+constexpr Index kTile = 64;  // neurons of a tile
 
 Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 
@@ -26,89 +25,109 @@ void for_row_blocks(const T* X, Index n, const Network<T>& net, int threads, con
 }  // namespace
 
 Blocking::Blocking(Index n, Index h)
-    : rows(n), width(h), row_blocks(ceil_div(n, kRowBlock)), tiles(ceil_div(h, kTile)) {}
+    : rows(n),
+      width(h),
+      row_blocks(ceil_div(n, kRows)),
+      tiles(ceil_div(h, kTile)),
+      groups(std::min(kStripe, ceil_div(n, 16))),
+      few_rows(row_blocks < 4) {}
 
 template <class T>
 GradientKernel<T>::GradientKernel(Index max_rows, Index width, Index dim, int threads)
-    : dim_(dim), threads_(threads), block_loss_(Blocking::kStripe), G_(width, dim), s_(width) {
-  P_.resize(std::min(max_rows, kRowBlock * Blocking::kStripe), width);
+    : dim_(dim), threads_(threads), slot_loss_(Blocking::kStripe), G_(width, dim), s_(width) {
+  P_.resize(std::min(max_rows, Blocking::kRows * Blocking::kStripe), width);
   values_.resize(Blocking::kStripe, width);
-  chunk_.resize(width, dim);
-  block_s_.resize(Blocking::kStripe, width);
+  slot_s_.resize(Blocking::kStripe, width);
+  if (max_rows > Blocking::kRows * Blocking::kStripe * Blocking::kChunk) total_.resize(width, dim);
 }
 
+// z of `rows` rows from `row` on and `neurons` neurons from `neuron` on, into P_.
 template <class T>
-void GradientKernel<T>::forward_block(const T* X, const double* y, Index n, const Network<T>& net, Loss loss,
-                                      const Blocking& blocks, Index block, double* f) {
-  const Index slot = block % Blocking::kStripe;
-  const Index stripe_begin = blocks.row_begin(block - slot);
-  const Index begin = blocks.row_begin(block), rows = blocks.row_begin(block + 1) - begin;
-  MatrixMap<T> P(P_.data() + (begin - stripe_begin) * net.width, rows, net.width);
-  P.noalias() = ConstMatrixMap<T>(X + begin * dim_, rows, dim_) * net.directions().transpose();
+void GradientKernel<T>::product(const Batch& batch, Index stripe_row, Index row, Index rows, Index neuron,
+                                Index neurons) {
+  const ConstMatrixMap<T> X(batch.X + row * dim_, rows, dim_);
+  P_.block(row - stripe_row, neuron, rows, neurons).noalias() =
+      X * batch.net.directions().middleRows(neuron, neurons).transpose();
+}
 
-  RowArrayMap<T> value(values_.data() + slot * net.width, net.width);
-  auto sums = block_s_.row(slot).array();
+// z becomes r phi'(z) on `rows` rows from `row` on; f, and this slot's sums of r phi(z) and of the loss.
+template <class T>
+void GradientKernel<T>::activate(const Batch& batch, Index stripe_row, Index row, Index rows, Index slot) {
+  const Index width = batch.net.width;
+  RowArrayMap<T> value(values_.data() + slot * width, width);
+  auto sums = slot_s_.row(slot).array();
   sums.setZero();
   double total = 0.0;
-  for (Index i = 0; i < rows; ++i) {
-    RowArrayMap<T> row(P.data() + i * net.width, net.width);
-    const double fi = activation_.apply(row, value);
-    const double yi = y[begin + i];
-    const double r = loss_residual(loss, yi, fi) / static_cast<double>(n);
-    total += loss_value(loss, yi, fi);
-    row *= static_cast<T>(r);
+  for (Index i = row; i < row + rows; ++i) {
+    RowArrayMap<T> z(P_.data() + (i - stripe_row) * width, width);
+    const double fi = activation_.apply(z, value);
+    const double r = loss_residual(batch.loss, batch.y[i], fi) / static_cast<double>(batch.n);
+    total += loss_value(batch.loss, batch.y[i], fi);
+    z *= static_cast<T>(r);
     sums += (value * static_cast<T>(r)).template cast<double>();
-    if (f != nullptr) f[begin + i] = fi;
+    if (batch.f != nullptr) batch.f[i] = fi;
   }
-  block_loss_[static_cast<std::size_t>(slot)] = total;
+  slot_loss_[static_cast<std::size_t>(slot)] = total;
 }
 
 template <class T>
-void GradientKernel<T>::accumulate_tile(const T* X, const Blocking& blocks, Index tile, Index first_block,
-                                        Index last_block, bool start_chunk, bool end_chunk, bool start_total) {
-  const Index begin = blocks.tile_begin(tile), neurons = blocks.tile_begin(tile + 1) - begin;
-  const Index row = blocks.row_begin(first_block), rows = blocks.row_begin(last_block) - row;
-  const ConstMatrixMap<T> P(P_.data(), rows, blocks.width);
-  const ConstMatrixMap<T> stripe(X + row * dim_, rows, dim_);
-  auto sum = chunk_.middleRows(begin, neurons);
-  if (start_chunk) sum.setZero();
-  sum.noalias() += P.middleCols(begin, neurons).transpose() * stripe;
-  if (!end_chunk) return;
-  auto total = G_.middleRows(begin, neurons);
-  if (start_total)
-    total = sum.template cast<double>();
-  else
-    total += sum.template cast<double>();
-}
-
-template <class T>
-double GradientKernel<T>::evaluate(const T* X, const double* y, Index n, const Network<T>& net, Loss loss, double* f) {
-  const Blocking blocks(n, net.width);
-  activation_ = RowActivation<T>(net);
-  s_.setZero();
-  double total = 0.0;
-  const Index stripes = ceil_div(blocks.row_blocks, Blocking::kStripe);
-  for (Index stripe = 0; stripe < stripes; ++stripe) {
-    const Index first = stripe * Blocking::kStripe;
-    const Index last = std::min(first + Blocking::kStripe, blocks.row_blocks);
-    parallel_for(threads_, last - first,
-                 [&](Index slot) { forward_block(X, y, n, net, loss, blocks, first + slot, f); });
-    const bool start_chunk = stripe % Blocking::kChunk == 0;
-    const bool end_chunk = (stripe + 1) % Blocking::kChunk == 0 || stripe + 1 == stripes;
-    parallel_for(threads_, blocks.tiles, [&](Index tile) {
-      accumulate_tile(X, blocks, tile, first, last, start_chunk, end_chunk, stripe < Blocking::kChunk);
+void GradientKernel<T>::forward_stripe(const Batch& batch, Index first_block, Index last_block) {
+  const Blocking& blocks = batch.blocks;
+  const Index stripe_row = blocks.row_begin(first_block);
+  Index slots = last_block - first_block;
+  if (!blocks.few_rows) {
+    parallel_for(threads_, slots, [&](Index slot) {
+      const Index row = blocks.row_begin(first_block + slot), rows = blocks.row_begin(first_block + slot + 1) - row;
+      product(batch, stripe_row, row, rows, 0, blocks.width);
+      activate(batch, stripe_row, row, rows, slot);
     });
-    for (Index slot = 0; slot < last - first; ++slot) {
-      s_ += block_s_.row(slot).transpose();
-      total += block_loss_[static_cast<std::size_t>(slot)];
-    }
+  } else {
+    parallel_for(threads_, blocks.tiles, [&](Index tile) {
+      const Index neuron = blocks.tile_begin(tile);
+      product(batch, stripe_row, 0, blocks.rows, neuron, blocks.tile_begin(tile + 1) - neuron);
+    });
+    slots = blocks.groups;
+    parallel_for(threads_, slots, [&](Index slot) {
+      const Index row = blocks.group_begin(slot);
+      activate(batch, stripe_row, row, blocks.group_begin(slot + 1) - row, slot);
+    });
   }
-  return total / static_cast<double>(n);
+  for (Index slot = 0; slot < slots; ++slot) {
+    s_ += slot_s_.row(slot).transpose();
+    loss_sum_ += slot_loss_[static_cast<std::size_t>(slot)];
+  }
+}
+
+// Adds a stripe to G of one tile. In T within a chunk; chunks are added in double, and the sum is rounded to T at the
+// end.
+template <class T>
+void GradientKernel<T>::accumulate_tile(const Batch& batch, Index tile, Index first_block, Index last_block) {
+  const Blocking& blocks = batch.blocks;
+  const Index neuron = blocks.tile_begin(tile), neurons = blocks.tile_begin(tile + 1) - neuron;
+  const Index row = blocks.row_begin(first_block), rows = blocks.row_begin(last_block) - row;
+  const ConstMatrixMap<T> X(batch.X + row * dim_, rows, dim_);
+  const auto P = P_.block(0, neuron, rows, neurons);
+  auto G = G_.middleRows(neuron, neurons);
+  constexpr Index kChunkBlocks = Blocking::kStripe * Blocking::kChunk;
+  if (first_block % kChunkBlocks == 0)
+    G.noalias() = P.transpose() * X;
+  else
+    G.noalias() += P.transpose() * X;
+
+  const bool last = last_block == blocks.row_blocks;
+  if (blocks.row_blocks <= kChunkBlocks || (!last && last_block % kChunkBlocks != 0)) return;
+  auto total = total_.middleRows(neuron, neurons);
+  if (last_block <= kChunkBlocks)
+    total = G.template cast<double>();
+  else
+    total += G.template cast<double>();
+  if (last) G = total.template cast<T>();
 }
 
 template <class T>
 void forward(const T* X, Index n, const Network<T>& net, int threads, double* f) {
-  const RowActivation<T> activation(net);
+  RowActivation<T> activation;
+  activation.set(net);
   for_row_blocks(X, n, net, threads, [&](Index begin, RowMatrix<T>& Z) {
     Eigen::Array<T, 1, Eigen::Dynamic> value(net.width);
     RowArrayMap<T> scratch(value.data(), net.width);
@@ -119,7 +138,8 @@ void forward(const T* X, Index n, const Network<T>& net, int threads, double* f)
 
 template <class T>
 void input_gradient(const T* X, Index n, const Network<T>& net, int threads, double* f, T* gradient) {
-  const RowActivation<T> activation(net);
+  RowActivation<T> activation;
+  activation.set(net);
   for_row_blocks(X, n, net, threads, [&](Index begin, RowMatrix<T>& Z) {
     Eigen::Array<T, 1, Eigen::Dynamic> value(net.width);
     RowArrayMap<T> scratch(value.data(), net.width);

@@ -49,16 +49,18 @@ double log_coefficient(const Network<T>& net, Index j) {
 template <class T>
 class RowActivation {
  public:
-  RowActivation() = default;
-  explicit RowActivation(const Network<T>& net) : tanh_(net.activation == Activation::tanh), p_(net.p) {
+  // Takes the network's activation and coefficients; allocates only when the width grows.
+  void set(const Network<T>& net) {
+    tanh_ = net.activation == Activation::tanh;
+    p_ = net.p;
     // Coefficients relative to the largest, whose scale is put back in double: 1e-60 is no float32.
     double largest = -std::numeric_limits<double>::infinity();
     for (Index j = 0; j < net.width; ++j) largest = std::max(largest, log_coefficient(net, j));
-    coefficients_.setZero(net.width);
-    if (std::isfinite(largest)) {
-      scale_ = std::exp(largest);
-      for (Index j = 0; j < net.width; ++j)
-        coefficients_(j) = static_cast<T>(net.sign[j] * std::exp(log_coefficient(net, j) - largest));
+    scale_ = std::isfinite(largest) ? std::exp(largest) : 0.0;
+    coefficients_.resize(net.width);
+    for (Index j = 0; j < net.width; ++j) {
+      const double relative = std::isfinite(largest) ? std::exp(log_coefficient(net, j) - largest) : 0.0;
+      coefficients_(j) = static_cast<T>(net.sign[j] * relative);
     }
     if (tanh_) {
       norms_.resize(net.width);

@@ -17,7 +17,7 @@ from preluflow.initialization import (
 from preluflow.network import LossGradient, TwoLayerNetwork
 from preluflow.observe import Observe, Snapshot
 from preluflow.results import Run
-from preluflow.train import gradient_descent
+from preluflow.train import gradient_descent, sgd
 
 __all__ = [
     "Dataset",
@@ -37,5 +37,6 @@ __all__ = [
     "gradient_descent",
     "initialize",
     "non_degeneracy_gap",
+    "sgd",
     "voronoi_regions",
 ]

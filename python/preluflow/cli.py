@@ -129,7 +129,7 @@ def _finish(outcome: Outcome, out: Path, format_: str, *, save: bool, seconds: f
     if profile:
         for key, run in outcome.runs.items():
             parts = ", ".join(f"{name} {run.stats[f'seconds_{name}']:.2f} s" for name in ("kernel", "observing"))
-            click.echo(f"  {key}: {parts}, {run.stats['gradients']} gradients")
+            click.echo(f"  {key}: {parts}, {run.stats['iterations']} iterations")
         click.echo(f"  drawing {drawing:.2f} s")
 
 

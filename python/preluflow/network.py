@@ -14,7 +14,10 @@ from preluflow._arrays import Float, Float64
 from preluflow._dispatch import core
 
 if TYPE_CHECKING:
+    import torch
+
     from preluflow._core import _Network
+    from preluflow.torch_module import TwoLayerModule
 
 ACTIVATIONS = ("prelu", "polynomial", "tanh")
 LOSSES = ("squared", "exponential", "logistic")
@@ -210,6 +213,19 @@ class TwoLayerNetwork:
         if np.isneginf(largest):
             return self, 0.0
         return self.replace(log_abs_v=self.log_abs_v - largest), largest
+
+    def to_torch(self) -> TwoLayerModule:
+        """Copy into a ``torch.nn.Module`` with trainable parameters W and v (needs torch)."""
+        from preluflow.torch_module import to_torch
+
+        return to_torch(self)
+
+    @staticmethod
+    def from_torch(module: torch.nn.Module) -> TwoLayerNetwork:
+        """Copy a torch module that has W (h, D), v (h,), activation and p, for instance one from ``to_torch``."""
+        from preluflow.torch_module import from_torch
+
+        return from_torch(module)
 
     def astype(self, dtype: DTypeLike) -> TwoLayerNetwork:
         """Return the same network with directions in ``dtype``."""

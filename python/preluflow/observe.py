@@ -132,8 +132,8 @@ class Observe:
     Parameters
     ----------
     every : int or float, optional
-        Distance between stops: iterations for descent and SGD, time for the flow. The first and the last state are
-        always stops.
+        Distance between stops: iterations for descent, epochs for SGD, time for the flow. The first and the last state
+        are always stops.
     what : sequence of str or callable, default ("loss", "accuracy")
         Names below, or functions of a ``Snapshot`` that return a number, an array of fixed shape, or a dict of them
         (recorded under their keys, otherwise under the function's ``__name__``).
@@ -190,18 +190,21 @@ class Observe:
             if not callable(item) and OBSERVERS[item].needs_homogeneous and network.activation == "tanh":
                 raise ValueError(f"{item!r} is defined for 'prelu' and 'polynomial' networks, not for 'tanh'")
 
-    def iteration_stops(self, steps: int) -> NDArray[np.int64]:
-        """Return sorted iterations at which a run of ``steps`` iterations stops; 0 and ``steps`` are among them."""
-        stops = {0, steps}
+    def stops(self, total: int, name: str) -> list[int]:
+        """Return the counts, 0 .. total, at which a run stops; 0 and ``total`` are among them.
+
+        ``name`` is what the caller's argument ``total`` is called ("steps", "epochs").
+        """
+        stops = {0, total}
         if self.every is not None:
-            stops.update(range(0, steps + 1, _arrays.integer(self.every, "every", minimum=1)))
+            stops.update(range(0, total + 1, _arrays.integer(self.every, "every", minimum=1)))
         if self.at is not None:
             for stop in np.atleast_1d(np.asarray(self.at)).tolist():
                 value = _arrays.integer(stop, "at", minimum=0)
-                if value > steps:
-                    raise ValueError(f"at must not exceed steps = {steps}, got {value}")
+                if value > total:
+                    raise ValueError(f"at must not exceed {name} = {total}, got {value}")
                 stops.add(value)
-        return np.array(sorted(stops), dtype=np.int64)
+        return sorted(stops)
 
 
 class ObserverError(Exception):
@@ -217,9 +220,9 @@ class Recorder:
         self.times: list[float] = []
         self.records: dict[str, list[NDArray[Any]]] = {}
 
-    def record(self, snapshot: Snapshot) -> None:
-        """Run every observer; a stop is recorded whole or not at all."""
-        found: dict[str, NDArray[Any]] = {}
+    def record(self, snapshot: Snapshot, more: Mapping[str, Any]) -> None:
+        """Run every observer; a stop is recorded whole, with ``more`` beside it, or not at all."""
+        found = {name: np.asarray(value) for name, value in more.items()}
         for item in self.observe.what:
             if not callable(item):
                 values = OBSERVERS[item].records(snapshot)

@@ -113,7 +113,7 @@ class Run:
     Attributes
     ----------
     method : str
-        "gradient_descent", ...
+        "gradient_descent" or "sgd".
     status : str
         "finished", "interrupted" (Ctrl-C), "not_finite" (loss or gradient) or "observer_failed".
     message : str
@@ -129,7 +129,8 @@ class Run:
     config : dict
         Method, step, loss and the like, in plain numbers and words.
     stats : dict
-        ``seconds`` in all, ``seconds_kernel``, ``seconds_observing``; ``iterations`` and ``gradients`` done.
+        Where time went: ``seconds`` in all, ``seconds_kernel``, ``seconds_observing``, ``seconds_drawing`` (progress);
+        and work done: ``iterations``, ``gradients`` (descent), ``epochs`` (SGD).
     environment : dict
         Versions and instruction set that produced the numbers.
     """

@@ -1,9 +1,10 @@
-"""Training by gradient descent: C++ steps between the stops, Python at the stops."""
+"""Training by gradient descent and SGD: C++ steps between the stops, Python at the stops."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,12 +12,13 @@ from numpy.typing import ArrayLike
 from preluflow import _arrays
 from preluflow._arrays import Float, Float64
 from preluflow._dispatch import core
+from preluflow.data import Rng
 from preluflow.network import LOSSES, TwoLayerNetwork
 from preluflow.observe import Observe, ObserverError, Recorder, Snapshot
 from preluflow.results import Run
 
 if TYPE_CHECKING:
-    from preluflow._core import _Descent
+    from preluflow._core import _Descent, _Stepper, _StochasticDescent
 
 
 def gradient_descent(
@@ -51,7 +53,8 @@ def gradient_descent(
     loss : {"squared", "exponential", "logistic"}
         Mean over the data of (y - f)^2 (no factor 1/2), exp(-y f), log(1 + exp(-y f)).
     observe : Observe, optional
-        What to record, and when; by default loss and accuracy at the first and last state.
+        What to record, and when (``every`` and ``at`` count iterations); by default loss and accuracy at the first and
+        last state.
     progress : bool, default False
         Show a progress bar.
     num_threads : int, optional
@@ -68,137 +71,265 @@ def gradient_descent(
     ValueError, TypeError
         For bad input, before any work.
     """
-    if not isinstance(network, TwoLayerNetwork):
-        raise TypeError(f"network must be a TwoLayerNetwork, got {type(network).__name__}")
-    data = _arrays.data_matrix(X, dim=network.dim, dtype=network.dtype)
-    target = _arrays.labels(y, n=len(data))
-    step = _arrays.real(step, "step", above=0.0)
+    task = _Task.check(network, X, y, step, loss, observe, num_threads)
     steps = _arrays.integer(steps, "steps", minimum=0)
-    loss = _arrays.choice(loss, "loss", LOSSES)
-    threads = _arrays.threads(num_threads)
-    request = Observe() if observe is None else observe
-    if not isinstance(request, Observe):
-        raise TypeError(f"observe must be an Observe, got {type(request).__name__}")
-    request.check(network)
-    stops = request.iteration_stops(steps)
-
+    stops = task.observe.stops(steps, "steps")
     began = time.perf_counter()
     kind = core.Descent32 if network.dtype == np.float32 else core.Descent64
-    stepper = kind(network._core, data, target, loss, step, threads)
-    driver = _Driver(stepper, network, data, target, step, request, threads)
-    status, message = driver.run(stops, progress)
-    config = {
-        "step": step,
-        "steps": steps,
-        "loss": loss,
-        "n": len(data),
-        "dim": network.dim,
-        "width": network.width,
-        "activation": network.activation,
-        "p": network.p,
-        "dtype": str(network.dtype),
-        "num_threads": threads,
-    }
-    recorder = driver.recorder
-    return Run(
-        method="gradient_descent",
-        status=status,
-        message=message,
-        iterations=np.array(recorder.iterations, dtype=np.int64),
-        t=np.array(recorder.times, dtype=np.float64),
-        records=recorder.arrays(),
-        network=driver.network(),
-        config=config,
-        stats={
-            "seconds": time.perf_counter() - began,
-            "seconds_kernel": driver.seconds_kernel,
-            "seconds_observing": driver.seconds_observing,
-            "iterations": stepper.iteration,
-            "gradients": stepper.gradients,
-        },
-    )
+    stepper = kind(network._core, task.X, task.y, task.loss, task.step, task.threads)
+    return _Driver(task, _Iterations(stepper), "gradient_descent", {"steps": steps}, began).run(stops, progress)
+
+
+def sgd(
+    network: TwoLayerNetwork,
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    step: float,
+    batch: int,
+    epochs: int,
+    loss: str = "squared",
+    rng: Rng = None,
+    observe: Observe | None = None,
+    progress: bool = False,
+    num_threads: int | None = None,
+) -> Run:
+    """Run mini-batch stochastic gradient descent, sampling without replacement.
+
+    Each epoch visits the data once, in the order ``Generator.permutation(n)`` draws, ``batch`` points at a time; a last
+    batch that is short is kept, and its gradient is the mean over its own points. Time is t = step * iteration.
+
+    Parameters
+    ----------
+    network, X, y, step, loss, progress, num_threads
+        As in ``gradient_descent``.
+    batch : int
+        Points of a mini-batch, 1 .. n; more than n is refused.
+    epochs : int
+        Passes over the data.
+    rng : None, int or Generator
+        Draws the order of the points.
+    observe : Observe, optional
+        What to record, and when: ``every`` and ``at`` count epochs here. Loss and outputs are those of the whole data,
+        which costs a forward pass a stop.
+
+    Returns
+    -------
+    Run
+        As from ``gradient_descent``; ``run["epoch"]`` counts the epochs at the stops.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For bad input, before any work.
+    """
+    task = _Task.check(network, X, y, step, loss, observe, num_threads)
+    batch = _arrays.integer(batch, "batch", minimum=1)
+    if batch > len(task.X):
+        raise ValueError(f"batch must be at most the number of points n = {len(task.X)}, got {batch}")
+    epochs = _arrays.integer(epochs, "epochs", minimum=0)
+    generator = np.random.default_rng(rng)
+    stops = task.observe.stops(epochs, "epochs")
+    began = time.perf_counter()
+    kind = core.StochasticDescent32 if network.dtype == np.float32 else core.StochasticDescent64
+    stepper = kind(network._core, task.X, task.y, task.loss, task.step, batch, task.threads)
+    clock = _Epochs(stepper, len(task.X), generator)
+    return _Driver(task, clock, "sgd", {"batch": batch, "epochs": epochs}, began).run(stops, progress)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What every method is given, checked."""
+
+    start: TwoLayerNetwork
+    X: Float
+    y: Float64
+    step: float
+    loss: str
+    observe: Observe
+    threads: int
+
+    @classmethod
+    def check(
+        cls,
+        network: TwoLayerNetwork,
+        X: ArrayLike,
+        y: ArrayLike,
+        step: float,
+        loss: str,
+        observe: Observe | None,
+        num_threads: int | None,
+    ) -> _Task:
+        if not isinstance(network, TwoLayerNetwork):
+            raise TypeError(f"network must be a TwoLayerNetwork, got {type(network).__name__}")
+        request = Observe() if observe is None else observe
+        if not isinstance(request, Observe):
+            raise TypeError(f"observe must be an Observe, got {type(request).__name__}")
+        request.check(network)
+        step = _arrays.real(step, "step", above=0.0)
+        loss = _arrays.choice(loss, "loss", LOSSES)
+        threads = _arrays.threads(num_threads)
+        data = _arrays.data_matrix(X, dim=network.dim, dtype=network.dtype)
+        return cls(network, data, _arrays.labels(y, n=len(data)), step, loss, request, threads)
+
+    def config(self) -> dict[str, Any]:
+        n, dim = self.X.shape
+        network = self.start
+        return {
+            "step": self.step,
+            "loss": self.loss,
+            "n": n,
+            "dim": dim,
+            "width": network.width,
+            "activation": network.activation,
+            "p": network.p,
+            "dtype": str(network.dtype),
+            "num_threads": self.threads,
+        }
+
+
+class _Clock(Protocol):
+    """A stepper in the unit its stops are counted in."""
+
+    unit: str
+
+    @property
+    def position(self) -> int: ...
+
+    @property
+    def stepper(self) -> _Stepper: ...
+
+    def advance(self, count: int) -> bool:
+        """Go on by ``count`` units; False when something is not finite."""
+
+    def counts(self) -> dict[str, int]:
+        """Work done, for the statistics."""
+
+
+class _Iterations:
+    """Full-batch descent: one unit is one step."""
+
+    unit = "iteration"
+
+    def __init__(self, stepper: _Descent) -> None:
+        self.stepper = stepper
+
+    @property
+    def position(self) -> int:
+        return self.stepper.iteration
+
+    def advance(self, count: int) -> bool:
+        return self.stepper.advance(count) == count
+
+    def counts(self) -> dict[str, int]:
+        return {"iterations": self.stepper.iteration, "gradients": self.stepper.gradients}
+
+
+class _Epochs:
+    """SGD: one unit is one pass over the data."""
+
+    unit = "epoch"
+
+    def __init__(self, stepper: _StochasticDescent, n: int, rng: np.random.Generator) -> None:
+        self.stepper = stepper
+        self.n = n
+        self.rng = rng
+        self.position = 0
+
+    def advance(self, count: int) -> bool:
+        for _ in range(count):
+            if not self.stepper.epoch(self.rng.permutation(self.n)):
+                return False
+            self.position += 1
+        return True
+
+    def counts(self) -> dict[str, int]:
+        return {"iterations": self.stepper.iteration, "epochs": self.position}
 
 
 class _Driver:
     """Takes a stepper from stop to stop, looks, shows progress and answers Ctrl-C."""
 
-    def __init__(
-        self,
-        stepper: _Descent,
-        start: TwoLayerNetwork,
-        X: Float,
-        y: Float64,
-        step: float,
-        observe: Observe,
-        threads: int,
-    ) -> None:
-        self.stepper = stepper
-        self.start = start
-        self.X = X
-        self.y = y
-        self.step = step
-        self.threads = threads
-        self.recorder = Recorder(observe)
-        self.seconds_kernel = 0.0
-        self.seconds_observing = 0.0
+    def __init__(self, task: _Task, clock: _Clock, method: str, config: dict[str, Any], began: float) -> None:
+        self.task = task
+        self.clock = clock
+        self.method = method
+        self.config = {**task.config(), **config}
+        self.began = began
+        self.recorder = Recorder(task.observe)
+        self.seconds = {"kernel": 0.0, "observing": 0.0, "drawing": 0.0}
 
-    def network(self) -> TwoLayerNetwork:
-        """Return the present network."""
-        return TwoLayerNetwork.from_polar(*self.stepper.state(), self.start.activation, self.start.p)
+    def run(self, stops: list[int], progress: bool) -> Run:
+        """Visit every stop and return what was found."""
+        status, message = self._visit(stops, progress)
+        recorder = self.recorder
+        stats: dict[str, Any] = {"seconds": time.perf_counter() - self.began}
+        stats.update({f"seconds_{name}": value for name, value in self.seconds.items()})
+        return Run(
+            method=self.method,
+            status=status,
+            message=message,
+            iterations=np.array(recorder.iterations, dtype=np.int64),
+            t=np.array(recorder.times, dtype=np.float64),
+            records=recorder.arrays(),
+            network=self._network(),
+            config=self.config,
+            stats={**stats, **self.clock.counts()},
+        )
 
-    def run(self, stops: np.ndarray[Any, np.dtype[np.int64]], progress: bool) -> tuple[str, str]:
-        """Visit every stop; returns status and message."""
-        total = int(stops[-1])
-        bar = _progress_bar(total) if progress else None
+    def _visit(self, stops: list[int], progress: bool) -> tuple[str, str]:
+        clock, total = self.clock, stops[-1]
+        bar = None
         try:
-            for stop in stops.tolist():
-                if not self._advance(stop - self.stepper.iteration):
-                    return "not_finite", f"the loss or its gradient is not finite at iteration {self.stepper.iteration}"
+            if progress:
+                bar = self._timed("drawing", _progress_bar, total, clock.unit)
+            for stop in stops:
+                if not self._timed("kernel", clock.advance, stop - clock.position):
+                    where = f"iteration {clock.stepper.iteration}"
+                    return "not_finite", f"the loss or its gradient is not finite at {where}"
                 self._look()
                 if bar is not None:
-                    bar.update(stop - bar.n)
+                    self._timed("drawing", bar.update, stop - bar.n)
         except KeyboardInterrupt:
-            return "interrupted", f"interrupted at iteration {self.stepper.iteration} of {total}"
+            return "interrupted", f"interrupted at {clock.unit} {clock.position} of {total}"
         except ObserverError as error:
             return "observer_failed", str(error)
         finally:
             if bar is not None:
                 bar.close()
-        return "finished", f"{total} iterations done"
+        return "finished", f"{total} {clock.unit}s done"
 
-    def _advance(self, steps: int) -> bool:
+    def _timed(self, name: str, function: Any, *args: Any) -> Any:
         began = time.perf_counter()
         try:
-            return self.stepper.advance(steps) == steps
+            return function(*args)
         finally:
-            self.seconds_kernel += time.perf_counter() - began
+            self.seconds[name] += time.perf_counter() - began
 
     def _look(self) -> None:
-        began = time.perf_counter()
-        loss = self.stepper.evaluate()
-        evaluated = time.perf_counter()
-        self.seconds_kernel += evaluated - began
-        try:
-            iteration = self.stepper.iteration
-            self.recorder.record(
-                Snapshot(
-                    iteration=iteration,
-                    t=self.step * iteration,
-                    network=self.network(),
-                    start=self.start,
-                    loss=loss,
-                    outputs=self.stepper.outputs(),
-                    X=self.X,
-                    y=self.y,
-                    observe=self.recorder.observe,
-                    num_threads=self.threads,
-                )
-            )
-        finally:
-            self.seconds_observing += time.perf_counter() - evaluated
+        stepper = self.clock.stepper
+        loss = self._timed("kernel", stepper.evaluate)
+        snapshot = Snapshot(
+            iteration=stepper.iteration,
+            t=self.task.step * stepper.iteration,
+            network=self._network(),
+            start=self.task.start,
+            loss=loss,
+            outputs=stepper.outputs(),
+            X=self.task.X,
+            y=self.task.y,
+            observe=self.task.observe,
+            num_threads=self.task.threads,
+        )
+        more = {"epoch": self.clock.position} if self.clock.unit == "epoch" else {}
+        self._timed("observing", self.recorder.record, snapshot, more)
+
+    def _network(self) -> TwoLayerNetwork:
+        start = self.task.start
+        return TwoLayerNetwork.from_polar(*self.clock.stepper.state(), start.activation, start.p)
 
 
-def _progress_bar(total: int) -> Any:
+def _progress_bar(total: int, unit: str) -> Any:
     from tqdm.auto import tqdm
 
-    return tqdm(total=total, unit="step", leave=False)
+    return tqdm(total=total, unit=unit, leave=False)

@@ -1,0 +1,49 @@
+"""Two-layer networks as torch modules, and back. Importing this file needs torch (``pip install torch``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from preluflow.network import TwoLayerNetwork
+
+
+class TwoLayerModule(torch.nn.Module):
+    """The same function as a ``TwoLayerNetwork``, with parameters W (h, D) and v (h,) that torch can train.
+
+    The forward pass takes X (n, D) and returns f (n,). pReLU is computed from cosines, so it does not underflow at
+    small scales as long as W and v themselves are representable.
+    """
+
+    def __init__(self, W: torch.Tensor, v: torch.Tensor, activation: str = "prelu", p: float = 3.0) -> None:
+        super().__init__()
+        self.W = torch.nn.Parameter(W)
+        self.v = torch.nn.Parameter(v)
+        self.activation = activation
+        self.p = p
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        """Evaluate f on X (n, D)."""
+        if self.activation == "tanh":
+            return torch.mv(torch.tanh(X @ self.W.T), self.v)
+        if self.activation == "polynomial":
+            return torch.mv(torch.relu(X @ self.W.T) ** self.p, self.v)
+        norms = torch.linalg.vector_norm(self.W, dim=1)
+        return torch.mv(torch.relu(X @ (self.W / norms[:, None]).T) ** self.p, self.v * norms)
+
+
+def to_torch(network: TwoLayerNetwork) -> TwoLayerModule:
+    """Copy a network into a torch module of the same dtype."""
+    W = torch.from_numpy(np.array(network.W))
+    return TwoLayerModule(W, torch.from_numpy(network.v.astype(network.dtype)), network.activation, network.p)
+
+
+def from_torch(module: Any) -> TwoLayerNetwork:
+    """Copy a module with attributes W (h, D), v (h,), activation and p into a network of W's dtype."""
+    missing = [name for name in ("W", "v", "activation", "p") if not hasattr(module, name)]
+    if missing:
+        raise TypeError(f"module must have attributes W, v, activation and p; {missing} missing")
+    W, v = (np.asarray(getattr(module, name).detach().cpu().numpy()) for name in ("W", "v"))
+    return TwoLayerNetwork(W, v, str(module.activation), float(module.p))
