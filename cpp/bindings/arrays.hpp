@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "preluflow/network.hpp"
+#include "preluflow/panels.hpp"
 
 namespace preluflow::bindings {
 
@@ -73,9 +74,9 @@ class NetworkArrays {
 };
 
 template <class T>
-Array<T> copy_matrix(const RowMatrix<T>& matrix) {
-  Array<T> out({matrix.rows(), matrix.cols()});
-  MatrixMap<T>(out.mutable_data(), matrix.rows(), matrix.cols()) = matrix;
+Array<T> copy_matrix(const PanelMatrix<T>& matrix) {
+  Array<T> out({matrix.layout().width, matrix.layout().dim});
+  matrix.copy_to(out.mutable_data());
   return out;
 }
 

@@ -19,29 +19,21 @@ struct Data {
   Array<double> y;
 };
 
-template <class Advance>
-bool without_gil(const Advance& advance) {
-  bool finite = false;
-  {
-    py::gil_scoped_release release;
-    finite = advance();
-  }
-  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-  return finite;
-}
-
 // What both steppers show.
 template <class Stepper, class T>
 class Bound {
  public:
   template <class... Args>
-  Bound(Data<T> data, Args&&... args)
+  Bound(Data<T> data, int threads, Args&&... args)
       : data_(std::move(data)),
+        threads_(threads),
         stepper_(data_.X.data(), data_.y.data(), data_.X.shape(0), std::forward<Args>(args)...) {}
 
   double evaluate() {
+    double value = 0.0;
     py::gil_scoped_release release;
-    return stepper_.evaluate();
+    Team::run(threads_, gradient_flops(), [&](Team& team) { value = stepper_.evaluate(team); });
+    return value;
   }
 
   py::tuple state() const {
@@ -56,15 +48,11 @@ class Bound {
 
   // Up to `steps` descent steps; returns how many were done (fewer when something is not finite).
   Index advance(Index steps) {
-    for (Index done = 0; done < steps; ++done) {
-      if (!without_gil([&] {
-            const bool finite = stepper_.advance();
-            iteration_ += finite;
-            return finite;
-          }))
-        return done;
-    }
-    return steps;
+    Index done = 0;
+    Team::run(threads_, static_cast<double>(steps) * gradient_flops(), [&](Team& team) {
+      while (done < steps && step([&] { return stepper_.advance(team); })) ++done;
+    });
+    return done;
   }
 
   // One epoch of mini-batches in the given order of rows; the last batch may be short. False if not finite.
@@ -72,20 +60,37 @@ class Bound {
     require_vector(order, stepper_.n(), "order");
     const Index* rows = order.data();
     for (Index i = 0; i < stepper_.n(); ++i) require(rows[i] >= 0 && rows[i] < stepper_.n(), "order out of range");
-    for (Index first = 0; first < stepper_.n(); first += stepper_.batch()) {
-      const Index count = std::min(stepper_.batch(), stepper_.n() - first);
-      if (!without_gil([&] {
-            const bool finite = stepper_.advance(rows + first, count);
-            iteration_ += finite;
-            return finite;
-          }))
-        return false;
-    }
-    return true;
+    Index first = 0;
+    Team::run(threads_, gradient_flops(), [&](Team& team) {
+      for (; first < stepper_.n(); first += stepper_.batch()) {
+        const Index count = std::min(stepper_.batch(), stepper_.n() - first);
+        if (!step([&] { return stepper_.advance(team, rows + first, count); })) return;
+      }
+    });
+    return first >= stepper_.n();
   }
 
  private:
+  double gradient_flops() const {
+    const auto width = static_cast<double>(stepper_.state().U.layout().width);
+    return 4.0 * static_cast<double>(data_.X.size()) * width;
+  }
+
+  // One step without the GIL, then a look for Ctrl-C.
+  template <class Step>
+  bool step(const Step& advance) {
+    bool finite = false;
+    {
+      py::gil_scoped_release release;
+      finite = advance();
+    }
+    iteration_ += finite;
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    return finite;
+  }
+
   Data<T> data_;
+  int threads_;
   Stepper stepper_;
   Index iteration_ = 0;
 };
@@ -107,8 +112,8 @@ void bind(py::module_& m, const char* descent_name, const char* stochastic_name)
   full.def(py::init([](const NetworkArrays<T>& start, Array<T> X, Array<double> y, const std::string& loss, double step,
                        int threads) {
              const Network<T> net = start.view();
-             return std::make_unique<Full>(Data<T>(std::move(X), std::move(y), net.dim), net, parse_loss(loss), step,
-                                           threads);
+             return std::make_unique<Full>(Data<T>(std::move(X), std::move(y), net.dim), threads, net, parse_loss(loss),
+                                           step);
            }),
            py::arg("start"), py::arg("X").noconvert(), py::arg("y").noconvert(), py::arg("loss"), py::arg("step"),
            py::arg("threads"))
@@ -123,8 +128,8 @@ void bind(py::module_& m, const char* descent_name, const char* stochastic_name)
                        Index batch, int threads) {
              const Network<T> net = start.view();
              require(batch >= 1 && batch <= X.shape(0), "batch must be in 1 .. n");
-             return std::make_unique<Stochastic>(Data<T>(std::move(X), std::move(y), net.dim), net, parse_loss(loss),
-                                                 step, batch, threads);
+             return std::make_unique<Stochastic>(Data<T>(std::move(X), std::move(y), net.dim), threads, net,
+                                                 parse_loss(loss), step, batch);
            }),
            py::arg("start"), py::arg("X").noconvert(), py::arg("y").noconvert(), py::arg("loss"), py::arg("step"),
            py::arg("batch"), py::arg("threads"))

@@ -46,13 +46,16 @@ py::tuple loss_gradients(const NetworkArrays<T>& net, const Array<T>& X, const A
   Array<double> f(X.shape(0));
   double* out = f.mutable_data();
   double value = 0.0;
-  std::unique_ptr<GradientKernel<T>> kernel;
+  const PanelMatrix<T> U(view.directions());
+  GradientKernel<T> kernel(X.shape(0), U.layout());
+  const double flops = 4.0 * static_cast<double>(X.size()) * static_cast<double>(view.width);
   {
     py::gil_scoped_release release;
-    kernel = std::make_unique<GradientKernel<T>>(X.shape(0), view.width, view.dim, threads);
-    value = kernel->evaluate(X.data(), y.data(), X.shape(0), view, loss, out);
+    Team::run(threads, flops, [&](Team& team) {
+      value = kernel.evaluate(team, {X.data(), y.data(), view.dim, nullptr, X.shape(0)}, {U, view}, loss, out);
+    });
   }
-  return py::make_tuple(value, f, copy_matrix(kernel->G()), copy_vector(kernel->s()));
+  return py::make_tuple(value, f, copy_matrix(kernel.G()), copy_vector(kernel.s()));
 }
 
 template <class T>

@@ -6,21 +6,20 @@
 namespace preluflow {
 
 template <class T>
-Descent<T>::Descent(const T* X, const double* y, Index n, const Network<T>& start, Loss loss, double step, int threads)
+Descent<T>::Descent(const T* X, const double* y, Index n, const Network<T>& start, Loss loss, double step)
     : X_(X),
       y_(y),
       n_(n),
       state_(start),
       loss_(loss),
-      log_step_(std::log(step)),
-      threads_(threads),
-      kernel_(n, start.width, start.dim, threads),
+      kernel_(n, state_.U.layout()),
+      step_(state_.U.layout(), kernel_.part_count(), step),
       f_(static_cast<std::size_t>(n)) {}
 
 template <class T>
-double Descent<T>::evaluate() {
+double Descent<T>::evaluate(Team& team) {
   if (!fresh_) {
-    value_ = kernel_.evaluate(X_, y_, n_, state_.view(), loss_, f_.data());
+    value_ = kernel_.evaluate(team, {X_, y_, state_.U.layout().dim, nullptr, n_}, state_.view(), loss_, f_.data());
     fresh_ = true;
     ++gradients_;
   }
@@ -28,60 +27,50 @@ double Descent<T>::evaluate() {
 }
 
 template <class T>
-bool Descent<T>::advance() {
-  evaluate();
-  if (!std::isfinite(value_) || !kernel_.s().allFinite() || !kernel_.G().allFinite()) return false;
-  const Blocking blocks(n_, state_.U.rows());
-  std::atomic<bool> finite{true};
-  parallel_for(threads_, blocks.tiles, [&](Index tile) {
-    for (Index j = blocks.tile_begin(tile); j < blocks.tile_begin(tile + 1); ++j)
-      if (!descend_neuron(state_, j, log_step_, kernel_.G().row(j).data(), kernel_.s()(j))) finite = false;
+bool Descent<T>::advance(Team& team) {
+  evaluate(team);
+  if (!std::isfinite(value_) || !kernel_.s().allFinite()) return false;
+  fresh_ = false;  // the step overwrites G
+  step_.plan(state_, kernel_.s());
+  kernel_.for_parts(team, [&](Index part, Index panel, Index d0, Index d1) {
+    step_.move(state_.U, kernel_.G(), part, panel, d0, d1);
   });
-  fresh_ = false;
-  return finite;
+  return step_.finish(team, state_, kernel_);
 }
 
 template <class T>
 StochasticDescent<T>::StochasticDescent(const T* X, const double* y, Index n, const Network<T>& start, Loss loss,
-                                        double step, Index batch, int threads)
+                                        double step, Index batch)
     : X_(X),
       y_(y),
       n_(n),
       batch_(batch),
       state_(start),
       loss_(loss),
-      log_step_(std::log(step)),
-      threads_(threads),
-      kernel_(batch, start.width, start.dim, threads),
-      rows_(batch, start.dim),
-      labels_(static_cast<std::size_t>(batch)),
+      kernel_(std::max(batch, std::min(n, GradientKernel<T>::kStripe)), state_.U.layout()),
+      step_(state_.U.layout(), kernel_.part_count(), step),
       f_(static_cast<std::size_t>(n)) {}
 
 template <class T>
-double StochasticDescent<T>::evaluate() {
-  forward(X_, n_, state_.view(), threads_, f_.data());
+double StochasticDescent<T>::evaluate(Team& team) {
+  kernel_.forward(team, {X_, y_, state_.U.layout().dim, nullptr, n_}, state_.view(), f_.data());
   double total = 0.0;
   for (Index i = 0; i < n_; ++i) total += loss_value(loss_, y_[i], f_[static_cast<std::size_t>(i)]);
   return total / static_cast<double>(n_);
 }
 
 template <class T>
-bool StochasticDescent<T>::advance(const Index* rows, Index count) {
-  const Index dim = rows_.cols();
-  const Blocking blocks(count, state_.U.rows());
-  parallel_for(threads_, blocks.groups, [&](Index group) {
-    for (Index i = blocks.group_begin(group); i < blocks.group_begin(group + 1); ++i) {
-      std::copy_n(X_ + rows[i] * dim, dim, rows_.data() + i * dim);
-      labels_[static_cast<std::size_t>(i)] = y_[rows[i]];
-    }
-  });
-  std::atomic<bool> finite{true};
-  const double value =
-      kernel_.evaluate(rows_.data(), labels_.data(), count, state_.view(), loss_, nullptr, [&](Index begin, Index end) {
-        for (Index j = begin; j < end; ++j)
-          if (!descend_neuron(state_, j, log_step_, kernel_.G().row(j).data(), kernel_.s()(j))) finite = false;
-      });
-  return finite && std::isfinite(value);
+bool StochasticDescent<T>::advance(Team& team, const Index* rows, Index count) {
+  bool finite = false;
+  kernel_.evaluate(
+      team, {X_, y_, state_.U.layout().dim, rows, count}, state_.view(), loss_, nullptr,
+      [&] {
+        finite = std::isfinite(kernel_.loss()) && kernel_.s().allFinite();
+        if (finite) step_.plan(state_, kernel_.s());
+        return finite;
+      },
+      [&](Index part, Index panel, Index d0, Index d1) { step_.move(state_.U, kernel_.G(), part, panel, d0, d1); });
+  return finite && step_.finish(team, state_, kernel_);
 }
 
 template class Descent<float>;

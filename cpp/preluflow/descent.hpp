@@ -1,7 +1,6 @@
 // Full-batch gradient descent and mini-batch SGD as steppers. X (n, D) and y (n,) must outlive them.
 #pragma once
 
-#include <atomic>
 #include <vector>
 
 #include "preluflow/gradient.hpp"
@@ -12,12 +11,12 @@ namespace preluflow {
 template <class T>
 class Descent {
  public:
-  Descent(const T* X, const double* y, Index n, const Network<T>& start, Loss loss, double step, int threads);
+  Descent(const T* X, const double* y, Index n, const Network<T>& start, Loss loss, double step);
 
   // Mean loss and outputs at the present theta; the gradient found on the way serves the next advance().
-  double evaluate();
+  double evaluate(Team& team);
   // One descent step. Returns false, and leaves theta alone, when the loss or the gradient is not finite.
-  bool advance();
+  bool advance(Team& team);
 
   const std::vector<double>& outputs() const { return f_; }
   const NetworkState<T>& state() const { return state_; }
@@ -29,27 +28,24 @@ class Descent {
   Index n_;
   NetworkState<T> state_;
   Loss loss_;
-  double log_step_;
-  int threads_;
   GradientKernel<T> kernel_;
+  DescentStep<T> step_;
   std::vector<double> f_;
   double value_ = 0.0;
   bool fresh_ = false;  // value_, f_ and kernel_'s gradient belong to the present theta
   Index gradients_ = 0;
 };
 
-// Steps on mini-batches of rows that the caller names. The gradient of a tile of neurons is used, and forgotten, while
-// it is in cache.
+// Steps on mini-batches of rows that the caller names; the rows are read where they lie.
 template <class T>
 class StochasticDescent {
  public:
-  StochasticDescent(const T* X, const double* y, Index n, const Network<T>& start, Loss loss, double step, Index batch,
-                    int threads);
+  StochasticDescent(const T* X, const double* y, Index n, const Network<T>& start, Loss loss, double step, Index batch);
 
   // Mean loss and outputs over all of (X, y) at the present theta.
-  double evaluate();
-  // One step on rows[0 .. count-1], count <= batch. Returns false when the loss or a norm is not finite.
-  bool advance(const Index* rows, Index count);
+  double evaluate(Team& team);
+  // One step on rows[0 .. count-1], count <= batch. Returns false, and leaves theta alone, when not finite.
+  bool advance(Team& team, const Index* rows, Index count);
 
   const std::vector<double>& outputs() const { return f_; }
   const NetworkState<T>& state() const { return state_; }
@@ -62,11 +58,8 @@ class StochasticDescent {
   Index n_, batch_;
   NetworkState<T> state_;
   Loss loss_;
-  double log_step_;
-  int threads_;
   GradientKernel<T> kernel_;
-  RowMatrix<T> rows_;           // (batch, D)
-  std::vector<double> labels_;  // (batch,)
+  DescentStep<T> step_;
   std::vector<double> f_;
 };
 

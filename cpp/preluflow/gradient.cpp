@@ -1,154 +1,137 @@
 #include "preluflow/gradient.hpp"
 
-#include <algorithm>
-
 namespace preluflow {
 
 namespace {
 
-constexpr Index kTile = 64;  // neurons of a tile
-
 Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 
-// Calls row(i, z, value) for the rows of X, with z = U x_i and value scratch of the same length, in parallel blocks.
-template <class T, class Block>
-void for_row_blocks(const T* X, Index n, const Network<T>& net, int threads, const Block& block) {
-  const Blocking blocks(n, net.width);
-  parallel_for(threads, blocks.row_blocks, [&](Index b) {
-    const Index begin = blocks.row_begin(b), rows = blocks.row_begin(b + 1) - begin;
-    RowMatrix<T> Z(rows, net.width);
-    Z.noalias() = ConstMatrixMap<T>(X + begin * net.dim, rows, net.dim) * net.directions().transpose();
-    block(begin, Z);
-  });
+double flops(Index rows, Index width, Index dim) {
+  return 2.0 * static_cast<double>(rows) * static_cast<double>(width) * static_cast<double>(dim);
 }
 
 }  // namespace
 
-Blocking::Blocking(Index n, Index h)
-    : rows(n),
-      width(h),
-      row_blocks(ceil_div(n, kRows)),
-      tiles(ceil_div(h, kTile)),
-      groups(std::min(kStripe, ceil_div(n, 16))),
-      few_rows(row_blocks < 4) {}
-
 template <class T>
-GradientKernel<T>::GradientKernel(Index max_rows, Index width, Index dim, int threads)
-    : dim_(dim), threads_(threads), slot_loss_(Blocking::kStripe), G_(width, dim), s_(width) {
-  P_.resize(std::min(max_rows, Blocking::kRows * Blocking::kStripe), width);
-  values_.resize(Blocking::kStripe, width);
-  slot_s_.resize(Blocking::kStripe, width);
-  if (max_rows > Blocking::kRows * Blocking::kStripe * Blocking::kChunk) total_.resize(width, dim);
+GradientKernel<T>::GradientKernel(Index max_rows, const PanelLayout<T>& layout)
+    : layout_(layout), G_(layout), s_(layout.width) {
+  const Index rows = std::min(max_rows, kStripe), groups = ceil_div(rows, kGroup);
+  P_.resize(rows, layout.padded());
+  row_.resize(static_cast<std::size_t>(rows));
+  values_.resize(groups, layout.padded());
+  group_s_.resize(groups, layout.width);
+  group_loss_.resize(static_cast<std::size_t>(groups));
+  if (max_rows > kStripe * kChunk) total_.resize(static_cast<std::size_t>(layout.size()));
 }
 
-// z of `rows` rows from `row` on and `neurons` neurons from `neuron` on, into P_.
 template <class T>
-void GradientKernel<T>::product(const Batch& batch, Index stripe_row, Index row, Index rows, Index neuron,
-                                Index neurons) {
-  const ConstMatrixMap<T> X(batch.X + row * dim_, rows, dim_);
-  P_.block(row - stripe_row, neuron, rows, neurons).noalias() =
-      X * batch.net.directions().middleRows(neuron, neurons).transpose();
+void GradientKernel<T>::start(const Rows<T>& rows, const PanelNetwork<T>& net) {
+  activation_.set(net.scalars);
+  s_.setZero();
+  loss_sum_ = 0.0;
+  count_ = static_cast<double>(rows.count);
 }
 
-// z becomes r phi'(z) on `rows` rows from `row` on; f, and this slot's sums of r phi(z) and of the loss.
+// z becomes r phi'(z) in rows first .. last-1 of the stripe that begins at row `begin`; f, and this group's sums of
+// r phi(z) and of the loss. Without a loss only f.
 template <class T>
-void GradientKernel<T>::activate(const Batch& batch, Index stripe_row, Index row, Index rows, Index slot) {
-  const Index width = batch.net.width;
-  RowArrayMap<T> value(values_.data() + slot * width, width);
-  auto sums = slot_s_.row(slot).array();
+void GradientKernel<T>::activate(const Rows<T>& rows, const Loss* loss, double* f, Index begin, Index first, Index last,
+                                 Index slot) {
+  RowArrayMap<T> value(values_.data() + slot * layout_.padded(), layout_.width);
+  auto sums = group_s_.row(slot).array();
   sums.setZero();
   double total = 0.0;
-  for (Index i = row; i < row + rows; ++i) {
-    RowArrayMap<T> z(P_.data() + (i - stripe_row) * width, width);
+  for (Index i = first; i < last; ++i) {
+    RowArrayMap<T> z(P_.data() + i * layout_.padded(), layout_.width);
     const double fi = activation_.apply(z, value);
-    const double r = loss_residual(batch.loss, batch.y[i], fi) / static_cast<double>(batch.n);
-    total += loss_value(batch.loss, batch.y[i], fi);
-    z *= static_cast<T>(r);
-    sums += (value * static_cast<T>(r)).template cast<double>();
-    if (batch.f != nullptr) batch.f[i] = fi;
+    if (f != nullptr) f[begin + i] = fi;
+    if (loss == nullptr) continue;
+    const double yi = rows.y[rows.at(begin + i)];
+    const T r = static_cast<T>(loss_residual(*loss, yi, fi) / count_);
+    total += loss_value(*loss, yi, fi);
+    z *= r;
+    sums += (value * r).template cast<double>();
   }
-  slot_loss_[static_cast<std::size_t>(slot)] = total;
+  group_loss_[static_cast<std::size_t>(slot)] = total;
 }
 
+// Z = X U^T by tasks of a group of rows and a panel; then the elementwise part by groups of rows.
 template <class T>
-void GradientKernel<T>::forward_stripe(const Batch& batch, Index first_block, Index last_block) {
-  const Blocking& blocks = batch.blocks;
-  const Index stripe_row = blocks.row_begin(first_block);
-  Index slots = last_block - first_block;
-  if (!blocks.few_rows) {
-    parallel_for(threads_, slots, [&](Index slot) {
-      const Index row = blocks.row_begin(first_block + slot), rows = blocks.row_begin(first_block + slot + 1) - row;
-      product(batch, stripe_row, row, rows, 0, blocks.width);
-      activate(batch, stripe_row, row, rows, slot);
-    });
-  } else {
-    parallel_for(threads_, blocks.tiles, [&](Index tile) {
-      const Index neuron = blocks.tile_begin(tile);
-      product(batch, stripe_row, 0, blocks.rows, neuron, blocks.tile_begin(tile + 1) - neuron);
-    });
-    slots = blocks.groups;
-    parallel_for(threads_, slots, [&](Index slot) {
-      const Index row = blocks.group_begin(slot);
-      activate(batch, stripe_row, row, blocks.group_begin(slot + 1) - row, slot);
-    });
-  }
-  for (Index slot = 0; slot < slots; ++slot) {
-    s_ += slot_s_.row(slot).transpose();
-    loss_sum_ += slot_loss_[static_cast<std::size_t>(slot)];
+void GradientKernel<T>::forward_stripe(Team& team, const Rows<T>& rows, const PanelNetwork<T>& net, const Loss* loss,
+                                       double* f, Index begin, Index end) {
+  const Index count = end - begin, groups = ceil_div(count, kGroup), padded = layout_.padded();
+  for (Index i = 0; i < count; ++i) row_[static_cast<std::size_t>(i)] = rows.row(begin + i);
+  team.parallel_for(groups * layout_.panels, [&](Index task) {
+    const Index panel = task / groups, first = task % groups * kGroup, last = std::min(first + kGroup, count);
+    panel_product(net.U, panel, row_.data() + first, last - first, P_.data() + first * padded, padded);
+  });
+  team.parallel_for(groups, [&](Index group) {
+    const Index first = group * kGroup;
+    activate(rows, loss, f, begin, first, std::min(first + kGroup, count), group);
+  });
+  if (loss == nullptr) return;
+  for (Index group = 0; group < groups; ++group) {
+    s_ += group_s_.row(group).transpose();
+    loss_sum_ += group_loss_[static_cast<std::size_t>(group)];
   }
 }
 
-// Adds a stripe to G of one tile. In T within a chunk; chunks are added in double, and the sum is rounded to T at the
+// Adds a stripe to a part of G: in T within a chunk of stripes; chunks are added in double, and rounded to T at the
 // end.
 template <class T>
-void GradientKernel<T>::accumulate_tile(const Batch& batch, Index tile, Index first_block, Index last_block) {
-  const Blocking& blocks = batch.blocks;
-  const Index neuron = blocks.tile_begin(tile), neurons = blocks.tile_begin(tile + 1) - neuron;
-  const Index row = blocks.row_begin(first_block), rows = blocks.row_begin(last_block) - row;
-  const ConstMatrixMap<T> X(batch.X + row * dim_, rows, dim_);
-  const auto P = P_.block(0, neuron, rows, neurons);
-  auto G = G_.middleRows(neuron, neurons);
-  constexpr Index kChunkBlocks = Blocking::kStripe * Blocking::kChunk;
-  if (first_block % kChunkBlocks == 0)
-    G.noalias() = P.transpose() * X;
-  else
-    G.noalias() += P.transpose() * X;
+void GradientKernel<T>::accumulate(Index panel, Index d0, Index d1, Index rows, Index stripe, Index stripes) {
+  panel_outer(G_, panel, d0, d1, row_.data(), rows, P_.data(), layout_.padded(), stripe % kChunk != 0);
+  const bool complete = stripe + 1 == stripes;
+  if (stripes <= kChunk || (!complete && (stripe + 1) % kChunk != 0)) return;
+  const Index lanes = layout_.panel_lanes(panel);
+  T* sum = G_.panel(panel) + d0 * lanes;
+  double* total = total_.data() + layout_.offset(panel) + d0 * lanes;
+  const bool first = stripe < kChunk;
+  for (Index k = 0; k < (d1 - d0) * lanes; ++k) total[k] = (first ? 0.0 : total[k]) + static_cast<double>(sum[k]);
+  if (complete)
+    for (Index k = 0; k < (d1 - d0) * lanes; ++k) sum[k] = static_cast<T>(total[k]);
+}
 
-  const bool last = last_block == blocks.row_blocks;
-  if (blocks.row_blocks <= kChunkBlocks || (!last && last_block % kChunkBlocks != 0)) return;
-  auto total = total_.middleRows(neuron, neurons);
-  if (last_block <= kChunkBlocks)
-    total = G.template cast<double>();
-  else
-    total += G.template cast<double>();
-  if (last) G = total.template cast<T>();
+template <class T>
+void GradientKernel<T>::forward(Team& team, const Rows<T>& rows, const PanelNetwork<T>& net, double* f) {
+  start(rows, net);
+  for (Index begin = 0; begin < rows.count; begin += kStripe)
+    forward_stripe(team, rows, net, nullptr, f, begin, std::min(begin + kStripe, rows.count));
 }
 
 template <class T>
 void forward(const T* X, Index n, const Network<T>& net, int threads, double* f) {
-  RowActivation<T> activation;
-  activation.set(net);
-  for_row_blocks(X, n, net, threads, [&](Index begin, RowMatrix<T>& Z) {
-    Eigen::Array<T, 1, Eigen::Dynamic> value(net.width);
-    RowArrayMap<T> scratch(value.data(), net.width);
-    for (Index i = 0; i < Z.rows(); ++i)
-      f[begin + i] = activation.apply(RowArrayMap<T>(Z.row(i).data(), net.width), scratch);
+  Team::run(threads, flops(n, net.width, net.dim), [&](Team& team) {
+    const PanelMatrix<T> U(net.directions());
+    GradientKernel<T> kernel(n, U.layout());
+    kernel.forward(team, {X, nullptr, net.dim, nullptr, n}, {U, net}, f);
   });
 }
 
 template <class T>
 void input_gradient(const T* X, Index n, const Network<T>& net, int threads, double* f, T* gradient) {
+  constexpr Index kBlock = 128;
+  const PanelMatrix<T> U(net.directions());
+  const Index padded = U.layout().padded();
   RowActivation<T> activation;
   activation.set(net);
-  for_row_blocks(X, n, net, threads, [&](Index begin, RowMatrix<T>& Z) {
-    Eigen::Array<T, 1, Eigen::Dynamic> value(net.width);
-    RowArrayMap<T> scratch(value.data(), net.width);
-    for (Index i = 0; i < Z.rows(); ++i) {
-      RowArrayMap<T> row(Z.row(i).data(), net.width);
-      f[begin + i] = activation.apply(row, scratch);
-      activation.chain(row);
-    }
-    MatrixMap<T>(gradient + begin * net.dim, Z.rows(), net.dim).noalias() = Z * net.directions();
+  Team::run(threads, 2.0 * flops(n, net.width, net.dim), [&](Team& team) {
+    team.parallel_for(ceil_div(n, kBlock), [&](Index block) {
+      const Index begin = block * kBlock, rows = std::min(kBlock, n - begin);
+      RowMatrix<T> Z(rows, padded), value(1, padded), product(rows, net.dim);
+      const T* row[kBlock];
+      for (Index i = 0; i < rows; ++i) row[i] = X + (begin + i) * net.dim;
+      for (Index panel = 0; panel < U.layout().panels; ++panel) panel_product(U, panel, row, rows, Z.data(), padded);
+      RowArrayMap<T> scratch(value.data(), net.width);
+      for (Index i = 0; i < rows; ++i) {
+        RowArrayMap<T> z(Z.data() + i * padded, net.width);
+        f[begin + i] = activation.apply(z, scratch);
+        activation.chain(z);
+      }
+      // Eigen rounds small products differently at differently aligned destinations; its own memory is always aligned.
+      product.noalias() = Z.leftCols(net.width) * net.directions();
+      MatrixMap<T>(gradient + begin * net.dim, rows, net.dim) = product;
+    });
   });
 }
 

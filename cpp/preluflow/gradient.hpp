@@ -1,108 +1,126 @@
-// The one hot kernel everything trains with: loss, outputs and gradient over (X, y), streamed over row blocks so
+// The one hot kernel everything trains with: loss, outputs and gradient over (X, y), streamed over stripes of rows so
 // that no n x h array exists.
 //
 //   z_ij = <x_i,u_j>     f_i = sum_j c_j phi(z_ij)     r_i = -(1/n) d loss / d f_i
 //   G_j = sum_i r_i phi'(z_ij) x_i   (h, D)            s_j = sum_i r_i phi(z_ij)   (h,)
 //
 // (G, s) is free of the scale of theta; gradients in w, v or in log-polar coordinates are sums of the two (update.hpp).
+//
+// Work is cut into tasks by n, h and D alone - groups of rows, panels of neurons, runs of inputs - each sum has a fixed
+// order, and so bits do not depend on threads.
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "preluflow/loss.hpp"
 #include "preluflow/network.hpp"
+#include "preluflow/panels.hpp"
 #include "preluflow/parallel.hpp"
 
 namespace preluflow {
 
-// How a problem is cut into tasks: functions of n and h alone, so that bits do not depend on threads.
-//   rows     blocks of about 128, sixteen to a stripe; a stripe's P = r phi' is all that is ever kept of n x h
-//   neurons  tiles of about 64: one task each in G += P^T X
-// With few rows (a mini-batch) the blocks are too few to share out: then Z = X U^T is cut by tiles too, and the
-// elementwise part by groups of rows.
-struct Blocking {
-  Blocking(Index n, Index h);
+// Rows x_i of X, all of them or those an index names; with labels.
+template <class T>
+struct Rows {
+  const T* X;       // (n, D)
+  const double* y;  // (n,), or null where no loss is asked for
+  Index dim;
+  const Index* index;  // (count,), or null for 0 .. count-1
+  Index count;
 
-  Index row_begin(Index block) const { return rows * block / row_blocks; }
-  Index tile_begin(Index tile) const { return width * tile / tiles; }
-  Index group_begin(Index group) const { return rows * group / groups; }
+  Index at(Index i) const { return index == nullptr ? i : index[i]; }
+  const T* row(Index i) const { return X + at(i) * dim; }
+};
 
-  static constexpr Index kRows = 128;   // rows of a block
-  static constexpr Index kStripe = 16;  // blocks of a stripe
-  static constexpr Index kChunk = 4;    // stripes summed in T before they are added in double
-
-  Index rows, width;
-  Index row_blocks, tiles, groups;
-  bool few_rows;
+// A network whose directions are in panels; the scalars belong to whoever made it.
+template <class T>
+struct PanelNetwork {
+  const PanelMatrix<T>& U;
+  Network<T> scalars;  // its U is not used
 };
 
 template <class T>
 class GradientKernel {
  public:
-  GradientKernel(Index max_rows, Index width, Index dim, int threads);
+  GradientKernel(Index max_rows, const PanelLayout<T>& layout);
 
-  // Mean loss over n <= max_rows rows; f (n,) may be null. Writes G() and s().
-  double evaluate(const T* X, const double* y, Index n, const Network<T>& net, Loss loss, double* f) {
-    return evaluate(X, y, n, net, loss, f, [](Index, Index) {});
+  // Mean loss; f (count,) may be null. Writes G() and s().
+  double evaluate(Team& team, const Rows<T>& rows, const PanelNetwork<T>& net, Loss loss, double* f) {
+    return evaluate(team, rows, net, loss, f, [] { return true; }, [](Index, Index, Index, Index) {});
   }
 
-  // The same; ready(begin, end) is called as soon as G and s of neurons begin .. end-1 are complete, on several
-  // threads.
-  template <class Ready>
-  double evaluate(const T* X, const double* y, Index n, const Network<T>& net, Loss loss, double* f,
+  // The same. Before the last stripe goes into G, begin() is asked whether to go on: loss() and s() are complete then.
+  // ready(task, panel, d0, d1) follows as soon as that part of G is complete, while it is in cache, on several threads.
+  template <class Begin, class Ready>
+  double evaluate(Team& team, const Rows<T>& rows, const PanelNetwork<T>& net, Loss loss, double* f, const Begin& begin,
                   const Ready& ready);
 
-  const RowMatrix<T>& G() const { return G_; }
+  // Outputs only, f (count,).
+  void forward(Team& team, const Rows<T>& rows, const PanelNetwork<T>& net, double* f);
+
+  // Calls body(task, panel, d0, d1) in parallel over all of (h, D).
+  template <class Body>
+  void for_parts(Team& team, const Body& body) const {
+    const Index runs = input_runs();
+    team.parallel_for(part_count(), [&](Index task) {
+      const Index panel = task / runs, run = task % runs;
+      body(task, panel, layout_.dim * run / runs, layout_.dim * (run + 1) / runs);
+    });
+  }
+  Index part_count() const { return layout_.panels * input_runs(); }
+  // Parts of a panel are tasks panel * input_runs() .. + input_runs() - 1.
+  Index input_runs() const { return (layout_.dim + kInputs - 1) / kInputs; }
+
+  const PanelLayout<T>& layout() const { return layout_; }
+  double loss() const { return loss_sum_ / count_; }
+  PanelMatrix<T>& G() { return G_; }
   const Vector<double>& s() const { return s_; }
 
+  static constexpr Index kStripe = 512;  // rows whose P is kept
+
  private:
-  struct Batch {
-    const T* X;
-    const double* y;
-    Index n;
-    const Network<T>& net;
-    Loss loss;
-    double* f;
-    Blocking blocks;
-  };
+  static constexpr Index kGroup = 24;    // rows of a task
+  static constexpr Index kInputs = 128;  // inputs of a task
+  static constexpr Index kChunk = 16;    // stripes summed in T before they are added in double
 
-  void forward_stripe(const Batch& batch, Index first_block, Index last_block);
-  void product(const Batch& batch, Index stripe_row, Index row, Index rows, Index neuron, Index neurons);
-  void activate(const Batch& batch, Index stripe_row, Index row, Index rows, Index slot);
-  void accumulate_tile(const Batch& batch, Index tile, Index first_block, Index last_block);
+  void start(const Rows<T>& rows, const PanelNetwork<T>& net);
+  void forward_stripe(Team& team, const Rows<T>& rows, const PanelNetwork<T>& net, const Loss* loss, double* f,
+                      Index begin, Index end);
+  void activate(const Rows<T>& rows, const Loss* loss, double* f, Index begin, Index first, Index last, Index slot);
+  void accumulate(Index panel, Index d0, Index d1, Index rows, Index stripe, Index stripes);
 
-  Index dim_;
-  int threads_;
-  RowMatrix<T> P_;            // (rows of one stripe, h): z, then r phi'(z)
-  RowMatrix<T> values_;       // (kStripe, h): phi of the row at hand, one row per task
-  RowMatrix<double> slot_s_;  // (kStripe, h)
-  std::vector<double> slot_loss_;
+  PanelLayout<T> layout_;
+  RowMatrix<T> P_;             // (rows of a stripe, padded h): z, then r phi'(z)
+  std::vector<const T*> row_;  // (rows of a stripe,)
+  RowMatrix<T> values_;        // (groups of a stripe, padded h): phi of the row at hand
+  RowMatrix<double> group_s_;  // (groups of a stripe, h)
+  std::vector<double> group_loss_;
   RowActivation<T> activation_;
-  RowMatrix<T> G_;           // (h, D)
-  RowMatrix<double> total_;  // (h, D) if there is more than one chunk
-  Vector<double> s_;         // (h,)
-  double loss_sum_ = 0.0;
+  PanelMatrix<T> G_;
+  std::vector<double> total_;  // laid out as G_, if there is more than one chunk
+  Vector<double> s_;           // (h,)
+  double loss_sum_ = 0.0, count_ = 1.0;
 };
 
 template <class T>
-template <class Ready>
-double GradientKernel<T>::evaluate(const T* X, const double* y, Index n, const Network<T>& net, Loss loss, double* f,
-                                   const Ready& ready) {
-  const Batch batch{X, y, n, net, loss, f, Blocking(n, net.width)};
-  const Blocking& blocks = batch.blocks;
-  activation_.set(net);
-  s_.setZero();
-  loss_sum_ = 0.0;
-  for (Index first = 0; first < blocks.row_blocks; first += Blocking::kStripe) {
-    const Index last = std::min(first + Blocking::kStripe, blocks.row_blocks);
-    forward_stripe(batch, first, last);
-    parallel_for(threads_, blocks.tiles, [&](Index tile) {
-      accumulate_tile(batch, tile, first, last);
-      if (last == blocks.row_blocks) ready(blocks.tile_begin(tile), blocks.tile_begin(tile + 1));
+template <class Begin, class Ready>
+double GradientKernel<T>::evaluate(Team& team, const Rows<T>& rows, const PanelNetwork<T>& net, Loss loss, double* f,
+                                   const Begin& begin, const Ready& ready) {
+  start(rows, net);
+  const Index stripes = (rows.count + kStripe - 1) / kStripe;
+  for (Index stripe = 0; stripe < stripes; ++stripe) {
+    const Index first = stripe * kStripe, last = std::min(first + kStripe, rows.count);
+    forward_stripe(team, rows, net, &loss, f, first, last);
+    const bool complete = stripe + 1 == stripes;
+    if (complete && !begin()) break;
+    for_parts(team, [&](Index task, Index panel, Index d0, Index d1) {
+      accumulate(panel, d0, d1, last - first, stripe, stripes);
+      if (complete) ready(task, panel, d0, d1);
     });
   }
-  return loss_sum_ / static_cast<double>(n);
+  return this->loss();
 }
 
 // f (n,) of X (n, D).

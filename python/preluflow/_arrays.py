@@ -40,9 +40,25 @@ def _require_finite(array: Float, name: str) -> None:
             raise ValueError(f"{name} must be finite, but {name}[{place}] is {array[index]}")
 
 
+def as_array(array: ArrayLike, name: str) -> NDArray[Any]:
+    """Make an array of whatever came; a ragged list is refused by name."""
+    try:
+        return np.asarray(array)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array: {error}") from None
+
+
+def network_dtype(array: ArrayLike, name: str, dtype: DTypeLike | None) -> np.dtype[Any]:
+    """Dtype of a network made from ``array``: as said, else the array's own if it is a float, else float64."""
+    if dtype is not None:
+        return dtype_of(dtype)
+    given = as_array(array, name).dtype
+    return dtype_of(given, f"the dtype of {name}") if given.kind == "f" else np.dtype(np.float64)
+
+
 def real_array(array: ArrayLike, name: str, *, dtype: DTypeLike, ndim: int) -> Float:
     """A finite C-contiguous array of ``dtype`` and ``ndim`` dimensions; copies only when it must."""
-    result = np.asarray(array)
+    result = as_array(array, name)
     if result.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {result.dtype}")
     if result.ndim != ndim:
@@ -56,11 +72,11 @@ def real_array(array: ArrayLike, name: str, *, dtype: DTypeLike, ndim: int) -> F
 
 def data_matrix(X: ArrayLike, *, dim: int, dtype: np.dtype[Any], name: str = "X") -> Float:
     """X (n, D) of the network's own dtype; a float array of the other precision is refused, never converted."""
-    array = np.asarray(X)
+    array = as_array(X, name)
     if array.dtype.kind == "f" and array.dtype != dtype:
+        either = f" or network.astype('{array.dtype}')" if array.dtype in (np.float32, np.float64) else ""
         raise TypeError(
-            f"{name} has dtype {array.dtype} but the network has {dtype}; convert one of them "
-            f"({name}.astype('{dtype}') or network.astype('{array.dtype}'))"
+            f"{name} has dtype {array.dtype} but the network has {dtype}; use {name}.astype('{dtype}'){either}"
         )
     result = real_array(array, name, dtype=dtype, ndim=2)
     if result.shape[1] != dim:
@@ -70,7 +86,7 @@ def data_matrix(X: ArrayLike, *, dim: int, dtype: np.dtype[Any], name: str = "X"
 
 def labels(y: ArrayLike, *, n: int, name: str = "y") -> Float64:
     """Labels (n,) of any real dtype with values -1 and +1, as float64."""
-    array = np.asarray(y)
+    array = as_array(y, name)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold the labels -1 and +1, got dtype {array.dtype}")
     if array.shape != (n,):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from preluflow._version import __version__
+
 if TYPE_CHECKING:
     from preluflow.experiments import Outcome
 
@@ -16,7 +18,7 @@ INTERRUPTED = 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="preluflow")
+@click.version_option(__version__, prog_name="preluflow")
 def cli() -> None:
     """Gradient flow on normalised polynomial-ReLU networks: the papers' figures, one command each."""
 
@@ -34,7 +36,7 @@ def list_() -> None:
 @cli.command()
 def info() -> None:
     """Say what this installation is: version, instruction set, threads, compiler."""
-    from preluflow import __version__, _dispatch
+    from preluflow import _dispatch
 
     build = _dispatch.core.build_info()
     lines = {
@@ -114,10 +116,11 @@ def _finish(outcome: Outcome, out: Path, format_: str, *, save: bool, seconds: f
     from preluflow.experiments._experiment import format_table
 
     experiment = REGISTRY[outcome.name]
-    if not any(len(run.t) for run in outcome.runs.values()):
-        raise KeyboardInterrupt
     if save:
         outcome.save(out / f"{outcome.name}.npz")
+    if not outcome.drawable:
+        click.echo(f"{outcome.name}: interrupted before there was anything to draw")
+        return
     began = time.perf_counter()
     picture = out / f"{outcome.name}.{format_}"
     experiment.draw(outcome).savefig(picture)
@@ -153,5 +156,5 @@ def main() -> None:
         error.show()
         raise SystemExit(error.exit_code) from None
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; nothing had been computed yet", err=True)
+        click.echo("interrupted", err=True)
         raise SystemExit(INTERRUPTED) from None

@@ -135,6 +135,8 @@ class OrthonormalGMM:
             If ``balanced`` and K does not divide n, or ``out`` does not fit.
         """
         n = _arrays.integer(n, "n", minimum=1)
+        if out is not None and not isinstance(out, np.ndarray):
+            raise TypeError(f"out must be an array, got {type(out).__name__}")
         kind = _arrays.dtype_of(dtype if out is None else out.dtype, "dtype" if out is None else "out.dtype")
         generator = np.random.default_rng(rng)
         if balanced:

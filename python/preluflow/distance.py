@@ -100,14 +100,16 @@ def distance_estimate(
     batch = _arrays.integer(batch, "batch", minimum=1)
     steps = _arrays.integer(steps, "steps", minimum=0)
     step_size = _arrays.real(step_size, "step_size", above=0.0)
-    difference = difference_network(network, gmm)
+    # Of f - F^(p) = e^m g only g is evaluated: a run that diverges must not overflow here. F^(p) makes m >= 0.
+    difference, m = difference_network(network, gmm).rescaled()
     generator = np.random.default_rng(rng)
     points = _unit_rows(generator.standard_normal((batch, gmm.dim)).astype(network.dtype))
+    stay = network.dtype.type(np.exp(-m))
     for _ in range(steps):
         value, gradient = difference.value_and_input_gradient(points, num_threads=num_threads)
         ahead = (step_size * np.sign(value)).astype(network.dtype)[:, None]
-        points = _unit_rows(points + ahead * gradient)
-    return float(np.abs(difference.decision_function(points, num_threads=num_threads)).max())
+        points = _unit_rows(stay * points + ahead * gradient)
+    return _unscaled(np.abs(difference.decision_function(points, num_threads=num_threads)).max(), m)
 
 
 def distance_bracket(
@@ -140,9 +142,14 @@ def distance_bracket(
     steps = _arrays.integer(steps, "steps", minimum=0)
     keep = _arrays.integer(keep, "keep", minimum=1)
     difference = difference_network(network, gmm)
-    lower, witness = _lower_end(difference, network, gmm, steps, keep, num_threads)
+    lower, witness = _lower_end(difference.rescaled()[0], network, gmm, steps, keep, num_threads)
     upper = _upper_end(network, gmm)
     return DistanceBracket(lower, max(upper, lower), witness)
+
+
+def _unscaled(value: float, m: float) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.exp(m) * value) if value > 0 else 0.0
 
 
 # ---- lower end
@@ -181,11 +188,11 @@ def _lower_end(
         better = np.abs(trial_value) > np.abs(value)
         points[better], value[better], gradient[better] = trial[better], trial_value[better], trial_gradient[better]
         step_sizes *= np.where(better, 1.5, 0.3)
-    exact = difference_network(network.astype(np.float64), gmm)  # with the centres unrounded
+    exact, m = difference_network(network.astype(np.float64), gmm).rescaled()  # with the centres unrounded
     finalists = _unit_rows(points.astype(np.float64))
     final = np.abs(exact.decision_function(finalists, num_threads=num_threads))
     best = int(np.argmax(final))
-    return float(final[best]), finalists[best]
+    return _unscaled(final[best], m), finalists[best]
 
 
 # ---- upper end
@@ -213,6 +220,8 @@ def _upper_end(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> float:
     # Directions stored in float32 are unit vectors up to rounding only; the bound shall hold for what is stored.
     lengths = np.linalg.norm(network.directions.astype(np.float64), axis=1)
     a = network.contributions * lengths**p
+    if not np.isfinite(a).all():
+        return float("inf")
     cosines = center_cosines(network, gmm) / np.where(lengths > 0, lengths, 1.0)[:, None]
     theta = np.arccos(np.clip(cosines[np.arange(len(region)), np.maximum(region, 0)], -1.0, 1.0))
     # Neurons too small to matter cost less as a constant than as cells.

@@ -79,8 +79,7 @@ class TwoLayerNetwork:
     def __init__(
         self, W: ArrayLike, v: ArrayLike, activation: str = "prelu", p: float = 3.0, *, dtype: DTypeLike | None = None
     ) -> None:
-        given = np.asarray(W).dtype
-        kind = _arrays.dtype_of(dtype if dtype is not None else given if given.kind == "f" else np.float64)
+        kind = _arrays.network_dtype(W, "W", dtype)
         weights = _arrays.real_array(W, "W", dtype=np.float64, ndim=2)
         outer = _arrays.real_array(v, "v", dtype=np.float64, ndim=1)
         # Scale rows by their largest entry first: squares of 1e-300 would underflow.
@@ -118,8 +117,7 @@ class TwoLayerNetwork:
         activation, p, dtype
             As in the constructor.
         """
-        given = np.asarray(U).dtype
-        kind = _arrays.dtype_of(dtype if dtype is not None else given if given.kind == "f" else np.float64)
+        kind = _arrays.network_dtype(U, "U", dtype)
         directions = _arrays.real_array(U, "U", dtype=kind, ndim=2)
         width = len(directions)
         logs = {}
@@ -248,6 +246,10 @@ class TwoLayerNetwork:
             self.activation,
             self.p,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the compiled view, which is made again when needed."""
+        return {name: value for name, value in self.__dict__.items() if name != "_core"}
 
     def __repr__(self) -> str:
         """Show shape and kind."""

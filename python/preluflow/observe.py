@@ -172,6 +172,8 @@ class Observe:
             _arrays.real(self.every, "every", above=0.0)
         if isinstance(self.what, str) or not isinstance(self.what, Sequence):
             raise TypeError(f"what must be a list of names and functions, got {self.what!r}")
+        if self.gmm is not None and not isinstance(self.gmm, OrthonormalGMM):
+            raise TypeError(f"gmm must be an OrthonormalGMM, got {type(self.gmm).__name__}")
         unknown = set(self.estimator) - {"batch", "steps", "step_size", "rng"}
         if unknown:
             raise ValueError(f"estimator has unknown options {sorted(unknown)}; known: batch, steps, step_size, rng")
@@ -216,50 +218,47 @@ class Recorder:
 
     def __init__(self, observe: Observe) -> None:
         self.observe = observe
-        self.iterations: list[int] = []
-        self.times: list[float] = []
-        self.records: dict[str, list[NDArray[Any]]] = {}
+        self.stops: list[tuple[int, float, dict[str, NDArray[Any]]]] = []
 
     def record(self, snapshot: Snapshot, more: Mapping[str, Any]) -> None:
         """Run every observer; a stop is recorded whole, with ``more`` beside it, or not at all."""
         found = {name: np.asarray(value) for name, value in more.items()}
         for item in self.observe.what:
-            if not callable(item):
-                values = OBSERVERS[item].records(snapshot)
-            else:
-                values = self._call(item, snapshot)
-            found.update({name: np.asarray(value) for name, value in values.items()})
+            for name, value in self._call(item, snapshot).items():
+                if name in found:
+                    raise ValueError(f"two observers record {name!r}; give functions different names")
+                found[name] = np.asarray(value)
         self._check(found)
-        self.iterations.append(snapshot.iteration)
-        self.times.append(snapshot.t)
-        for name, value in found.items():
-            self.records.setdefault(name, []).append(value)
+        self.stops.append((snapshot.iteration, snapshot.t, found))  # one append: Ctrl-C cannot split a stop
 
-    def _call(self, function: Callable[[Snapshot], Any], snapshot: Snapshot) -> Mapping[str, Any]:
+    def _call(self, item: str | Callable[[Snapshot], Any], snapshot: Snapshot) -> Mapping[str, Any]:
+        function = item if callable(item) else OBSERVERS[item].records
+        name = _name(item) if callable(item) else item
         try:
             value = function(snapshot)
         except Exception as error:
-            if not self.iterations:
+            if not self.stops:
                 raise  # at the very start nothing is lost by raising
-            raise ObserverError(f"observer {_name(function)} raised {type(error).__name__}: {error}") from error
-        return value if isinstance(value, Mapping) else {_name(function): value}
+            raise ObserverError(f"observer {name} raised {type(error).__name__}: {error}") from error
+        return value if isinstance(value, Mapping) else {name: value}
 
     def _check(self, found: Mapping[str, NDArray[Any]]) -> None:
-        first = not self.iterations
+        first = self.stops[0][2] if self.stops else None
         problem = None
         for name, value in found.items():
             if value.dtype.kind not in "fiub":
                 problem = f"observer {name} must return real numbers, got dtype {value.dtype}"
-            elif not first and (name not in self.records or self.records[name][0].shape != value.shape):
+            elif first is not None and (name not in first or first[name].shape != value.shape):
                 problem = f"observer {name} returned shape {value.shape}, unlike at the first stop"
-        if not first and set(found) != set(self.records):
-            problem = f"observers returned {sorted(found)}, at the first stop {sorted(self.records)}"
+        if first is not None and set(found) != set(first):
+            problem = f"observers returned {sorted(found)}, at the first stop {sorted(first)}"
         if problem is not None:
-            raise TypeError(problem) if first else ObserverError(problem)
+            raise TypeError(problem) if first is None else ObserverError(problem)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return each record stacked over the stops, (S, ...)."""
-        return {name: np.stack(values) for name, values in self.records.items()}
+        names = self.stops[0][2] if self.stops else {}
+        return {name: np.stack([found[name] for _, _, found in self.stops]) for name in names}
 
 
 def _name(function: Callable[..., Any]) -> str:

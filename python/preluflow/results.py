@@ -7,6 +7,7 @@ import os
 import platform
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,7 +81,17 @@ def read_npz(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, NDArray
         found = (meta.pop("schema"), meta.pop("kind"))
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no file {str(path)!r}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise ValueError(f"{str(path)!r} is damaged or not a preluflow file: {error}") from None
     if found != (SCHEMA, kind):
         raise ValueError(f"{str(path)!r} holds {found[1]!r} (schema {found[0]}), expected {kind!r} (schema {SCHEMA})")

@@ -31,7 +31,8 @@ class TwoLayerModule(torch.nn.Module):
         if self.activation == "polynomial":
             return torch.mv(torch.relu(X @ self.W.T) ** self.p, self.v)
         norms = torch.linalg.vector_norm(self.W, dim=1)
-        return torch.mv(torch.relu(X @ (self.W / norms[:, None]).T) ** self.p, self.v * norms)
+        directions = self.W / torch.where(norms > 0, norms, 1.0)[:, None]  # a dead neuron is 0, not NaN
+        return torch.mv(torch.relu(X @ directions.T) ** self.p, self.v * norms)
 
 
 def to_torch(network: TwoLayerNetwork) -> TwoLayerModule:

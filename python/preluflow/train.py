@@ -269,8 +269,8 @@ class _Driver:
             method=self.method,
             status=status,
             message=message,
-            iterations=np.array(recorder.iterations, dtype=np.int64),
-            t=np.array(recorder.times, dtype=np.float64),
+            iterations=np.array([iteration for iteration, _, _ in recorder.stops], dtype=np.int64),
+            t=np.array([t for _, t, _ in recorder.stops], dtype=np.float64),
             records=recorder.arrays(),
             network=self._network(),
             config=self.config,
@@ -284,10 +284,10 @@ class _Driver:
             if progress:
                 bar = self._timed("drawing", _progress_bar, total, clock.unit)
             for stop in stops:
-                if not self._timed("kernel", clock.advance, stop - clock.position):
+                advanced = self._timed("kernel", clock.advance, stop - clock.position)
+                if not advanced or not self._look():
                     where = f"iteration {clock.stepper.iteration}"
                     return "not_finite", f"the loss or its gradient is not finite at {where}"
-                self._look()
                 if bar is not None:
                     self._timed("drawing", bar.update, stop - bar.n)
         except KeyboardInterrupt:
@@ -306,7 +306,8 @@ class _Driver:
         finally:
             self.seconds[name] += time.perf_counter() - began
 
-    def _look(self) -> None:
+    def _look(self) -> bool:
+        """Record this stop; False if its loss is not finite (it is recorded all the same)."""
         stepper = self.clock.stepper
         loss = self._timed("kernel", stepper.evaluate)
         snapshot = Snapshot(
@@ -323,6 +324,7 @@ class _Driver:
         )
         more = {"epoch": self.clock.position} if self.clock.unit == "epoch" else {}
         self._timed("observing", self.recorder.record, snapshot, more)
+        return bool(np.isfinite(loss))
 
     def _network(self) -> TwoLayerNetwork:
         start = self.task.start

@@ -43,6 +43,12 @@ class Outcome:
     name: str
     config: dict[str, Any]
     runs: dict[str, Run]
+    main: str  # the run the picture is of
+
+    @property
+    def drawable(self) -> bool:
+        """Whether there is enough for a picture: at least one stop of every run it shows."""
+        return self.main in self.runs and all(len(run.t) for run in self.runs.values())
 
     @property
     def interrupted(self) -> bool:
@@ -52,8 +58,10 @@ class Outcome:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save to an npz file, atomically."""
         arrays = {f"{key}/{name}": array for key, run in self.runs.items() for name, array in run.arrays().items()}
-        meta = {"name": self.name, "config": self.config, "runs": {key: run.meta() for key, run in self.runs.items()}}
-        write_npz(path, "experiment", arrays, meta)
+        runs = {key: run.meta() for key, run in self.runs.items()}
+        write_npz(
+            path, "experiment", arrays, {"name": self.name, "config": self.config, "main": self.main, "runs": runs}
+        )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Outcome:
@@ -64,7 +72,7 @@ class Outcome:
             for key, run_meta in meta["runs"].items():
                 mine = {name[len(key) + 1 :]: array for name, array in arrays.items() if name.startswith(f"{key}/")}
                 runs[key] = Run.from_arrays(mine, run_meta)
-            return cls(meta["name"], meta["config"], runs)
+            return cls(meta["name"], meta["config"], runs, meta["main"])
         except KeyError as error:
             raise ValueError(f"{str(path)!r} is damaged: {error} is missing") from None
 

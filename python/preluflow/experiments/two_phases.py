@@ -80,6 +80,8 @@ def train(config: Config, options: Options, what: tuple[str, ...] = WHAT) -> dic
     nominal = descend(
         gmm.centers.astype(network.dtype), gmm.labels, observe=Observe(every=5, what=("loss", "alignment"), gmm=gmm)
     )
+    if nominal.status == "interrupted":
+        return {"nominal": nominal}
     data = gmm.sample(config.n, balanced=True, dtype=network.dtype, rng=rng_data)
     observe = Observe(every=config.every, what=what, gmm=gmm)
     return {"noisy": descend(data.X, data.y, observe=observe, progress=options.progress), "nominal": nominal}
@@ -91,7 +93,7 @@ def run(name: str, nudge: float | None, options: Options) -> Outcome:
     gmm, network, _ = problem(config, options.seed)
     runs = train(config, options)
     facts = {"gap": non_degeneracy_gap(network, gmm)}
-    return Outcome(name, {**options_config(options), **vars(config), **facts}, runs)
+    return Outcome(name, {**options_config(options), **vars(config), **facts}, runs, main="noisy")
 
 
 def crossing(iterations: NDArray[Any], values: NDArray[Any], level: float) -> float:

@@ -1,0 +1,232 @@
+// The layout and the two small products everything hot is made of.
+//
+// A matrix over (neuron, input) is kept in panels: vectors of `lanes` neurons, up to kVectors of them side by side, and
+// within a panel the inputs one after another, so that a SIMD lane is a neuron:
+//
+//   Z = X U^T    rows of X are broadcast, panels of U are loaded     (no packing, rows may lie anywhere in memory)
+//   G = P^T X    rows of P are loaded, entries of X are broadcast    (no packing either)
+//
+// Both hold kBroadcasts x kVectors accumulators in registers. Lanes beyond the last neuron are zero.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <type_traits>
+#include <vector>
+
+#include "preluflow/types.hpp"
+
+namespace preluflow {
+
+#if defined(__AVX512F__)
+constexpr Index kVectorBytes = 64;
+#elif defined(__AVX__)
+constexpr Index kVectorBytes = 32;
+#else
+constexpr Index kVectorBytes = 16;
+#endif
+
+// Accumulators must fit the register file: 32 registers with AVX-512 and on ARM, 16 otherwise.
+#if defined(__AVX512F__) || defined(__aarch64__) || defined(_M_ARM64)
+constexpr int kBroadcasts = 8;
+#else
+constexpr int kBroadcasts = 4;
+#endif
+#if defined(__AVX__) || defined(__aarch64__) || defined(_M_ARM64)
+constexpr int kVectors = 3;
+#else
+constexpr int kVectors = 2;
+#endif
+
+#if defined(__GNUC__)
+template <class T>
+struct Simd {
+  static constexpr Index lanes = kVectorBytes / static_cast<Index>(sizeof(T));
+  typedef T V __attribute__((vector_size(kVectorBytes)));
+  static V load(const T* p) {
+    V v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+  }
+  static void store(T* p, const V& v) { std::memcpy(p, &v, sizeof v); }
+};
+#else
+// Without vector extensions: an array the compiler may vectorise.
+template <class T>
+struct Simd {
+  static constexpr Index lanes = kVectorBytes / static_cast<Index>(sizeof(T));
+  struct V {
+    T lane[lanes];
+    V& operator+=(const V& o) {
+      for (Index k = 0; k < lanes; ++k) lane[k] += o.lane[k];
+      return *this;
+    }
+    friend V operator*(const V& a, T b) {
+      V c;
+      for (Index k = 0; k < lanes; ++k) c.lane[k] = a.lane[k] * b;
+      return c;
+    }
+  };
+  static V load(const T* p) {
+    V v;
+    std::memcpy(v.lane, p, sizeof v.lane);
+    return v;
+  }
+  static void store(T* p, const V& v) { std::memcpy(p, v.lane, sizeof v.lane); }
+};
+#endif
+
+// How h neurons are cut into panels: a function of h and the instruction set alone.
+template <class T>
+struct PanelLayout {
+  static constexpr Index lanes = Simd<T>::lanes;
+
+  PanelLayout() = default;
+  PanelLayout(Index width_, Index dim_)
+      : width(width_), dim(dim_), vectors((width_ + lanes - 1) / lanes), panels((vectors + kVectors - 1) / kVectors) {}
+
+  Index padded() const { return vectors * lanes; }  // h rounded up to whole vectors
+  Index vector_begin(Index panel) const { return vectors * panel / panels; }
+  Index panel_vectors(Index panel) const { return vector_begin(panel + 1) - vector_begin(panel); }
+  Index neuron_begin(Index panel) const { return vector_begin(panel) * lanes; }
+  Index panel_lanes(Index panel) const { return panel_vectors(panel) * lanes; }
+  static constexpr Index panel_lanes_max() { return kVectors * lanes; }
+  Index offset(Index panel) const { return neuron_begin(panel) * dim; }  // of entry (first neuron, first input)
+  Index size() const { return padded() * dim; }
+
+  Index width = 0, dim = 0, vectors = 0, panels = 0;
+};
+
+// A (h, D) matrix in panels.
+template <class T>
+class PanelMatrix {
+ public:
+  PanelMatrix() = default;
+  explicit PanelMatrix(const PanelLayout<T>& layout)
+      : layout_(layout), data_(static_cast<std::size_t>(layout.size())) {}
+  explicit PanelMatrix(const ConstMatrixMap<T>& rows) : PanelMatrix(PanelLayout<T>(rows.rows(), rows.cols())) {
+    each([&](Index j, Index d, T& entry) { entry = rows(j, d); });
+  }
+
+  const PanelLayout<T>& layout() const { return layout_; }
+  T* panel(Index k) { return data_.data() + layout_.offset(k); }
+  const T* panel(Index k) const { return data_.data() + layout_.offset(k); }
+  void swap(PanelMatrix& other) { data_.swap(other.data_); }
+
+  // Row-major copy, (h, D).
+  void copy_to(T* out) const {
+    const Index dim = layout_.dim;
+    const_cast<PanelMatrix*>(this)->each([&](Index j, Index d, T& entry) { out[j * dim + d] = entry; });
+  }
+
+ private:
+  template <class F>
+  void each(const F& f) {
+    for (Index k = 0; k < layout_.panels; ++k) {
+      const Index begin = layout_.neuron_begin(k), lanes = layout_.panel_lanes(k);
+      const Index end = std::min(begin + lanes, layout_.width);
+      for (Index d = 0; d < layout_.dim; ++d)
+        for (Index j = begin; j < end; ++j) f(j, d, panel(k)[d * lanes + j - begin]);
+    }
+  }
+
+  PanelLayout<T> layout_;
+  std::vector<T, Eigen::aligned_allocator<T>> data_;  // so that no vector straddles two cache lines
+};
+
+namespace detail {
+
+// z[i * stride ...] (+)= sum_{d in [d0, d1)} x_i[d] u[d] for B rows x_i and V vectors of neurons.
+template <class T, int B, int V>
+void product_tile(const T* const* x, Index d0, Index d1, const T* u, T* z, Index stride, bool add) {
+  using S = Simd<T>;
+  typename S::V sum[B][V];
+  for (int b = 0; b < B; ++b)
+    for (int v = 0; v < V; ++v) sum[b][v] = typename S::V{};
+  for (Index d = d0; d < d1; ++d) {
+    typename S::V uv[V];
+    for (int v = 0; v < V; ++v) uv[v] = S::load(u + (d * V + v) * S::lanes);
+    for (int b = 0; b < B; ++b) {
+      const T xb = x[b][d];
+      for (int v = 0; v < V; ++v) sum[b][v] += uv[v] * xb;
+    }
+  }
+  for (int b = 0; b < B; ++b)
+    for (int v = 0; v < V; ++v) {
+      T* out = z + b * stride + v * S::lanes;
+      if (add) sum[b][v] += S::load(out);
+      S::store(out, sum[b][v]);
+    }
+}
+
+// g[b * V * lanes ...] (+)= sum_i x_i[d + b] p_i for B inputs from d on; p has `stride` entries a row.
+template <class T, int B, int V>
+void outer_tile(const T* const* x, Index rows, Index d, const T* p, Index stride, T* g, bool add) {
+  using S = Simd<T>;
+  typename S::V sum[B][V];
+  for (int b = 0; b < B; ++b)
+    for (int v = 0; v < V; ++v) sum[b][v] = add ? S::load(g + (b * V + v) * S::lanes) : typename S::V{};
+  for (Index i = 0; i < rows; ++i) {
+    typename S::V pv[V];
+    for (int v = 0; v < V; ++v) pv[v] = S::load(p + i * stride + v * S::lanes);
+    const T* xi = x[i] + d;
+    for (int b = 0; b < B; ++b) {
+      const T xb = xi[b];
+      for (int v = 0; v < V; ++v) sum[b][v] += pv[v] * xb;
+    }
+  }
+  for (int b = 0; b < B; ++b)
+    for (int v = 0; v < V; ++v) S::store(g + (b * V + v) * S::lanes, sum[b][v]);
+}
+
+// Calls body(integral_constant<B>, begin) over [begin, end) in pieces of kBroadcasts, then of halves of it down to 1.
+template <int B, class Body>
+Index in_pieces(Index begin, Index end, const Body& body) {
+  for (; begin + B <= end; begin += B) body(std::integral_constant<int, B>{}, begin);
+  if constexpr (B > 1) begin = in_pieces<B / 2>(begin, end, body);
+  return begin;
+}
+
+template <class Body>
+void with_vectors(Index vectors, const Body& body) {
+  if constexpr (kVectors >= 3)
+    if (vectors == 3) return body(std::integral_constant<int, 3>{});
+  if (vectors == 2) return body(std::integral_constant<int, 2>{});
+  body(std::integral_constant<int, 1>{});
+}
+
+}  // namespace detail
+
+// Z[:, panel] of `rows` rows x_i (pointers to D entries) into z (rows, stride). Inputs go in runs of kRun, which keeps
+// a run of the panel in the nearest cache and the sums short.
+template <class T>
+void panel_product(const PanelMatrix<T>& U, Index panel, const T* const* x, Index rows, T* z, Index stride) {
+  constexpr Index kRun = 256;
+  const Index dim = U.layout().dim;
+  T* out = z + U.layout().neuron_begin(panel);
+  detail::with_vectors(U.layout().panel_vectors(panel), [&](auto V) {
+    for (Index d = 0; d < dim; d += kRun)
+      detail::in_pieces<kBroadcasts>(0, rows, [&](auto B, Index i) {
+        detail::product_tile<T, B.value, V.value>(x + i, d, std::min(d + kRun, dim), U.panel(panel), out + i * stride,
+                                                  stride, d > 0);
+      });
+  });
+}
+
+// G[panel, d0 .. d1) (+)= P^T X over `rows` rows x_i, with P (rows, stride).
+template <class T>
+void panel_outer(PanelMatrix<T>& G, Index panel, Index d0, Index d1, const T* const* x, Index rows, const T* P,
+                 Index stride, bool add) {
+  constexpr Index kRun = 64;  // rows whose entries of one run of inputs stay in the nearest cache
+  const Index lanes = G.layout().panel_lanes(panel);
+  const T* p = P + G.layout().neuron_begin(panel);
+  detail::with_vectors(G.layout().panel_vectors(panel), [&](auto V) {
+    for (Index i = 0; i < rows; i += kRun)
+      detail::in_pieces<kBroadcasts>(d0, d1, [&](auto B, Index d) {
+        detail::outer_tile<T, B.value, V.value>(x + i, std::min(kRun, rows - i), d, p + i * stride, stride,
+                                                G.panel(panel) + d * lanes, add || i > 0);
+      });
+  });
+}
+
+}  // namespace preluflow

@@ -1,0 +1,203 @@
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import assert_same_runs, assert_whole
+from preluflow import __version__, _dispatch
+from preluflow.cli import cli
+from preluflow.experiments import REGISTRY, Outcome, two_phases
+
+PNG, PDF = b"\x89PNG\r\n", b"%PDF"
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """Folder, output and exit code of one quick run."""
+    folder = tmp_path_factory.mktemp("quick")
+    result = invoke("reproduce", "fig5", "--quick", "--out", folder, "--profile")
+    assert result.exit_code == 0, result.output
+    return folder, result.output
+
+
+@pytest.fixture
+def nothing_may_run(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("this must not run anything")
+
+    monkeypatch.setattr(two_phases, "gradient_descent", refuse)
+
+
+def test_list_names_what_there_is():
+    result = invoke("list")
+    assert result.exit_code == 0
+    assert [line.split()[0] for line in result.output.splitlines()] == list(REGISTRY)
+    assert {"fig5", "fig6"} <= set(REGISTRY)
+
+
+def test_info_says_what_this_installation_is():
+    result = invoke("info")
+    assert result.exit_code == 0
+    lines = {line[:16].strip(): line[17:] for line in result.output.splitlines()}
+    assert lines["preluflow"] == __version__
+    assert lines["instruction set"].split()[0] == _dispatch.isa
+    assert all(name in lines["instruction set"] for name in _dispatch.available())
+    assert int(lines["threads"]) == _dispatch.core.default_threads()
+    build = _dispatch.core.build_info()
+    assert lines["Eigen"].startswith(build["eigen"])
+    assert lines["compiler"] == build["compiler"]
+    assert lines["OpenMP"]
+
+
+def test_reproduce_writes_picture_numbers_and_table(quick):
+    folder, output = quick
+    assert sorted(os.listdir(folder)) == ["fig5.npz", "fig5.png"]
+    assert (folder / "fig5.png").read_bytes().startswith(PNG)
+    outcome = Outcome.load(folder / "fig5.npz")
+    assert (outcome.name, outcome.config["quick"], outcome.config["seed"]) == ("fig5", True, 0)
+    header, rule, *rows = output.splitlines()[1:]
+    assert [cell.strip() for cell in header.split("|")] == ["quantity", "measured", "paper", "theory"]
+    assert set(rule) == {"-", "+"}
+    crossing = two_phases.crossings(outcome.runs["noisy"])[1]
+    assert any(row.startswith("loss crosses 0.5") and f"{crossing:.0f}" in row for row in rows)
+    assert f"{folder / 'fig5.png'} and {folder / 'fig5.npz'} written" in output
+    assert "gradients" in output or "iterations" in output  # --profile
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+@pytest.mark.parametrize(("format_", "magic"), [("png", PNG), ("pdf", PDF)])
+def test_from_redraws_without_running(quick, tmp_path, nothing_may_run, as_folder, format_, magic):
+    folder, output = quick
+    source = folder if as_folder else folder / "fig5.npz"
+    result = invoke("reproduce", "fig5", "--from", source, "--out", tmp_path / "new" / "place", "--format", format_)
+    assert result.exit_code == 0, result.output
+    picture = tmp_path / "new" / "place" / f"fig5.{format_}"
+    assert os.listdir(picture.parent) == [picture.name]
+    assert picture.read_bytes().startswith(magic)
+    table = [line for line in output.splitlines() if "|" in line]
+    assert [line for line in result.output.splitlines() if "|" in line] == table
+
+
+def test_seed_and_width_decide_the_numbers_and_threads_do_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(two_phases, "QUICK", two_phases.Config(dim=20, n=100, width=10, steps=30))
+    outcomes = []
+    for name, options in (
+        ("a", ["--seed", 3, "--threads", 1]),
+        ("b", ["--seed", 3, "--threads", 2]),
+        ("c", ["--seed", 4]),
+        ("d", ["--seed", 3, "--width", 7]),
+    ):
+        result = invoke("reproduce", "fig5", "fig6", "--quick", "--out", tmp_path / name, *options)
+        assert result.exit_code == 0, result.output
+        assert "all: " in result.output
+        outcomes.append(Outcome.load(tmp_path / name / "fig6.npz"))
+    a, b, c, d = outcomes
+    for key in ("noisy", "nominal"):
+        assert_same_runs(a.runs[key], b.runs[key])
+        assert np.abs(a.runs[key].network.W - c.runs[key].network.W).max() > 0
+        assert d.runs[key].network.width == 7
+
+
+# ---- refusals
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["fig99"], 2, "there is no 'fig99'; `preluflow list` says what there is"),
+        (["fig5", "fig99"], 2, "there is no 'fig99'"),
+        ([], 2, "NAMES"),
+        (["fig5", "--from", "absent.npz"], 2, "absent.npz"),
+        (["fig5", "--width", "0"], 2, "--width"),
+        (["fig5", "--seed", "-1"], 2, "--seed"),
+        (["fig5", "--threads", "0"], 2, "--threads"),
+        (["fig5", "--format", "gif"], 2, "--format"),
+        (["fig5", "--out", "file/below"], 1, "--out"),
+        (["fig5", "--out", "file"], 1, "--out"),
+        (["fig5", "--from", "file"], 1, "--from"),
+        (["fig5", "--from", "empty"], 1, "--from"),
+        (["fig5", "fig6", "--from", "file"], 2, "--from must be a folder"),
+    ],
+)
+def test_bad_requests_are_refused_before_work(tmp_path, monkeypatch, nothing_may_run, arguments, code, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "empty").mkdir()
+    result = invoke("reproduce", *arguments)
+    assert result.exit_code == code, result.output
+    assert message in result.output
+    assert sorted(os.listdir(tmp_path)) == ["empty", "file"]
+
+
+def test_numbers_of_another_figure_are_refused(quick, tmp_path):
+    result = invoke("reproduce", "fig6", "--from", quick[0] / "fig5.npz", "--out", tmp_path)
+    assert result.exit_code == 1
+    assert "holds fig5, not fig6" in result.output
+
+
+# ---- Ctrl-C
+
+# The command line, with a word on stdout at every stop: "noisy 15". Given a stop, it interrupts itself there.
+WATCHED = """
+import os, signal, sys
+from dataclasses import replace
+from preluflow import observe
+from preluflow.cli import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell may have it ignored
+stop, sys.argv = sys.argv[1], ["preluflow", *sys.argv[2:]]
+loss = observe.OBSERVERS["loss"]
+
+def announced(at):
+    where = f"{'noisy' if len(at.X) > 10 else 'nominal'} {at.iteration}"
+    print(where, flush=True)
+    if where == stop:
+        os.kill(os.getpid(), signal.SIGINT)
+    return loss.records(at)
+
+observe.OBSERVERS["loss"] = replace(loss, records=announced)
+main()
+"""
+
+
+def test_ctrl_c_at_full_size_saves_and_draws_what_is_done(tmp_path):
+    command = [sys.executable, "-c", WATCHED, "-", "reproduce", "fig5", "--width", "500", "--out", str(tmp_path)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "MPLBACKEND": "Agg"}
+    ) as process:
+        for line in process.stdout:
+            if line == "noisy 15\n":
+                process.send_signal(signal.SIGINT)
+                break
+        output, errors = process.communicate(timeout=100)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "interrupted" in output
+    assert (tmp_path / "fig5.png").read_bytes().startswith(PNG)
+    outcome = Outcome.load(tmp_path / "fig5.npz")
+    assert outcome.interrupted
+    noisy = outcome.runs["noisy"]
+    assert_whole(noisy)
+    assert 1 <= len(noisy.t) < 41
+    assert noisy.stats["iterations"] < 600
+
+
+@pytest.mark.parametrize("stop", ["nominal 0", "nominal 50", "noisy 0", "noisy 45"])
+def test_ctrl_c_at_any_time_ends_with_130(run_python, tmp_path, stop):
+    done = run_python(WATCHED, stop, "reproduce", "fig5", "fig6", "--quick", "--width", 20, "--out", tmp_path)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 130
+    stops = [line for line in done.stdout.splitlines() if line.startswith(("noisy", "nominal"))]
+    assert stops[-1] == stop  # nothing more is trained
+    assert not (tmp_path / "fig6.npz").exists()
+    if stop == "noisy 45":
+        outcome = Outcome.load(tmp_path / "fig5.npz")
+        np.testing.assert_array_equal(outcome.runs["noisy"].iterations, [0, 15, 30])
+        assert (tmp_path / "fig5.png").read_bytes().startswith(PNG)

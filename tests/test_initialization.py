@@ -1,0 +1,180 @@
+import numpy as np
+import preluflow as pf
+import pytest
+from preluflow.initialization import VOID
+from scipy import stats
+from scipy.optimize import minimize
+
+
+def test_balanced_networks_are_balanced_at_every_scale():
+    for epsilon in (1e-300, 1e-7, 0.5):
+        network = pf.initialize(50, 30, epsilon, dtype="float64", rng=0)
+        np.testing.assert_array_equal(network.log_norm, network.log_abs_v)
+        np.testing.assert_allclose(np.abs(network.v), network.norms, rtol=1e-15)
+        unit = pf.initialize(50, 30, 1.0, dtype="float64", rng=0)
+        np.testing.assert_array_equal(network.directions, unit.directions)
+        np.testing.assert_array_equal(network.sign, unit.sign)
+        np.testing.assert_allclose(network.log_norm - unit.log_norm, np.log(epsilon), rtol=1e-13)
+
+
+def test_balanced_entries_are_gaussian_and_signs_a_fair_coin():
+    network = pf.initialize(4000, 5, 0.01, dtype="float64", rng=1)
+    assert stats.kstest(network.W.ravel() / 0.01, "norm").pvalue > 1e-3
+    assert abs(np.sum(network.sign)) < 5 * np.sqrt(4000)
+    assert set(network.sign.tolist()) == {-1.0, 1.0}
+    assert abs(np.corrcoef(network.sign, network.W[:, 0])[0, 1]) < 5 / np.sqrt(4000)
+
+
+def test_gaussian_networks_have_gaussian_entries_everywhere():
+    network = pf.initialize(4000, 5, 0.5, kind="gaussian", dtype="float64", rng=1)
+    assert stats.kstest(network.W.ravel() / 0.5, "norm").pvalue > 1e-3
+    assert stats.kstest(network.v / 0.5, "norm").pvalue > 1e-3
+    assert abs(np.corrcoef(np.abs(network.v), network.norms)[0, 1]) < 5 / np.sqrt(4000)
+
+
+@pytest.mark.parametrize("delta", [0.0, 0.05, 0.5, 1.0])
+@pytest.mark.parametrize("epsilon", [1e-300, 0.1])
+def test_nudge_moves_the_unit_direction_towards_a_centre(gmm, delta, epsilon):
+    h = 400
+    plain = pf.initialize(h, gmm.dim, epsilon, dtype="float64", rng=3)
+    nudged = pf.initialize(h, gmm.dim, epsilon, nudge=delta, centers=gmm, dtype="float64", rng=3)
+    np.testing.assert_allclose(nudged.log_norm, plain.log_norm, rtol=1e-14)
+    np.testing.assert_array_equal(nudged.sign, plain.sign)
+    chosen = []
+    for u, moved in zip(plain.directions, nudged.directions, strict=True):
+        candidates = u + delta * (gmm.centers - u)
+        candidates /= np.linalg.norm(candidates, axis=1, keepdims=True)
+        chosen.append(np.argmin(np.abs(candidates - moved).max(axis=1)))
+        np.testing.assert_allclose(moved, candidates[chosen[-1]], rtol=0, atol=1e-14)
+    if delta > 0:
+        counts = np.bincount(chosen, minlength=gmm.clusters)
+        assert stats.chisquare(counts).pvalue > 1e-3
+    array = pf.initialize(h, gmm.dim, epsilon, nudge=delta, centers=gmm.centers, dtype="float64", rng=3)
+    np.testing.assert_array_equal(array.directions, nudged.directions)
+
+
+@pytest.mark.parametrize("kind", ["balanced", "gaussian"])
+def test_both_dtypes_hold_the_same_network(gmm, kind):
+    single, double = (
+        pf.initialize(30, gmm.dim, 1e-30, kind=kind, nudge=0.1, centers=gmm, dtype=dtype, rng=4)
+        for dtype in ("float32", "float64")
+    )
+    assert (single.dtype, double.dtype) == (np.float32, np.float64)
+    np.testing.assert_array_equal(single.directions, double.directions.astype(np.float32))
+    for name in ("log_norm", "sign", "log_abs_v"):
+        np.testing.assert_array_equal(getattr(single, name), getattr(double, name))
+
+
+def test_seeds():
+    one, same, other = (pf.initialize(9, 4, 0.1, rng=rng) for rng in (0, np.random.default_rng(0), 1))
+    np.testing.assert_array_equal(one.W, same.W)
+    assert np.abs(one.W - other.W).max() > 1e-3
+    assert (one.activation, one.p) == ("prelu", 3.0)
+
+
+# ---- Voronoi regions
+
+
+def neurons(gmm, W, v):
+    return pf.TwoLayerNetwork(np.asarray(W, float) @ gmm.centers, v)
+
+
+def test_voronoi_regions_by_hand():
+    gmm = pf.OrthonormalGMM(5, 2, 1, 0.1, centers="canonical")  # positive centres 0 and 1, negative 2
+    network = neurons(
+        gmm,
+        [[3, 1, 9], [1, 3, 9], [-1, -2, 9], [-1, 0.1, 0], [9, 9, 0.1], [9, 9, -0.1], [0, 0, 5], [2, 1, 0], [0, 0, 0]],
+        [1, 1, 1, 1, -1, -1, 1, 0, 1],
+    )
+    np.testing.assert_array_equal(pf.voronoi_regions(network, gmm), [0, 1, VOID, 1, 2, VOID, VOID, VOID, VOID])
+    expected = np.array([[3, 1, 9], [1, 3, 9], [-1, -2, 9]]) / np.sqrt([[91], [91], [86]])
+    np.testing.assert_allclose(pf.center_cosines(network, gmm)[:3], expected, rtol=0, atol=1e-14)
+    np.testing.assert_array_equal(pf.center_cosines(network, gmm)[8], 0.0)
+
+
+def test_covers_all_regions():
+    gmm = pf.OrthonormalGMM(4, 2, 2, 0.1, rng=0)
+    W = np.eye(4) + 0.1
+    assert pf.covers_all_regions(neurons(gmm, W, [1, 1, -1, -1]), gmm)
+    assert not pf.covers_all_regions(neurons(gmm, W, [1, 1, -1, 1]), gmm)
+    assert not pf.covers_all_regions(neurons(gmm, W[[0, 0, 2, 3]], [1, 1, -1, -1]), gmm)
+    assert not pf.covers_all_regions(neurons(gmm, W, [1, 0, -1, -1]), gmm)
+
+
+# ---- the non-degeneracy gap
+
+
+def farthest_cosine(w, own):
+    """Sup of cos(w, s) over S, the union of the boundaries of the Voronoi regions of the centres ``own``.
+
+    By Definition 1 the regions are split by max_k s_k: S holds the points where two own cosines tie for a positive
+    maximum, and those where the largest is 0, the boundary of the void. Each piece is a convex cone, on which
+    sup cos(w, .) = ||projection of w||; the projection is found numerically.
+    """
+    K, D = own.shape
+    w = w / np.linalg.norm(w)
+    pieces = []
+    for k in range(K):
+        others = np.delete(np.arange(K), k)
+        pieces.append((own[k : k + 1], -own[others]))  # s_k = 0 >= s_l
+        for other in others[others > k]:
+            rest = np.delete(np.arange(K), [k, other])
+            pieces.append((own[k : k + 1] - own[other], np.vstack([own[k], own[k] - own[rest]])))  # s_k = s_l >= rest
+    best = -np.inf
+    for equal, at_least in pieces:
+        constraints = [{"type": "eq", "fun": lambda s, A=equal: A @ s, "jac": lambda s, A=equal: A}]
+        if len(at_least):
+            constraints.append({"type": "ineq", "fun": lambda s, A=at_least: A @ s, "jac": lambda s, A=at_least: A})
+        found = minimize(
+            lambda s: 0.5 * np.sum((s - w) ** 2),
+            np.zeros(D),
+            jac=lambda s: s - w,
+            constraints=constraints,
+            method="SLSQP",
+            options={"ftol": 1e-12, "maxiter": 300},
+        )
+        assert found.success, found.message
+        best = max(best, np.linalg.norm(found.x))
+    return best
+
+
+@pytest.mark.parametrize(("positive", "negative"), [(1, 1), (2, 1), (3, 2), (5, 3)])
+@pytest.mark.parametrize("void", [False, True])
+def test_gap_is_what_direct_optimisation_finds(positive, negative, void):
+    gmm = pf.OrthonormalGMM(positive + negative + 2, positive, negative, 0.1, rng=positive)
+    generator, gaps, network = np.random.default_rng(5), [], None
+    W, v = [], []
+    for case in range(12):
+        sign = generator.choice([-1.0, 1.0])
+        own = gmm.centers[gmm.labels == sign]
+        w = generator.standard_normal(gmm.dim)
+        if void:
+            w -= own.T @ (own @ w + np.abs(own @ w))
+        elif case % 3 == 0:  # a near tie, where the second term decides
+            w += own.T @ (np.abs(generator.standard_normal()) + 0.05 * generator.standard_normal(len(own)))
+        W.append(w)
+        v.append(sign)
+        network = pf.TwoLayerNetwork([w], [sign])
+        assert not void or pf.voronoi_regions(network, gmm)[0] == VOID
+        gaps.append(pf.non_degeneracy_gap(network, gmm))
+        assert gaps[-1] == pytest.approx(1.0 - farthest_cosine(w, own), abs=2e-7)
+    assert pf.non_degeneracy_gap(pf.TwoLayerNetwork(W, v), gmm) == pytest.approx(min(gaps), rel=1e-12)
+    assert max(gaps) > 1e-3
+
+
+def test_gap_keeps_its_digits_when_tiny():
+    gmm = pf.OrthonormalGMM(6, 2, 2, 0.1, centers="canonical")
+    for tie in (1e-3, 1e-6, 1e-9):  # d = 1 - sqrt(1 - tie^2 / 2) = tie^2 / 4 + ...
+        u = np.array([0.5 + tie / 2, 0.5 - tie / 2, 0, 0, 0.5, 0.5])
+        gap = pf.non_degeneracy_gap(pf.TwoLayerNetwork([u], [1.0]), gmm)
+        assert gap == pytest.approx(tie**2 / 4, rel=1e-5)
+
+
+def test_gap_of_known_networks():
+    gmm = pf.OrthonormalGMM(6, 3, 2, 0.1, rng=0)
+    centres = pf.classifiers.cluster_prelu(gmm)
+    assert pf.non_degeneracy_gap(centres, gmm) == pytest.approx(1.0 - np.sqrt(0.5), rel=1e-12)
+    tied = pf.TwoLayerNetwork(gmm.centers[:1] + gmm.centers[1:2], [1.0])
+    assert pf.non_degeneracy_gap(tied, gmm) == pytest.approx(0.0, abs=1e-30)
+    for W, v in (([np.zeros(6)], [1.0]), ([gmm.centers[0]], [0.0])):
+        assert pf.non_degeneracy_gap(pf.TwoLayerNetwork(W, v), gmm) == 0.0

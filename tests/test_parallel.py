@@ -1,0 +1,92 @@
+import copy
+import os
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import preluflow as pf
+import pytest
+from conftest import assert_same_networks, assert_same_runs
+
+# digest() runs a descent on several threads and returns its bits.
+DIGEST = """
+import hashlib, multiprocessing, os, signal, sys
+import preluflow as pf
+
+def digest(_=None):
+    signal.alarm(60)  # a hang ends here
+    data = pf.OrthonormalGMM(40, 2, 2, 0.1, rng=0).sample(2000, rng=1)
+    run = pf.gradient_descent(pf.initialize(150, 40, 0.1, rng=2), data.X, data.y, step=0.1, steps=5, num_threads=3)
+    signal.alarm(0)
+    return hashlib.sha256(run.network.directions.tobytes() + run.network.log_norm.tobytes()).hexdigest()
+"""
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+
+
+@needs_fork
+def test_a_forked_child_of_a_parallel_parent_does_not_hang(run_python):
+    done = run_python(
+        DIGEST
+        + """
+before = digest()
+child = os.fork()
+if child == 0:
+    status = 1
+    try:
+        from preluflow._dispatch import core
+        status = 0 if digest() == before and core.default_threads() == 1 else 2
+    finally:
+        os._exit(status)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert digest() == before  # and the parent goes on
+"""
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("method", [pytest.param("fork", marks=needs_fork), "spawn"])
+def test_a_pool_of_processes_finds_the_same_bits(run_python, tmp_path, method):
+    # spawn imports the main module again, so it must be a file.
+    script = tmp_path / "pool.py"
+    script.write_text(
+        DIGEST
+        + f"""
+if __name__ == "__main__":
+    before = digest()
+    with multiprocessing.get_context({method!r}).Pool(2) as pool:
+        assert pool.map(digest, range(3)) == [before] * 3
+"""
+    )
+    done = run_python(script)
+    assert done.returncode == 0, done.stderr
+
+
+def test_python_threads_may_train_at_once(small):
+    network, data, gmm = small
+    observe = pf.Observe(every=3, what=["loss", "alignment", "distance_bracket"], gmm=gmm)
+
+    def train(threads):
+        return pf.gradient_descent(
+            network, data.X, data.y, step=0.1, steps=30, observe=observe, num_threads=threads % 3 + 1
+        )
+
+    with ThreadPoolExecutor(4) as pool:
+        runs = list(pool.map(train, range(8)))
+    for run in runs:
+        assert_same_runs(run, runs[0])
+
+
+def test_a_network_that_was_used_can_be_pickled_and_copied(small):
+    network, data, _ = small
+    f = network.decision_function(data.X)
+    for twin in (pickle.loads(pickle.dumps(network)), copy.deepcopy(network), copy.copy(network)):
+        assert_same_networks(twin, network)
+        np.testing.assert_array_equal(twin.decision_function(data.X), f)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_omp_num_threads_is_the_default(run_python, count):
+    done = run_python(
+        "from preluflow._dispatch import core; print(core.default_threads())", env={"OMP_NUM_THREADS": str(count)}
+    )
+    assert done.stdout.split() == [str(count)]
