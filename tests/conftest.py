@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import preluflow as pf
 import pytest
 from hypothesis import settings
+
+import preluflow as pf
 
 TESTS = Path(__file__).parent
 

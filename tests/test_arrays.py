@@ -1,8 +1,9 @@
 """Hostile input: refused before any work, by a message that names the argument and says what came."""
 
 import numpy as np
-import preluflow as pf
 import pytest
+
+import preluflow as pf
 from preluflow import _arrays
 
 NAN_X, INF_X = np.ones((2, 3)), np.ones((2, 3))

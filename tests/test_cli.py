@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import assert_same_runs, assert_whole
+
 from preluflow import __version__, _dispatch
 from preluflow.cli import cli
 from preluflow.experiments import REGISTRY, Outcome, two_phases

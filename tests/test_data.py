@@ -1,6 +1,7 @@
 import numpy as np
-import preluflow as pf
 import pytest
+
+import preluflow as pf
 
 
 @pytest.mark.parametrize(("dim", "positive", "negative"), [(2, 1, 1), (7, 3, 4), (50, 6, 4)])

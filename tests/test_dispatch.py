@@ -1,4 +1,5 @@
 import pytest
+
 from preluflow import _dispatch
 
 # A short float64 and float32 descent against the oracle; prints the instruction set that did it.

@@ -1,8 +1,9 @@
 import numpy as np
-import preluflow as pf
 import pytest
 import reference as ref
 from scipy.optimize import minimize
+
+import preluflow as pf
 
 P = (1.0, 1.5, 2.0, 3.0, 4.5)
 each_p = pytest.mark.parametrize("p", P)

@@ -1,9 +1,10 @@
 """Known solutions of gradient flow at alpha = 0 (mathematics.md, section 5); descent meets them as its step shrinks."""
 
 import numpy as np
-import preluflow as pf
 import pytest
 from scipy.special import expi
+
+import preluflow as pf
 
 
 def flow_limit(network, X, y, t, loss, quantity):

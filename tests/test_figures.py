@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from preluflow.experiments import REGISTRY, Options, two_phases
 from preluflow.experiments._experiment import Row, format_table
 

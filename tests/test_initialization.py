@@ -1,9 +1,10 @@
 import numpy as np
-import preluflow as pf
 import pytest
-from preluflow.initialization import VOID
 from scipy import stats
 from scipy.optimize import minimize
+
+import preluflow as pf
+from preluflow.initialization import VOID
 
 
 def test_balanced_networks_are_balanced_at_every_scale():

@@ -1,7 +1,8 @@
 import numpy as np
-import preluflow as pf
 import pytest
 import reference as ref
+
+import preluflow as pf
 
 TOLERANCE = {"float64": 1e-12, "float32": 5e-6}  # relative to the largest entry, against the oracle
 DIFFERENCE_TOLERANCE = {"float64": 3e-8, "float32": 2e-5}

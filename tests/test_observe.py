@@ -1,10 +1,11 @@
 import sys
 
 import numpy as np
-import preluflow as pf
 import pytest
 import reference as ref
 from conftest import assert_whole
+
+import preluflow as pf
 from preluflow.observe import OBSERVERS, Recorder, Snapshot
 
 EVERY = 5
@@ -196,7 +197,7 @@ def test_ctrl_c_at_any_line_of_the_recorder_leaves_stops_whole(small):
     network, data, _ = small
 
     def snapshot(iteration):
-        return Snapshot(iteration, 0.1 * iteration, network, network, 1.0, data.y, data.X, data.y, request, 1)
+        return Snapshot(iteration, 0.1 * iteration, network, network, lambda: (1.0, data.y), data.X, data.y, request, 1)
 
     def interrupt_at(line):
         """A recorder with one stop, whose second is interrupted at the given line event; and whether it was."""

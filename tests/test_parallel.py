@@ -4,9 +4,10 @@ import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import preluflow as pf
 import pytest
 from conftest import assert_same_networks, assert_same_runs
+
+import preluflow as pf
 
 # digest() runs a descent on several threads and returns its bits.
 DIGEST = """

@@ -3,9 +3,10 @@ import os
 import pickle
 
 import numpy as np
-import preluflow as pf
 import pytest
 from conftest import assert_same_runs, assert_whole
+
+import preluflow as pf
 from preluflow import results
 from preluflow.experiments import Outcome
 

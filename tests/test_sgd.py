@@ -1,10 +1,11 @@
 import signal
 
 import numpy as np
-import preluflow as pf
 import pytest
 import reference as ref
 from conftest import assert_same_networks, assert_same_runs, assert_whole
+
+import preluflow as pf
 
 
 def sgd(network, X, y, **options):

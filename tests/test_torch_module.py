@@ -1,7 +1,8 @@
 import numpy as np
-import preluflow as pf
 import pytest
 import reference as ref
+
+import preluflow as pf
 
 torch = pytest.importorskip("torch")
 

@@ -4,12 +4,13 @@ import signal
 import threading
 
 import numpy as np
-import preluflow as pf
 import pytest
 import reference as ref
 from conftest import assert_same_networks, assert_same_runs, assert_whole, make_problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import preluflow as pf
 
 each_kind = pytest.mark.parametrize(("activation", "p"), ref.KINDS)
 each_loss = pytest.mark.parametrize("loss", ref.LOSSES)

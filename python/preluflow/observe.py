@@ -28,10 +28,8 @@ class Snapshot:
         Where the run stands.
     network, start : TwoLayerNetwork
         Now and at the beginning.
-    loss : float
-        Mean loss over (X, y), as training sees it.
-    outputs : ndarray, shape (n,)
-        f(x_i), float64; found with the gradient the next step uses, so they cost nothing.
+    evaluate : callable
+        Returns ``loss`` and ``outputs`` below; called once, if at all.
     X, y : ndarray
         The training data, (n, D) and (n,).
     gmm : OrthonormalGMM or None
@@ -45,12 +43,26 @@ class Snapshot:
     t: float
     network: TwoLayerNetwork
     start: TwoLayerNetwork
-    loss: float
-    outputs: Float64
+    evaluate: Callable[[], tuple[float, Float64]]
     X: Float
     y: Float64
     observe: Observe
     num_threads: int
+
+    @cached_property
+    def evaluated(self) -> tuple[float, Float64]:
+        """Loss and outputs. For descent they come with the gradient the next step uses; for SGD they cost a pass."""
+        return self.evaluate()
+
+    @property
+    def loss(self) -> float:
+        """Mean loss over (X, y), as training sees it."""
+        return self.evaluated[0]
+
+    @property
+    def outputs(self) -> Float64:
+        """f(x_i), shape (n,), float64."""
+        return self.evaluated[1]
 
     @property
     def gmm(self) -> OrthonormalGMM:

@@ -307,16 +307,15 @@ class _Driver:
             self.seconds[name] += time.perf_counter() - began
 
     def _look(self) -> bool:
-        """Record this stop; False if its loss is not finite (it is recorded all the same)."""
+        """Record this stop; False if its loss was looked at and is not finite (it is recorded all the same)."""
         stepper = self.clock.stepper
-        loss = self._timed("kernel", stepper.evaluate)
+        kernel = self.seconds["kernel"]
         snapshot = Snapshot(
             iteration=stepper.iteration,
             t=self.task.step * stepper.iteration,
             network=self._network(),
             start=self.task.start,
-            loss=loss,
-            outputs=stepper.outputs(),
+            evaluate=lambda: (self._timed("kernel", stepper.evaluate), stepper.outputs()),
             X=self.task.X,
             y=self.task.y,
             observe=self.task.observe,
@@ -324,7 +323,8 @@ class _Driver:
         )
         more = {"epoch": self.clock.position} if self.clock.unit == "epoch" else {}
         self._timed("observing", self.recorder.record, snapshot, more)
-        return bool(np.isfinite(loss))
+        self.seconds["observing"] -= self.seconds["kernel"] - kernel
+        return "evaluated" not in vars(snapshot) or bool(np.isfinite(snapshot.loss))
 
     def _network(self) -> TwoLayerNetwork:
         start = self.task.start
