@@ -40,7 +40,7 @@ class Case:
     @property
     def steps(self) -> int:
         """Steps of one round: a few full-batch steps, or one epoch."""
-        return 4 if self.batch is None else self.n // self.batch
+        return 20 if self.batch is None else self.n // self.batch
 
     @property
     def flops(self) -> float:
@@ -167,7 +167,7 @@ def measure(case: Case, dtype: str, threads: int, rounds: int) -> dict[str, Any]
         **asdict(case),
         "dtype": dtype,
         "threads": threads,
-        "difference": difference,
+        "difference": float(difference),
         "over_torch": ratio(seconds["torch"], seconds["preluflow"]),
         "over_numpy": ratio(seconds["numpy"], seconds["preluflow"]),
         "gflops": float(np.median(case.flops / ours) / 1e9),

@@ -78,12 +78,12 @@ class GradientKernel {
   PanelMatrix<T>& G() { return G_; }
   const Vector<double>& s() const { return s_; }
 
-  static constexpr Index kStripe = 512;  // rows whose P is kept
+  static constexpr Index kStripe = 256;  // rows whose P is kept
 
  private:
   static constexpr Index kGroup = 24;    // rows of a task
-  static constexpr Index kInputs = 128;  // inputs of a task
-  static constexpr Index kChunk = 16;    // stripes summed in T before they are added in double
+  static constexpr Index kInputs = 256;  // inputs of a task
+  static constexpr Index kChunk = 32;    // stripes summed in T before they are added in double
 
   void start(const Rows<T>& rows, const PanelNetwork<T>& net);
   void forward_stripe(Team& team, const Rows<T>& rows, const PanelNetwork<T>& net, const Loss* loss, double* f,

@@ -134,6 +134,15 @@ class PanelMatrix {
   std::vector<T, Eigen::aligned_allocator<T>> data_;  // so that no vector straddles two cache lines
 };
 
+// The accumulators stay in registers only if the compiler unrolls every loop over them.
+#if defined(__clang__)
+#define PRELUFLOW_UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define PRELUFLOW_UNROLL _Pragma("GCC unroll 8")
+#else
+#define PRELUFLOW_UNROLL
+#endif
+
 namespace detail {
 
 // z[i * stride ...] (+)= sum_{d in [d0, d1)} x_i[d] u[d] for B rows x_i and V vectors of neurons.
@@ -141,22 +150,36 @@ template <class T, int B, int V>
 void product_tile(const T* const* x, Index d0, Index d1, const T* u, T* z, Index stride, bool add) {
   using S = Simd<T>;
   typename S::V sum[B][V];
-  for (int b = 0; b < B; ++b)
+  const T* row[B];
+  PRELUFLOW_UNROLL
+  for (int b = 0; b < B; ++b) {
+    row[b] = x[b];
+    PRELUFLOW_UNROLL
     for (int v = 0; v < V; ++v) sum[b][v] = typename S::V{};
+  }
   for (Index d = d0; d < d1; ++d) {
     typename S::V uv[V];
+    PRELUFLOW_UNROLL
     for (int v = 0; v < V; ++v) uv[v] = S::load(u + (d * V + v) * S::lanes);
+    PRELUFLOW_UNROLL
     for (int b = 0; b < B; ++b) {
-      const T xb = x[b][d];
+      const T xb = row[b][d];
+      PRELUFLOW_UNROLL
       for (int v = 0; v < V; ++v) sum[b][v] += uv[v] * xb;
     }
   }
-  for (int b = 0; b < B; ++b)
-    for (int v = 0; v < V; ++v) {
-      T* out = z + b * stride + v * S::lanes;
-      if (add) sum[b][v] += S::load(out);
-      S::store(out, sum[b][v]);
+  if (add) {
+    PRELUFLOW_UNROLL
+    for (int b = 0; b < B; ++b) {
+      PRELUFLOW_UNROLL
+      for (int v = 0; v < V; ++v) sum[b][v] += S::load(z + b * stride + v * S::lanes);
     }
+  }
+  PRELUFLOW_UNROLL
+  for (int b = 0; b < B; ++b) {
+    PRELUFLOW_UNROLL
+    for (int v = 0; v < V; ++v) S::store(z + b * stride + v * S::lanes, sum[b][v]);
+  }
 }
 
 // g[b * V * lanes ...] (+)= sum_i x_i[d + b] p_i for B inputs from d on; p has `stride` entries a row.
@@ -164,19 +187,35 @@ template <class T, int B, int V>
 void outer_tile(const T* const* x, Index rows, Index d, const T* p, Index stride, T* g, bool add) {
   using S = Simd<T>;
   typename S::V sum[B][V];
-  for (int b = 0; b < B; ++b)
-    for (int v = 0; v < V; ++v) sum[b][v] = add ? S::load(g + (b * V + v) * S::lanes) : typename S::V{};
+  PRELUFLOW_UNROLL
+  for (int b = 0; b < B; ++b) {
+    PRELUFLOW_UNROLL
+    for (int v = 0; v < V; ++v) sum[b][v] = typename S::V{};
+  }
   for (Index i = 0; i < rows; ++i) {
     typename S::V pv[V];
+    PRELUFLOW_UNROLL
     for (int v = 0; v < V; ++v) pv[v] = S::load(p + i * stride + v * S::lanes);
     const T* xi = x[i] + d;
+    PRELUFLOW_UNROLL
     for (int b = 0; b < B; ++b) {
       const T xb = xi[b];
+      PRELUFLOW_UNROLL
       for (int v = 0; v < V; ++v) sum[b][v] += pv[v] * xb;
     }
   }
-  for (int b = 0; b < B; ++b)
+  if (add) {
+    PRELUFLOW_UNROLL
+    for (int b = 0; b < B; ++b) {
+      PRELUFLOW_UNROLL
+      for (int v = 0; v < V; ++v) sum[b][v] += S::load(g + (b * V + v) * S::lanes);
+    }
+  }
+  PRELUFLOW_UNROLL
+  for (int b = 0; b < B; ++b) {
+    PRELUFLOW_UNROLL
     for (int v = 0; v < V; ++v) S::store(g + (b * V + v) * S::lanes, sum[b][v]);
+  }
 }
 
 // Calls body(integral_constant<B>, begin) over [begin, end) in pieces of kBroadcasts, then of halves of it down to 1.
