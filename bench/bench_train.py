@@ -39,8 +39,8 @@ class Case:
 
     @property
     def steps(self) -> int:
-        """Steps of one round: a few full-batch steps, or one epoch."""
-        return 20 if self.batch is None else self.n // self.batch
+        """Steps of one round: some full-batch steps, or two epochs."""
+        return 20 if self.batch is None else 2 * (self.n // self.batch)
 
     @property
     def flops(self) -> float:
@@ -84,7 +84,7 @@ def contenders(case: Case, data: pf.Dataset, start: pf.TwoLayerNetwork, threads:
     """One round of each as a function without arguments, each returning its (W, v)."""
     orders = np.random.default_rng(5).permutation(case.n)
     y = data.y.astype(start.dtype)
-    batches = [None] * case.steps if case.batch is None else np.split(orders, case.steps)
+    batches = [None] * case.steps if case.batch is None else 2 * np.split(orders, case.steps // 2)
 
     class SameOrder(np.random.Generator):
         def permutation(self, n: int) -> np.ndarray:  # type: ignore[override]
@@ -97,7 +97,7 @@ def contenders(case: Case, data: pf.Dataset, start: pf.TwoLayerNetwork, threads:
             run = pf.gradient_descent(start, data.X, y, steps=case.steps, observe=quiet, **common)
         else:
             rng = SameOrder(np.random.PCG64())
-            run = pf.sgd(start, data.X, y, batch=case.batch, epochs=1, rng=rng, observe=quiet, **common)
+            run = pf.sgd(start, data.X, y, batch=case.batch, epochs=2, rng=rng, observe=quiet, **common)
         return run.network.W, run.network.v
 
     def by_torch() -> tuple[np.ndarray, np.ndarray]:
@@ -213,7 +213,7 @@ def main() -> None:
     """Measure, print, save, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--quick", action="store_true", help="float32 and few rounds only")
+    parser.add_argument("--quick", action="store_true", help="float32 and few rounds only, no picture")
     parser.add_argument("--out", type=Path, default=Path("bench/results"))
     options = parser.parse_args()
     dtypes, rounds = (("float32",), 3) if options.quick else (("float32", "float64"), options.rounds)

@@ -1,3 +1,8 @@
+import os
+import shutil
+import subprocess
+import sys
+
 import pytest
 
 from preluflow import _dispatch
@@ -91,3 +96,32 @@ def test_a_cpu_below_all_that_was_built_is_told_so(run_python):
     done = run_python(PRETEND, 1, env={"PRELUFLOW_ISA": ""})
     assert done.returncode != 0
     assert "this CPU is at x86-64 level 1; build from source" in done.stderr
+
+
+EMULATED = """
+import numpy as np, preluflow as pf
+from preluflow import _dispatch
+data = pf.OrthonormalGMM(17, 2, 2, 0.1, rng=0).sample(150, rng=1)
+run = pf.gradient_descent(pf.initialize(70, 17, 0.3, rng=2), data.X, data.y, step=0.1, steps=3)
+print(_dispatch.isa, *run["loss"])
+"""
+QEMU = shutil.which("qemu-x86_64-static") or shutil.which("qemu-x86_64")
+
+
+@only_x86
+@pytest.mark.skipif(QEMU is None, reason="qemu-user is not installed")
+@pytest.mark.parametrize(("cpu", "isa"), [("Nehalem", "v2"), ("Haswell", "v3")])
+def test_an_emulated_older_cpu_chooses_and_runs_what_it_can(run_python, cpu, isa):
+    environment = {name: value for name, value in os.environ.items() if name != "PRELUFLOW_ISA"}
+    done = subprocess.run(
+        [str(QEMU), "-cpu", cpu, sys.executable, "-c", EMULATED],
+        env={**environment, "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    native = run_python(EMULATED, env={"PRELUFLOW_ISA": isa})
+    chosen, *losses = done.stdout.split()
+    assert chosen == isa
+    assert [float(loss) for loss in losses] == pytest.approx([float(x) for x in native.stdout.split()[1:]], rel=1e-6)

@@ -37,6 +37,43 @@ def test_parity_with_the_oracle(problem, activation, p, loss, n, h, batch):
     np.testing.assert_allclose(run["loss"], expected, rtol=1e-10)
 
 
+@pytest.mark.parametrize("activation", ["prelu", "polynomial", "tanh"])
+@pytest.mark.parametrize("loss", ref.LOSSES)
+def test_parity_with_torch_over_two_epochs(problem, activation, loss):
+    torch = pytest.importorskip("torch")
+    data = problem(n=110, h=12, D=7, seed=3)
+    network = data.network(activation, 3.0)
+    run = sgd(network, data.X, data.y, loss=loss, step=0.05, batch=25, epochs=2, rng=4)  # last batch: 10 points
+    criterion = {
+        "squared": lambda f, y: ((y - f) ** 2).mean(),
+        "exponential": lambda f, y: torch.exp(-y * f).mean(),
+        "logistic": lambda f, y: torch.nn.functional.softplus(-y * f).mean(),
+    }[loss]
+    module, generator = network.to_torch(), np.random.default_rng(4)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.05)
+    X, y = torch.from_numpy(data.X), torch.from_numpy(np.asarray(data.y, dtype=float))
+    for _ in range(2):
+        for rows in torch.from_numpy(generator.permutation(110)).split(25):
+            optimizer.zero_grad()
+            criterion(module(X[rows]), y[rows]).backward()
+            optimizer.step()
+    again = pf.TwoLayerNetwork.from_torch(module)
+    np.testing.assert_allclose(run.network.W, again.W, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(run.network.v, again.v, rtol=0, atol=1e-12)
+    assert run.stats["iterations"] == 10
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("batch", [1, 30, 700])
+def test_the_loss_at_a_stop_is_that_of_all_the_data(dtype, batch):
+    # More points than a batch, and than the kernel's buffers hold.
+    data = pf.OrthonormalGMM(20, 2, 2, 0.3, rng=0).sample(1100, dtype=dtype, rng=1)
+    network = pf.initialize(40, 20, 0.3, kind="gaussian", dtype=dtype, rng=2)
+    run = sgd(network, data.X, data.y, batch=batch, epochs=1, step=0.01, observe=pf.Observe(every=1))
+    expected = [net.loss_gradient(data.X, data.y).loss for net in (network, run.network)]
+    np.testing.assert_allclose(run["loss"], expected, rtol=1e-12)
+
+
 def test_stops_count_epochs_and_time_counts_iterations(small):
     network, data, _ = small
     run = sgd(network, data.X, data.y, batch=25, epochs=5, observe=pf.Observe(every=2, at=[3]))
@@ -48,8 +85,9 @@ def test_stops_count_epochs_and_time_counts_iterations(small):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("n", "h", "D", "batch"), [(1000, 200, 30, 100), (300, 70, 17, 299), (50, 3, 2, 7)])
+@pytest.mark.parametrize(("n", "h", "D", "batch"), [(3000, 200, 30, 100), (3000, 70, 100, 2999), (50, 3, 2, 7)])
 def test_bits_do_not_depend_on_threads(n, h, D, batch, dtype):
+    # An epoch of the first two is 7e7 flops or more: enough for a team of threads (Team::run in parallel.hpp).
     data = pf.OrthonormalGMM(D, 1, 1, 0.3, rng=0).sample(n, dtype=dtype, rng=1)
     network = pf.initialize(h, D, 0.05, dtype=dtype, rng=2)
     runs = [sgd(network, data.X, data.y, batch=batch, num_threads=threads) for threads in (1, 2, 3)]
