@@ -26,7 +26,5 @@ using ConstVectorMap = Eigen::Map<const Vector<T>>;
 // One row (length h or D) seen as an array, for elementwise work.
 template <class T>
 using RowArrayMap = Eigen::Map<Eigen::Array<T, 1, Eigen::Dynamic>>;
-template <class T>
-using ConstRowArrayMap = Eigen::Map<const Eigen::Array<T, 1, Eigen::Dynamic>>;
 
 }  // namespace preluflow

@@ -55,11 +55,14 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
 def write_npz(path: str | os.PathLike[str], kind: str, arrays: Arrays, meta: Mapping[str, Any]) -> None:
     """Write arrays and JSON metadata at once or not at all; a file that was there stays whole until then."""
     path = check_writable(path)
+    objects = [name for name, array in arrays.items() if np.asarray(array).dtype.hasobject]
+    if objects:
+        raise ValueError(f"{objects} hold Python objects, which would need pickle")
     header = {"schema": SCHEMA, "kind": kind, **meta}
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            np.savez_compressed(stream, allow_pickle=False, meta=np.array(json.dumps(header)), **arrays)
+            np.savez_compressed(stream, **{**arrays, "meta": np.array(json.dumps(header))})  # type: ignore[arg-type]
             stream.flush()
             os.fsync(stream.fileno())
         umask = os.umask(0)

@@ -44,7 +44,7 @@ class Config:
     nudge: float | None = None
     step: float = 0.2
     steps: int = 600
-    every: int = 15
+    every: int = 20
 
 
 FULL = Config()
@@ -78,7 +78,7 @@ def train(config: Config, options: Options, what: tuple[str, ...] = WHAT) -> dic
     gmm, network, rng_data = problem(config, options.seed)
     descend = partial(gradient_descent, network, step=config.step, steps=config.steps, num_threads=options.num_threads)
     nominal = descend(
-        gmm.centers.astype(network.dtype), gmm.labels, observe=Observe(every=5, what=("loss", "alignment"), gmm=gmm)
+        gmm.centers.astype(network.dtype), gmm.labels, observe=Observe(every=10, what=("loss", "alignment"), gmm=gmm)
     )
     if nominal.status == "interrupted":
         return {"nominal": nominal}
