@@ -9,8 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "preluflow/network.hpp"
-#include "preluflow/panels.hpp"
+#include "preluflow/gradient.hpp"
 
 namespace preluflow::bindings {
 
@@ -62,6 +61,12 @@ class NetworkArrays {
     require(p_ >= 1.0, "p must be >= 1");
   }
 
+  // The same with its directions in panels, which are laid out when first asked for (with the GIL held) and kept.
+  PanelNetwork<T> panels() {
+    if (panels_.layout().width == 0) panels_ = PanelMatrix<T>(view().directions());
+    return {panels_, view()};
+  }
+
   Network<T> view() const {
     return {U_.data(), log_norm_.data(), sign_.data(), log_abs_v_.data(), U_.shape(0), U_.shape(1), activation_, p_};
   }
@@ -71,6 +76,7 @@ class NetworkArrays {
   Array<double> log_norm_, sign_, log_abs_v_;
   Activation activation_;
   double p_;
+  PanelMatrix<T> panels_;
 };
 
 template <class T>

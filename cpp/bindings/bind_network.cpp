@@ -9,9 +9,9 @@ namespace preluflow::bindings {
 namespace {
 
 template <class T>
-Array<double> forward_values(const NetworkArrays<T>& net, const Array<T>& X, int threads) {
-  const Network<T> view = net.view();
-  require_matrix(X, view.dim, "X");
+Array<double> forward_values(NetworkArrays<T>& net, const Array<T>& X, int threads) {
+  const PanelNetwork<T> view = net.panels();
+  require_matrix(X, view.U.layout().dim, "X");
   Array<double> f(X.shape(0));
   double* out = f.mutable_data();
   {
@@ -22,9 +22,9 @@ Array<double> forward_values(const NetworkArrays<T>& net, const Array<T>& X, int
 }
 
 template <class T>
-py::tuple input_gradients(const NetworkArrays<T>& net, const Array<T>& X, int threads) {
-  const Network<T> view = net.view();
-  require_matrix(X, view.dim, "X");
+py::tuple input_gradients(NetworkArrays<T>& net, const Array<T>& X, int threads) {
+  const PanelNetwork<T> view = net.panels();
+  require_matrix(X, view.U.layout().dim, "X");
   Array<double> f(X.shape(0));
   Array<T> gradient({X.shape(0), X.shape(1)});
   double* out = f.mutable_data();
@@ -37,22 +37,21 @@ py::tuple input_gradients(const NetworkArrays<T>& net, const Array<T>& X, int th
 }
 
 template <class T>
-py::tuple loss_gradients(const NetworkArrays<T>& net, const Array<T>& X, const Array<double>& y,
-                         const std::string& loss_name, int threads) {
-  const Network<T> view = net.view();
-  require_matrix(X, view.dim, "X");
+py::tuple loss_gradients(NetworkArrays<T>& net, const Array<T>& X, const Array<double>& y, const std::string& loss_name,
+                         int threads) {
+  const PanelNetwork<T> view = net.panels();
+  require_matrix(X, view.U.layout().dim, "X");
   require_vector(y, X.shape(0), "y");
   const Loss loss = parse_loss(loss_name);
   Array<double> f(X.shape(0));
   double* out = f.mutable_data();
   double value = 0.0;
-  const PanelMatrix<T> U(view.directions());
-  GradientKernel<T> kernel(X.shape(0), U.layout());
-  const double flops = 4.0 * static_cast<double>(X.size()) * static_cast<double>(view.width);
+  GradientKernel<T> kernel(X.shape(0), view.U.layout());
+  const double flops = 4.0 * static_cast<double>(X.size()) * static_cast<double>(view.U.layout().width);
   {
     py::gil_scoped_release release;
     Team::run(threads, flops, [&](Team& team) {
-      value = kernel.evaluate(team, {X.data(), y.data(), view.dim, nullptr, X.shape(0)}, {U, view}, loss, out);
+      value = kernel.evaluate(team, {X.data(), y.data(), view.U.layout().dim, nullptr, X.shape(0)}, view, loss, out);
     });
   }
   return py::make_tuple(value, f, copy_matrix(kernel.G()), copy_vector(kernel.s()));

@@ -100,46 +100,47 @@ void GradientKernel<T>::forward(Team& team, const Rows<T>& rows, const PanelNetw
 }
 
 template <class T>
-void forward(const T* X, Index n, const Network<T>& net, int threads, double* f) {
-  Team::run(threads, flops(n, net.width, net.dim), [&](Team& team) {
-    const PanelMatrix<T> U(net.directions());
-    GradientKernel<T> kernel(n, U.layout());
-    kernel.forward(team, {X, nullptr, net.dim, nullptr, n}, {U, net}, f);
+void forward(const T* X, Index n, const PanelNetwork<T>& net, int threads, double* f) {
+  const PanelLayout<T>& layout = net.U.layout();
+  Team::run(threads, flops(n, layout.width, layout.dim), [&](Team& team) {
+    GradientKernel<T> kernel(n, layout);
+    kernel.forward(team, {X, nullptr, layout.dim, nullptr, n}, net, f);
   });
 }
 
 template <class T>
-void input_gradient(const T* X, Index n, const Network<T>& net, int threads, double* f, T* gradient) {
+void input_gradient(const T* X, Index n, const PanelNetwork<T>& net, int threads, double* f, T* gradient) {
   constexpr Index kBlock = 128;
-  const PanelMatrix<T> U(net.directions());
-  const Index padded = U.layout().padded();
+  const PanelLayout<T>& layout = net.U.layout();
+  const Index width = layout.width, dim = layout.dim, padded = layout.padded();
   RowActivation<T> activation;
-  activation.set(net);
-  Team::run(threads, 2.0 * flops(n, net.width, net.dim), [&](Team& team) {
-    team.parallel_for(ceil_div(n, kBlock), [&](Index block) {
-      const Index begin = block * kBlock, rows = std::min(kBlock, n - begin);
-      RowMatrix<T> Z(rows, padded), value(1, padded), product(rows, net.dim);
+  activation.set(net.scalars);
+  const Index blocks = ceil_div(n, kBlock);
+  Team::run(blocks == 1 ? 1 : threads, 2.0 * flops(n, width, dim), [&](Team& team) {
+    team.parallel_for(blocks, [&](Index block) {
+      const Index begin = n * block / blocks, rows = n * (block + 1) / blocks - begin;
+      RowMatrix<T> Z(rows, padded), value(1, padded), product(rows, dim);
       const T* row[kBlock];
-      for (Index i = 0; i < rows; ++i) row[i] = X + (begin + i) * net.dim;
-      for (Index panel = 0; panel < U.layout().panels; ++panel) panel_product(U, panel, row, rows, Z.data(), padded);
-      RowArrayMap<T> scratch(value.data(), net.width);
+      for (Index i = 0; i < rows; ++i) row[i] = X + (begin + i) * dim;
+      for (Index panel = 0; panel < layout.panels; ++panel) panel_product(net.U, panel, row, rows, Z.data(), padded);
+      RowArrayMap<T> scratch(value.data(), width);
       for (Index i = 0; i < rows; ++i) {
-        RowArrayMap<T> z(Z.data() + i * padded, net.width);
+        RowArrayMap<T> z(Z.data() + i * padded, width);
         f[begin + i] = activation.apply(z, scratch);
         activation.chain(z);
       }
       // Eigen rounds small products differently at differently aligned destinations; its own memory is always aligned.
-      product.noalias() = Z.leftCols(net.width) * net.directions();
-      MatrixMap<T>(gradient + begin * net.dim, rows, net.dim) = product;
+      product.noalias() = Z.leftCols(width) * net.scalars.directions();
+      MatrixMap<T>(gradient + begin * dim, rows, dim) = product;
     });
   });
 }
 
 template class GradientKernel<float>;
 template class GradientKernel<double>;
-template void forward<float>(const float*, Index, const Network<float>&, int, double*);
-template void forward<double>(const double*, Index, const Network<double>&, int, double*);
-template void input_gradient<float>(const float*, Index, const Network<float>&, int, double*, float*);
-template void input_gradient<double>(const double*, Index, const Network<double>&, int, double*, double*);
+template void forward<float>(const float*, Index, const PanelNetwork<float>&, int, double*);
+template void forward<double>(const double*, Index, const PanelNetwork<double>&, int, double*);
+template void input_gradient<float>(const float*, Index, const PanelNetwork<float>&, int, double*, float*);
+template void input_gradient<double>(const double*, Index, const PanelNetwork<double>&, int, double*, double*);
 
 }  // namespace preluflow

@@ -38,7 +38,7 @@ struct Rows {
 template <class T>
 struct PanelNetwork {
   const PanelMatrix<T>& U;
-  Network<T> scalars;  // its U is not used
+  Network<T> scalars;  // its U is used by input_gradient only
 };
 
 template <class T>
@@ -125,10 +125,10 @@ double GradientKernel<T>::evaluate(Team& team, const Rows<T>& rows, const PanelN
 
 // f (n,) of X (n, D).
 template <class T>
-void forward(const T* X, Index n, const Network<T>& net, int threads, double* f);
+void forward(const T* X, Index n, const PanelNetwork<T>& net, int threads, double* f);
 
 // f (n,) and its gradient in x (n, D): sum_j c_j phi'(z_j) u_j (times ||w_j|| for tanh).
 template <class T>
-void input_gradient(const T* X, Index n, const Network<T>& net, int threads, double* f, T* gradient);
+void input_gradient(const T* X, Index n, const PanelNetwork<T>& net, int threads, double* f, T* gradient);
 
 }  // namespace preluflow
