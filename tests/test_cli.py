@@ -145,7 +145,7 @@ def test_numbers_of_another_figure_are_refused(quick, tmp_path):
 
 # ---- Ctrl-C
 
-# The command line, with a word on stdout at every stop: "noisy 15". Given a stop, it interrupts itself there.
+# The command line, with a word on stdout at every stop: "noisy 20". Given a stop, it interrupts itself there.
 WATCHED = """
 import os, signal, sys
 from dataclasses import replace
