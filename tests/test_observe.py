@@ -168,6 +168,7 @@ def test_a_snapshot_says_where_the_run_stands(small):
         (np.zeros(3), "shape"),
         ("a word", "real numbers"),
         ({"other": 1.0}, "other"),
+        ({"loss": 1.0}, "two observers"),
     ],
 )
 def test_an_observer_that_changes_its_mind_ends_the_run(small, later, message):

@@ -238,7 +238,8 @@ class Recorder:
         for item in self.observe.what:
             for name, value in self._call(item, snapshot).items():
                 if name in found:
-                    raise ValueError(f"two observers record {name!r}; give functions different names")
+                    problem = f"two observers record {name!r}; give functions different names"
+                    raise ObserverError(problem) if self.stops else ValueError(problem)
                 found[name] = np.asarray(value)
         self._check(found)
         self.stops.append((snapshot.iteration, snapshot.t, found))  # one append: Ctrl-C cannot split a stop
