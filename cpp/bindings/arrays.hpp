@@ -79,6 +79,17 @@ class NetworkArrays {
   PanelMatrix<T> panels_;
 };
 
+// The data a stepper works on, checked and kept alive.
+template <class T>
+struct Data {
+  Data(Array<T> X_, Array<double> y_, Index dim) : X(std::move(X_)), y(std::move(y_)) {
+    require_matrix(X, dim, "X");
+    require_vector(y, X.shape(0), "y");
+  }
+  Array<T> X;
+  Array<double> y;
+};
+
 template <class T>
 Array<T> copy_matrix(const PanelMatrix<T>& matrix) {
   Array<T> out({matrix.layout().width, matrix.layout().dim});

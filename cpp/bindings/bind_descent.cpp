@@ -8,17 +8,6 @@ namespace preluflow::bindings {
 
 namespace {
 
-// The data a stepper works on, checked and kept alive.
-template <class T>
-struct Data {
-  Data(Array<T> X_, Array<double> y_, Index dim) : X(std::move(X_)), y(std::move(y_)) {
-    require_matrix(X, dim, "X");
-    require_vector(y, X.shape(0), "y");
-  }
-  Array<T> X;
-  Array<double> y;
-};
-
 // What both steppers show.
 template <class Stepper, class T>
 class Bound {

@@ -49,4 +49,5 @@ PYBIND11_MODULE(PRELUFLOW_MODULE, m) {
   m.def("default_threads", &preluflow::default_threads);
   preluflow::bindings::bind_network(m);
   preluflow::bindings::bind_descent(m);
+  preluflow::bindings::bind_flow(m);
 }

@@ -91,6 +91,7 @@ struct PanelLayout {
   Index neuron_begin(Index panel) const { return vector_begin(panel) * lanes; }
   Index panel_lanes(Index panel) const { return panel_vectors(panel) * lanes; }
   static constexpr Index panel_lanes_max() { return kVectors * lanes; }
+  Index panel_of(Index j) const { return ((j / lanes + 1) * panels - 1) / vectors; }
   Index offset(Index panel) const { return neuron_begin(panel) * dim; }  // of entry (first neuron, first input)
   Index size() const { return padded() * dim; }
 
@@ -108,6 +109,11 @@ class PanelMatrix {
     each([&](Index j, Index d, T& entry) { entry = rows(j, d); });
   }
 
+  // Entry (j, d) lies at row(j)[d * stride(j)]; the neurons of one vector lie side by side.
+  T* row(Index j) { return data_.data() + row_offset(j); }
+  const T* row(Index j) const { return data_.data() + row_offset(j); }
+  Index stride(Index j) const { return layout_.panel_lanes(layout_.panel_of(j)); }
+
   const PanelLayout<T>& layout() const { return layout_; }
   T* panel(Index k) { return data_.data() + layout_.offset(k); }
   const T* panel(Index k) const { return data_.data() + layout_.offset(k); }
@@ -120,6 +126,11 @@ class PanelMatrix {
   }
 
  private:
+  Index row_offset(Index j) const {
+    const Index k = layout_.panel_of(j);
+    return layout_.offset(k) + j - layout_.neuron_begin(k);
+  }
+
   template <class F>
   void each(const F& f) {
     for (Index k = 0; k < layout_.panels; ++k) {

@@ -3,10 +3,12 @@
 After H. Min and R. Vidal, "Gradient Flow Provably Learns Robust Classifiers for Orthonormal GMMs", ICML 2025 (MV25).
 """
 
-from preluflow import classifiers
+from preluflow import classifiers, events
 from preluflow._version import __version__
 from preluflow.data import Dataset, OrthonormalGMM
 from preluflow.distance import DistanceBracket, distance_bracket, distance_estimate
+from preluflow.events import Event
+from preluflow.flow import gradient_flow
 from preluflow.initialization import (
     center_cosines,
     covers_all_regions,
@@ -22,6 +24,7 @@ from preluflow.train import gradient_descent, sgd
 __all__ = [
     "Dataset",
     "DistanceBracket",
+    "Event",
     "LossGradient",
     "Observe",
     "OrthonormalGMM",
@@ -34,7 +37,9 @@ __all__ = [
     "covers_all_regions",
     "distance_bracket",
     "distance_estimate",
+    "events",
     "gradient_descent",
+    "gradient_flow",
     "initialize",
     "non_degeneracy_gap",
     "sgd",

@@ -318,3 +318,12 @@ def _residual(loss: str, y: Float64, f: Float64) -> Float64:
     if loss == "exponential":
         return np.asarray(y * np.exp(-y * f))
     return np.asarray(y * np.exp(-np.logaddexp(0.0, y * f)))
+
+
+def mean_loss(loss: str, y: Float64, f: Float64) -> float:
+    """Mean loss of outputs f (n,) for labels y (n,)."""
+    if loss == "squared":
+        return float(np.mean((y - f) ** 2))
+    if loss == "exponential":
+        return float(np.mean(np.exp(-y * f)))
+    return float(np.mean(np.logaddexp(0.0, -y * f)))

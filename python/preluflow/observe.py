@@ -220,6 +220,20 @@ class Observe:
                 stops.add(value)
         return sorted(stops)
 
+    def times(self, t0: float, t1: float) -> list[float]:
+        """Return the times, t0 .. t1, at which a flow is looked at; both ends are among them."""
+        stops = {t0, t1}
+        if self.every is not None:
+            first = int(np.floor(t0 / self.every)) + 1
+            stops.update(float(k * self.every) for k in range(first, int(np.ceil(t1 / self.every))))
+        if self.at is not None:
+            for stop in np.atleast_1d(np.asarray(self.at)).tolist():
+                value = _arrays.real(stop, "at", minimum=t0)
+                if value > t1:
+                    raise ValueError(f"at must not exceed t1 = {t1:g}, got {value:g}")
+                stops.add(value)
+        return sorted(stops)
+
 
 class ObserverError(Exception):
     """A user's observer failed after the first stop; the run up to there is kept."""

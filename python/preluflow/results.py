@@ -127,13 +127,14 @@ class Run:
     Attributes
     ----------
     method : str
-        "gradient_descent" or "sgd".
+        "gradient_flow", "gradient_descent" or "sgd".
     status : str
-        "finished", "interrupted" (Ctrl-C), "not_finite" (loss or gradient) or "observer_failed".
+        "finished", "interrupted" (Ctrl-C), "not_finite" (loss or gradient) or "observer_failed"; of the flow also
+        "event" (one that ends the run), "step_too_small" or "max_steps".
     message : str
         The status in a sentence.
     iterations : ndarray of int, shape (S,)
-        Iteration of each stop; 0 is the start.
+        Iteration of each stop; 0 is the start. Of the flow: accepted steps until then.
     t : ndarray, shape (S,)
         Time of each stop; for descent, step * iteration.
     records : dict of ndarray, each (S, ...)
@@ -144,9 +145,12 @@ class Run:
         Method, step, loss and the like, in plain numbers and words.
     stats : dict
         Where time went: ``seconds`` in all, ``seconds_kernel``, ``seconds_observing``, ``seconds_drawing`` (progress);
-        and work done: ``iterations``, ``gradients`` (descent), ``epochs`` (SGD).
+        the time ``t`` of ``network``; and work done: ``iterations``, ``gradients`` (descent), ``epochs`` (SGD), for
+        the flow see ``gradient_flow``.
     environment : dict
         Versions and instruction set that produced the numbers.
+    events : dict of ndarray
+        Times at which each event of a flow happened, empty if it did not.
     """
 
     method: str
@@ -159,6 +163,7 @@ class Run:
     config: dict[str, Any]
     stats: dict[str, Any]
     environment: dict[str, Any] = field(default_factory=environment)
+    events: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         """Return the record of that name, shape (S, ...)."""
@@ -186,6 +191,7 @@ class Run:
             "iterations": self.iterations,
             "t": self.t,
             **{f"record.{name}": values for name, values in self.records.items()},
+            **{f"event.{name}": times for name, times in self.events.items()},
             **network_arrays(self.network),
         }
 
@@ -197,11 +203,15 @@ class Run:
     @classmethod
     def from_arrays(cls, arrays: Arrays, meta: Mapping[str, Any]) -> Run:
         """Undo ``arrays`` and ``meta``."""
-        records = {name[len("record.") :]: array for name, array in arrays.items() if name.startswith("record.")}
+        records, events = (
+            {name[len(kind) :]: array for name, array in arrays.items() if name.startswith(kind)}
+            for kind in ("record.", "event.")
+        )
         return cls(
             iterations=arrays["iterations"],
             t=arrays["t"],
             records=records,
+            events=events,
             network=network_from_arrays(arrays),
             **{name: meta[name] for name in ("method", "status", "message", "config", "stats", "environment")},
         )

@@ -1,0 +1,118 @@
+// The gradient-flow stepper and the tableaus it steps by.
+#include <pybind11/stl.h>
+
+#include "arrays.hpp"
+#include "bindings.hpp"
+#include "names.hpp"
+#include "preluflow/flow.hpp"
+
+namespace preluflow::bindings {
+
+namespace {
+
+template <class T>
+class BoundFlow {
+ public:
+  BoundFlow(const NetworkArrays<T>& start, Array<T> X, Array<double> y, const std::string& loss,
+            const std::string& method, const FlowOptions& options, int threads)
+      : data_(std::move(X), std::move(y), start.view().dim),
+        threads_(threads),
+        flow_(data_.X.data(), data_.y.data(), data_.X.shape(0), start.view(), parse_loss(loss), find_tableau(method),
+              options) {}
+
+  // One step, with the GIL released, then a look for Ctrl-C.
+  std::string advance() {
+    FlowStatus status = FlowStatus::ok;
+    run([&](Team& team) { status = flow_.advance(team); });
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    if (status == FlowStatus::ok) return "ok";
+    return status == FlowStatus::not_finite ? "not_finite" : "step_too_small";
+  }
+
+  py::tuple state(double t) {
+    require(t >= flow_.begin() && t <= flow_.end(), "t is outside the last step");
+    Array<double> log_norm(flow_.width()), sign(flow_.width()), log_abs_v(flow_.width());
+    Array<T> rows({flow_.width(), data_.X.shape(1)});
+    double *l = log_norm.mutable_data(), *s = sign.mutable_data(), *v = log_abs_v.mutable_data();
+    T* u = rows.mutable_data();
+    run([&](Team& team) { flow_.interpolate(team, t, u, l, s, v); });
+    return py::make_tuple(rows, log_norm, sign, log_abs_v);
+  }
+
+  // Mean loss at the end of the step, and outputs() there.
+  double loss() {
+    double value = 0.0;
+    run([&](Team& team) { value = flow_.loss(team); });
+    return value;
+  }
+  Array<double> outputs() const { return copy_vector(flow_.outputs()); }
+
+  double begin() const { return flow_.begin(); }
+  double end() const { return flow_.end(); }
+  double next_step() const { return flow_.next_step(); }
+  Index accepted() const { return flow_.accepted(); }
+  Index rejected() const { return flow_.rejected(); }
+  Index gradients() const { return flow_.gradients(); }
+
+ private:
+  template <class Body>
+  void run(const Body& body) {
+    py::gil_scoped_release release;
+    Team::run(threads_, 4.0 * static_cast<double>(data_.X.size()) * static_cast<double>(flow_.width()), body);
+  }
+
+  Data<T> data_;
+  int threads_;
+  Flow<T> flow_;
+};
+
+template <class T>
+void bind(py::module_& m, const char* name) {
+  using Bound = BoundFlow<T>;
+  py::class_<Bound>(m, name, py::module_local())
+      .def(py::init([](const NetworkArrays<T>& start, Array<T> X, Array<double> y, const std::string& loss,
+                       const std::string& method, double t0, double t1, double rtol, double step, int threads) {
+             const FlowOptions options{t0, t1, rtol, step};
+             return std::make_unique<Bound>(start, std::move(X), std::move(y), loss, method, options, threads);
+           }),
+           py::arg("start"), py::arg("X").noconvert(), py::arg("y").noconvert(), py::arg("loss"), py::arg("method"),
+           py::arg("t0"), py::arg("t1"), py::arg("rtol"), py::arg("step"), py::arg("threads"))
+      .def("advance", &Bound::advance)
+      .def("state", &Bound::state, py::arg("t"))
+      .def("loss", &Bound::loss)
+      .def("outputs", &Bound::outputs)
+      .def_property_readonly("begin", &Bound::begin)
+      .def_property_readonly("end", &Bound::end)
+      .def_property_readonly("next_step", &Bound::next_step)
+      .def_property_readonly("accepted", &Bound::accepted)
+      .def_property_readonly("rejected", &Bound::rejected)
+      .def_property_readonly("gradients", &Bound::gradients);
+}
+
+py::list tableau_list() {
+  py::list out;
+  for (const Tableau& method : tableaus()) {
+    py::dict entry;
+    entry["name"] = method.name;
+    entry["order"] = method.order;
+    entry["control_order"] = method.control_order;
+    entry["dense_order"] = method.dense_order;
+    entry["a"] = method.a;
+    entry["b"] = method.b;
+    entry["e"] = method.e;
+    entry["more"] = method.more;
+    entry["dense"] = method.dense;
+    out.append(entry);
+  }
+  return out;
+}
+
+}  // namespace
+
+void bind_flow(py::module_& m) {
+  m.def("tableaus", &tableau_list);
+  bind<float>(m, "Flow32");
+  bind<double>(m, "Flow64");
+}
+
+}  // namespace preluflow::bindings

@@ -1,0 +1,91 @@
+"""Events of a gradient flow: moments worth marking, or stopping at.
+
+Each of the functions below makes an ``Event`` for ``gradient_flow(..., events=[...])``. The times at which it happened
+are in ``run.events[name]``; with ``terminal=True`` the run ends at the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from preluflow import _arrays
+from preluflow.initialization import VOID, center_cosines, voronoi_regions
+from preluflow.observe import OBSERVERS, Snapshot
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happens when a function of the run crosses zero from below.
+
+    Parameters
+    ----------
+    name : str
+        What its times are kept under in ``run.events``.
+    value : callable
+        Takes a ``Snapshot``, returns a number: negative before, zero or more once it has happened.
+    terminal : bool, default False
+        Whether the run ends there.
+    needs_gmm : bool, default False
+        Whether ``value`` uses ``snapshot.gmm``, so that ``Observe(gmm=...)`` must be given.
+    """
+
+    name: str
+    value: Callable[[Snapshot], float]
+    terminal: bool = False
+    needs_gmm: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the request."""
+        if not isinstance(self.name, str) or not self.name:
+            raise TypeError(f"name must be a word, got {self.name!r}")
+        if not callable(self.value):
+            raise TypeError(f"value must be a function of a Snapshot, got {self.value!r}")
+
+
+def loss_below(level: float, *, terminal: bool = False) -> Event:
+    """The training loss falls to ``level``."""
+    level = _arrays.real(level, "level", above=0.0)
+    return Event(f"loss_below_{level:g}", lambda at: level - at.loss, terminal)
+
+
+def accuracy_reached(level: float = 1.0, *, terminal: bool = False) -> Event:
+    """The training accuracy rises to ``level``, in (0, 1]."""
+    level = _arrays.real(level, "level", above=0.0, maximum=1.0)
+    return Event(f"accuracy_reached_{level:g}", lambda at: float(np.mean(at.scaled_margins[0] > 0)) - level, terminal)
+
+
+def aligned(tau: float, *, terminal: bool = False) -> Event:
+    """Every neuron outside the void region has a cosine of at least 1 - ``tau`` with a centre of its own class."""
+    tau = _arrays.real(tau, "tau", above=0.0)
+
+    def value(at: Snapshot) -> float:
+        own = at.network.sign[:, None] == np.sign(at.gmm.labels)[None, :]
+        cosines = np.where(own, center_cosines(at.network, at.gmm), -1.0).max(axis=1)
+        inside = voronoi_regions(at.network, at.gmm) != VOID
+        return float(cosines[inside].min(initial=1.0)) - (1.0 - tau)
+
+    return Event(f"aligned_{tau:g}", value, terminal, needs_gmm=True)
+
+
+def clusters_fitted(tau: float, *, terminal: bool = False) -> Event:
+    """The squared norms of the neurons of every cluster add up to 1 within ``tau`` (balanced pReLU: Z_k = 1)."""
+    tau = _arrays.real(tau, "tau", above=0.0)
+
+    def value(at: Snapshot) -> float:
+        sums = OBSERVERS["cluster_norms"].records(at)["cluster_norms"]
+        return tau - float(np.abs(sums - 1.0).max())
+
+    return Event(f"clusters_fitted_{tau:g}", value, terminal, needs_gmm=True)
+
+
+def normalized_margin_reached(level: float, *, terminal: bool = False) -> Event:
+    """The normalised margin, min y f / ||theta||^2 (polynomial: ^(p+1)), rises to ``level``."""
+    level = _arrays.real(level, "level")
+
+    def value(at: Snapshot) -> float:
+        return float(OBSERVERS["normalized_margin"].records(at)["normalized_margin"]) - level
+
+    return Event(f"normalized_margin_reached_{level:g}", value, terminal)
