@@ -65,6 +65,13 @@ def info() -> None:
 @click.option("--quick", is_flag=True, help="The same picture at a size that runs in seconds.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seeds everything random.")
 @click.option("--width", type=click.IntRange(1), help="Number of neurons. Default: the figure's own.")
+@click.option(
+    "--dynamics",
+    default="descent",
+    show_default=True,
+    type=click.Choice(["descent", "flow"]),
+    help="fig5 and fig6: draw the gradient flow too, on one time axis.",
+)
 @click.option("--threads", type=click.IntRange(1), help="Default: all cores.")
 @click.option("--format", "format_", default="png", show_default=True, type=click.Choice(["png", "pdf"]))
 @click.option("--profile", is_flag=True, help="Print where the time went.")
@@ -75,6 +82,7 @@ def reproduce(
     quick: bool,
     seed: int,
     width: int | None,
+    dynamics: str,
     threads: int | None,
     format_: str,
     profile: bool,
@@ -95,7 +103,9 @@ def reproduce(
         raise click.ClickException(f"--out: {error}") from None
 
     began = time.perf_counter()
-    options = Options(seed=seed, quick=quick, width=width, num_threads=threads, progress=sys.stderr.isatty())
+    options = Options(
+        seed=seed, quick=quick, width=width, dynamics=dynamics, num_threads=threads, progress=sys.stderr.isatty()
+    )
     for name in names:
         started = time.perf_counter()
         if source is None:
@@ -124,10 +134,11 @@ def _finish(outcome: Outcome, out: Path, format_: str, *, save: bool, seconds: f
     began = time.perf_counter()
     picture = out / f"{outcome.name}.{format_}"
     experiment.draw(outcome).savefig(picture)
+    further = [] if experiment.more is None else experiment.more(outcome, out)
     drawing = time.perf_counter() - began
     click.echo(f"{outcome.name}: {experiment.summary}")
     click.echo(format_table(experiment.table(outcome)))
-    written = [str(picture)] + [str(out / f"{outcome.name}.npz")] * save
+    written = [str(picture), *map(str, further)] + [str(out / f"{outcome.name}.npz")] * save
     click.echo(f"{' and '.join(written)} written; {seconds:.1f} s" + ", interrupted" * outcome.interrupted)
     if profile:
         for key, run in outcome.runs.items():

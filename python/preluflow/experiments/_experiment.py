@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from preluflow.results import Run, read_npz, write_npz
 
@@ -25,6 +29,8 @@ class Options:
         The same picture at a size that runs in seconds.
     width : int or None
         Neurons; None means the experiment's own.
+    dynamics : {"descent", "flow"}
+        For experiments that can do either.
     num_threads : int or None
     progress : bool
     """
@@ -32,47 +38,68 @@ class Options:
     seed: int = 0
     quick: bool = False
     width: int | None = None
+    dynamics: str = "descent"
     num_threads: int | None = None
     progress: bool = False
 
 
 @dataclass
 class Outcome:
-    """An experiment's runs with the configuration they came from; this is what its npz holds and its figure draws."""
+    """What an experiment found, with its configuration; this is what its npz holds and its figure draws.
+
+    Attributes
+    ----------
+    name : str
+    config : dict
+        What decides the numbers, in plain numbers and words.
+    runs : dict of Run
+        Training runs worth keeping.
+    arrays : dict of ndarray
+        Everything else.
+    main : str or None
+        The run without which there is nothing to draw; None if the arrays suffice.
+    stopped : bool
+        Whether Ctrl-C ended it early; an interrupted run says so itself.
+    """
 
     name: str
     config: dict[str, Any]
-    runs: dict[str, Run]
-    main: str  # the run the picture is of
+    runs: dict[str, Run] = field(default_factory=dict)
+    main: str | None = None
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    stopped: bool = False
 
     @property
     def drawable(self) -> bool:
         """Whether there is enough for a picture: at least one stop of every run it shows."""
-        return self.main in self.runs and all(len(run.t) for run in self.runs.values())
+        if self.main is not None and self.main not in self.runs:
+            return False
+        return bool(self.runs or self.arrays) and all(len(run.t) for run in self.runs.values())
 
     @property
     def interrupted(self) -> bool:
         """Whether Ctrl-C ended it early."""
-        return any(run.status == "interrupted" for run in self.runs.values())
+        return self.stopped or any(run.status == "interrupted" for run in self.runs.values())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save to an npz file, atomically."""
         arrays = {f"{key}/{name}": array for key, run in self.runs.items() for name, array in run.arrays().items()}
-        runs = {key: run.meta() for key, run in self.runs.items()}
-        write_npz(
-            path, "experiment", arrays, {"name": self.name, "config": self.config, "main": self.main, "runs": runs}
-        )
+        arrays.update({f"/{name}": np.asarray(array) for name, array in self.arrays.items()})
+        meta = {"name": self.name, "config": self.config, "main": self.main, "stopped": self.stopped}
+        meta["runs"] = {key: run.meta() for key, run in self.runs.items()}
+        write_npz(path, "experiment", arrays, meta)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Outcome:
         """Load what ``save`` wrote; ValueError if the file is damaged or something else."""
         arrays, meta = read_npz(path, "experiment")
-        runs = {}
+
+        def below(key: str) -> dict[str, NDArray[Any]]:
+            return {name[len(key) + 1 :]: array for name, array in arrays.items() if name.startswith(f"{key}/")}
+
         try:
-            for key, run_meta in meta["runs"].items():
-                mine = {name[len(key) + 1 :]: array for name, array in arrays.items() if name.startswith(f"{key}/")}
-                runs[key] = Run.from_arrays(mine, run_meta)
-            return cls(meta["name"], meta["config"], runs, meta["main"])
+            runs = {key: Run.from_arrays(below(key), run_meta) for key, run_meta in meta["runs"].items()}
+            return cls(meta["name"], meta["config"], runs, meta["main"], below(""), meta["stopped"])
         except KeyError as error:
             raise ValueError(f"{str(path)!r} is damaged: {error} is missing") from None
 
@@ -89,13 +116,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A figure or theorem: how to run it, draw it and hold it against the paper."""
+    """A figure or theorem: how to run it, draw it and hold it against the paper.
+
+    ``run`` answers Ctrl-C with an outcome of what was done until then.
+    """
 
     name: str
     summary: str
     run: Callable[[Options], Outcome]
     draw: Callable[[Outcome], Figure]
     table: Callable[[Outcome], list[Row]]
+    more: Callable[[Outcome, Path], list[Path]] | None = None  # writes further files (animations) into a folder
 
 
 def options_config(options: Options) -> dict[str, Any]:
