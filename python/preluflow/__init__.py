@@ -3,7 +3,7 @@
 After H. Min and R. Vidal, "Gradient Flow Provably Learns Robust Classifiers for Orthonormal GMMs", ICML 2025 (MV25).
 """
 
-from preluflow import classifiers, events
+from preluflow import classifiers, events, theory
 from preluflow._version import __version__
 from preluflow.data import Dataset, OrthonormalGMM
 from preluflow.distance import DistanceBracket, distance_bracket, distance_estimate
@@ -43,5 +43,6 @@ __all__ = [
     "initialize",
     "non_degeneracy_gap",
     "sgd",
+    "theory",
     "voronoi_regions",
 ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from preluflow import _arrays
-from preluflow.initialization import VOID, center_cosines, voronoi_regions
+from preluflow.initialization import own_class_cosines
 from preluflow.observe import OBSERVERS, Snapshot
 
 
@@ -62,10 +62,8 @@ def aligned(tau: float, *, terminal: bool = False) -> Event:
     tau = _arrays.real(tau, "tau", above=0.0)
 
     def value(at: Snapshot) -> float:
-        own = at.network.sign[:, None] == np.sign(at.gmm.labels)[None, :]
-        cosines = np.where(own, center_cosines(at.network, at.gmm), -1.0).max(axis=1)
-        inside = voronoi_regions(at.network, at.gmm) != VOID
-        return float(cosines[inside].min(initial=1.0)) - (1.0 - tau)
+        cosines = own_class_cosines(at.network, at.gmm).max(axis=1)
+        return float(cosines[cosines > 0].min(initial=1.0)) - (1.0 - tau)
 
     return Event(f"aligned_{tau:g}", value, terminal, needs_gmm=True)
 

@@ -91,6 +91,17 @@ def _cluster_norms(at: Snapshot) -> dict[str, Any]:
     return {"cluster_norms": np.array(sums), "void_norm": squares[region == VOID].sum()}
 
 
+def _cluster_alignment(at: Snapshot) -> dict[str, Any]:
+    region, cosines = voronoi_regions(at.network, at.gmm), center_cosines(at.network, at.gmm)
+    means = np.zeros(at.gmm.clusters)
+    for k in range(at.gmm.clusters):
+        mine = np.flatnonzero(region == k)
+        if mine.size:
+            weights = np.exp(2.0 * (at.network.log_norm[mine] - at.network.log_norm[mine].max()))
+            means[k] = weights @ cosines[mine, k] / weights.sum()
+    return {"cluster_alignment": means}
+
+
 def _conserved(network: TwoLayerNetwork) -> Float64:
     kappa = network.p if network.activation == "polynomial" else 1.0
     return np.asarray(network.norms**2 - kappa * network.v**2)
@@ -125,6 +136,8 @@ OBSERVERS: dict[str, _Observer] = {
     "accuracy": _Observer(lambda at: {"accuracy": np.mean(at.scaled_margins[0] > 0)}),
     "alignment": _Observer(_alignment, needs_gmm=True),
     "cluster_norms": _Observer(_cluster_norms, needs_gmm=True),
+    "cluster_alignment": _Observer(_cluster_alignment, needs_gmm=True),
+    "target": _Observer(lambda at: {"target": voronoi_regions(at.network, at.gmm)}, needs_gmm=True),
     "norms": _Observer(lambda at: {"norms": at.network.norms, "v": at.network.v}),
     "balancedness_drift": _Observer(
         lambda at: {"balancedness_drift": np.abs(_conserved(at.network) - _conserved(at.start)).max()},
@@ -155,6 +168,8 @@ class Observe:
         - ``"alignment"``: max_k cos(mu_k, w_j), shape (h,), and ``"alignment_quartiles"``, shape (3,);
         - ``"cluster_norms"``: sum of ||w_j||^2 over the neurons whose nearest own-class centre is mu_k, shape (K,),
           and ``"void_norm"``, that of the neurons in the void region;
+        - ``"cluster_alignment"``: mean of cos(mu_k, w_j) over the same neurons, weighted by ||w_j||^2, shape (K,);
+        - ``"target"``: the cluster whose centre that is, -1 in the void region, shape (h,);
         - ``"norms"``: ||w_j||, shape (h,), and ``"v"``, shape (h,);
         - ``"balancedness_drift"``: max_j |change of ||w_j||^2 - v_j^2| since the start (polynomial: - p v_j^2);
         - ``"distance_estimate"``: the paper's estimator of sup |f - F^(p)|;

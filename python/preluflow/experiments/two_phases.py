@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from preluflow import plots
 from preluflow.data import OrthonormalGMM
 from preluflow.experiments._experiment import Experiment, Options, Outcome, Row, options_config
+from preluflow.flow import gradient_flow
 from preluflow.initialization import initialize, non_degeneracy_gap
 from preluflow.network import TwoLayerNetwork
 from preluflow.observe import Observe
@@ -74,7 +75,10 @@ def problem(config: Config, seed: int) -> tuple[OrthonormalGMM, TwoLayerNetwork,
 
 
 def train(config: Config, options: Options, what: tuple[str, ...] = WHAT) -> dict[str, Run]:
-    """Run descent on the noisy data, and on the centres themselves: the dynamics at alpha = 0."""
+    """Run descent on the noisy data, and on the centres themselves: the dynamics at alpha = 0.
+
+    With the dynamics "flow", also the gradient flow on the noisy data, to the same time.
+    """
     gmm, network, rng_data = problem(config, options.seed)
     descend = partial(gradient_descent, network, step=config.step, steps=config.steps, num_threads=options.num_threads)
     nominal = descend(
@@ -84,7 +88,19 @@ def train(config: Config, options: Options, what: tuple[str, ...] = WHAT) -> dic
         return {"nominal": nominal}
     data = gmm.sample(config.n, balanced=True, dtype=network.dtype, rng=rng_data)
     observe = Observe(every=config.every, what=what, gmm=gmm)
-    return {"noisy": descend(data.X, data.y, observe=observe, progress=options.progress), "nominal": nominal}
+    runs = {"noisy": descend(data.X, data.y, observe=observe, progress=options.progress), "nominal": nominal}
+    if options.dynamics == "flow" and runs["noisy"].status != "interrupted":
+        observe = Observe(every=config.step * config.every, what=what, gmm=gmm)
+        runs["flow"] = gradient_flow(
+            network,
+            data.X,
+            data.y,
+            t1=config.step * config.steps,
+            observe=observe,
+            progress=options.progress,
+            num_threads=options.num_threads,
+        )
+    return runs
 
 
 def run(name: str, nudge: float | None, options: Options) -> Outcome:
@@ -115,13 +131,19 @@ def crossings(run: Run) -> tuple[float, float]:
     )
 
 
+def crossing_times(run: Run) -> tuple[float, float]:
+    """Times at which the median alignment and the loss cross 0.5."""
+    return crossing(run.t, run["alignment_quartiles"][:, 1], 0.5), crossing(run.t, run["loss"], 0.5)
+
+
 def draw(outcome: Outcome) -> Figure:
     """Draw the paper's two panels."""
     config, noisy = outcome.config, outcome.runs["noisy"]
     with plots.style():
         figure, (left, right) = plots.new_figure(2)
-        plots.alignment_panel(left, noisy, nominal=outcome.runs["nominal"])
-        plots.loss_and_distance_panel(right, noisy)
+        flow = outcome.runs.get("flow")
+        plots.alignment_panel(left, noisy, nominal=outcome.runs["nominal"], flow=flow)
+        plots.loss_and_distance_panel(right, noisy, flow=flow)
         start = "random initialisation" if config["nudge"] is None else f"nudged by {config['nudge']:g}"
         marks = ", quick" * config["quick"] + ", interrupted" * outcome.interrupted
         figure.suptitle(
@@ -150,7 +172,7 @@ def table(outcome: Outcome) -> list[Row]:
     if config["quick"]:
         paper = {}
     last = noisy.iterations[-1]
-    return [
+    rows = [
         Row("median alignment at the start", f"{median[0]:.3f}", paper.get("start", "-")),
         Row("non-degeneracy gap at the start", f"{config['gap']:.1e}"),
         Row(
@@ -177,6 +199,16 @@ def table(outcome: Outcome) -> list[Row]:
         ),
         Row("  the same, bracket", _bracket(noisy, -1), "-", f"O~({config['alpha'] ** 2:.2g})"),
     ]
+    if "flow" in outcome.runs:
+        flow, step = outcome.runs["flow"], config["step"]
+        aligned_flow, fell_flow = (t / step for t in crossing_times(flow))
+        rows += [
+            Row("flow: median alignment crosses 0.5 (t / step)", f"{aligned_flow:.0f}"),
+            Row("flow: loss crosses 0.5 (t / step)", f"{fell_flow:.0f}"),
+            Row(f"flow: loss at t = {flow.t[-1]:g}", f"{flow['loss'][-1]:.2e}"),
+            Row("gradients, flow and descent", f"{flow.stats['gradients']} and {noisy.stats['gradients']}"),
+        ]
+    return rows
 
 
 def _bracket(run: Run, stop: int) -> str:

@@ -1,0 +1,194 @@
+"""Figure 4 of MV25, measured: first every cluster's neurons align with its centre, then their norms grow to one.
+
+The paper's figure is a sketch. Here the gradient flow runs on Figure 5's problem from several seeds; over what is
+measured lie the nominal curves: the same flow on the centres themselves (alpha = 0), and eq. 14's growth of
+Z_k = sum ||w_j||^2 from the moment alignment is over. How the phases are read off: ``theory.PhaseTimes``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preluflow import plots, theory
+from preluflow.data import OrthonormalGMM
+from preluflow.experiments._experiment import Experiment, Options, Outcome, Row, options_config
+from preluflow.flow import gradient_flow
+from preluflow.initialization import initialize
+from preluflow.observe import Observe
+from preluflow.results import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WHAT = ("loss", "alignment", "cluster_alignment", "cluster_norms", "target")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Problem and recipe; Figure 5's, by the flow."""
+
+    dim: int = 1000
+    positive: int = 5
+    negative: int = 5
+    alpha: float = 0.1
+    n: int = 5000
+    width: int = 500
+    p: float = 3.0
+    scale: float = 1e-7
+    t1: float = 140.0
+    every: float = 1.0
+    rtol: float = 1e-3
+    tau: float = 0.05
+    seeds: int = 5
+
+
+FULL = Config()
+QUICK = replace(FULL, dim=200, n=1000, width=100, seeds=2)
+
+
+def configure(options: Options) -> Config:
+    """Turn a user's options into a configuration."""
+    base = QUICK if options.quick else FULL
+    return base if options.width is None else replace(base, width=options.width)
+
+
+def run_seed(config: Config, seed: int, options: Options) -> tuple[Run, Run]:
+    """Run the flow on a sample, and on the centres, from the same network."""
+    rng_centers, rng_data, rng_network = np.random.default_rng(seed).spawn(3)
+    gmm = OrthonormalGMM(config.dim, config.positive, config.negative, config.alpha, rng=rng_centers)
+    data = gmm.sample(config.n, balanced=True, rng=rng_data)
+    network = initialize(config.width, config.dim, config.scale, p=config.p, rng=rng_network)
+    look = Observe(every=config.every, what=WHAT, gmm=gmm)
+    flow = partial(
+        gradient_flow, network, t1=config.t1, rtol=config.rtol, observe=look, num_threads=options.num_threads
+    )
+    nominal = flow(gmm.centers.astype(network.dtype), gmm.labels)
+    return flow(data.X, data.y, progress=options.progress), nominal
+
+
+def run(options: Options) -> Outcome:
+    """Run the experiment."""
+    config = configure(options)
+    runs: dict[str, Run] = {}
+    stopped = False
+    for seed in range(options.seed, options.seed + config.seeds):
+        try:
+            runs[f"noisy{seed}"], runs[f"nominal{seed}"] = run_seed(config, seed, options)
+        except KeyboardInterrupt:  # between the two runs
+            stopped = True
+        if stopped or any(part.status == "interrupted" for part in runs.values()):
+            break
+    main = f"noisy{options.seed}"
+    # A seed that was cut off is not drawn.
+    runs = {key: part for key, part in runs.items() if part.status == "finished"}
+    stopped = stopped or len(runs) < 2 * config.seeds
+    return Outcome("fig4", {**options_config(options), **vars(config)}, runs, main, stopped=stopped)
+
+
+def seeds(outcome: Outcome) -> list[int]:
+    """Seeds of which both runs are there."""
+    found = [int(key[len("noisy") :]) for key in outcome.runs if key.startswith("noisy")]
+    return [seed for seed in found if f"nominal{seed}" in outcome.runs]
+
+
+def draw(outcome: Outcome) -> Figure:
+    """Draw alignment and norms of every cluster, the nominal curves over them, and the phases."""
+    config = outcome.config
+    first = seeds(outcome)[0]
+    noisy = outcome.runs[f"noisy{first}"]
+    times = theory.phase_times(noisy, config["tau"])
+    with plots.style():
+        figure, (left, right) = plots.new_figure(2, width=5.0, height=3.9)
+        _curves(left, outcome, "cluster_alignment")
+        left.set(ylabel=r"$\cos(\mu_k, w_j)$, mean weighted by $\|w_j\|^2$", ylim=(-0.02, 1.14))
+        _curves(right, outcome, "cluster_norms")
+        if np.isfinite(times.t1):
+            start = int(np.searchsorted(noisy.t, times.t1))
+            Z = np.exp(np.mean(np.log(noisy["cluster_norms"][start])))
+            later = noisy.t[start:]
+            K = config["positive"] + config["negative"]
+            curve = theory.nominal_norm(later - later[0], float(np.log(Z)), clusters=K)
+            right.plot(later, curve, color=plots.BLUE, ls="--", lw=2.0, label=r"eq. 14 from $t_1$")
+        right.set(ylabel=r"$Z_k = \sum_{j \in \mathcal{N}_k}\|w_j\|^2$", ylim=(-0.02, 1.24))
+        for ax in (left, right):
+            ax.set(xlabel=r"time $t$", xlim=(0, noisy.t[-1]))
+            _mark(ax, times)
+            plots.legend_above(ax, columns=2)
+        marks = ", quick" * config["quick"] + ", interrupted" * outcome.interrupted
+        figure.suptitle(
+            f"Figure 4, measured (D={config['dim']}, n={config['n']}, h={config['width']}, p={config['p']:g}, "
+            rf"$\alpha$={config['alpha']:g}, $\epsilon$={config['scale']:g}, "
+            f"{len(seeds(outcome))} seeds from {first}{marks})",
+            fontsize=10,
+        )
+        figure.canvas.draw()
+    return figure
+
+
+def _curves(ax: Axes, outcome: Outcome, record: str) -> None:
+    """Range over seeds of the clusters' median; the first seed's clusters; the same at alpha = 0."""
+    chosen = seeds(outcome)
+    noisy, nominal = outcome.runs[f"noisy{chosen[0]}"], outcome.runs[f"nominal{chosen[0]}"]
+    medians = np.array([np.median(outcome.runs[f"noisy{seed}"][record], axis=1) for seed in chosen])
+    ax.fill_between(
+        noisy.t, medians.min(0), medians.max(0), color=plots.GREY, alpha=0.5, lw=0, label="median cluster, all seeds"
+    )
+    for k, curve in enumerate(noisy[record].T):
+        ax.plot(noisy.t, curve, color=plots.INK, lw=0.9, label="clusters, first seed" if k == 0 else None)
+    for k, curve in enumerate(nominal[record].T):
+        label = r"the same at $\alpha=0$" if k == 0 else None
+        ax.plot(nominal.t, curve, color=plots.ORANGE, ls=":", lw=1.6, label=label)
+
+
+def _mark(ax: Axes, times: theory.PhaseTimes) -> None:
+    top = ax.get_ylim()[1]
+    for name, value in (("$t_1$", times.t1), ("$t_2$", times.t2), ("$t^*$", times.t_star), ("$T^*$", times.T_star)):
+        if np.isfinite(value):
+            ax.axvline(value, color=plots.GREY, lw=1.0, ls=(0, (1, 1)))
+            side = "right" if value > 0.98 * ax.get_xlim()[1] else "center"
+            ax.annotate(name, (value, top), ha=side, va="top", fontsize=9, backgroundcolor="white")
+
+
+def phases(outcome: Outcome, kind: str) -> NDArray[np.float64]:
+    """Phase times t1, t2, t*, T* of each seed, (seeds, 4)."""
+    tau = outcome.config["tau"]
+    found = [theory.phase_times(outcome.runs[f"{kind}{seed}"], tau) for seed in seeds(outcome)]
+    return np.array([(each.t1, each.t2, each.t_star, each.T_star) for each in found])
+
+
+def table(outcome: Outcome) -> list[Row]:
+    """Hold the phases against those at alpha = 0, and the predicted targets against where the neurons end."""
+    chosen = seeds(outcome)
+    noisy, nominal = phases(outcome, "noisy"), phases(outcome, "nominal")
+    rows = []
+    names = ("t1: alignment is over", "t2: the loss begins to fall", "t*: F^(p) is reached", "T*: last time it is")
+    for i, name in enumerate(names):
+        rows.append(Row(name, _spread(noisy[:, i]), "-", f"{_spread(nominal[:, i])} (alpha = 0)"))
+    ordered = [bool(np.all(np.diff(row) >= 0)) for row in noisy]
+    rows.append(Row("t1 <= t2 <= t* <= T*", f"{sum(ordered)} of {len(ordered)} seeds", "always", "always"))
+    last = [outcome.runs[f"noisy{seed}"]["cluster_norms"][-1] for seed in chosen]
+    rows.append(Row("Z_k at the end, all clusters", f"{np.min(last):.4f} to {np.max(last):.4f}", "1", "1"))
+    for share, name in ((0.0, "at the start"), (0.5, "at t1 / 2"), (1.0, "at t1")):
+        agreement = []
+        for seed, times in zip(chosen, noisy, strict=True):
+            part = outcome.runs[f"noisy{seed}"]
+            moment = share * times[0] if np.isfinite(times[0]) else 0.0
+            agreement.append(theory.target_agreement(part)[int(np.searchsorted(part.t, moment))])
+        rows.append(Row(f"neurons whose region {name} is where they end", _spread(np.array(agreement), 3), "-", "1"))
+    return rows
+
+
+def _spread(values: NDArray[np.float64], digits: int = 1) -> str:
+    """Median and range over the seeds."""
+    return f"{np.median(values):.{digits}f} ({values.min():.{digits}f} to {values.max():.{digits}f})"
+
+
+SUMMARY = "the two phases along the flow: alignment and norm of every cluster, nominal curves over them"
+
+FIG4 = Experiment("fig4", SUMMARY, run, draw, table)

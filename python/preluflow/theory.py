@@ -1,0 +1,463 @@
+"""What MV25 proves and what follows from it, as numbers to hold a measurement against.
+
+Everything is float64 and needs no data: the nominal dynamics at alpha = 0, the phases of a run, the propositions on
+robustness, and the exact robust accuracy of the nearest-cluster rule.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from preluflow import _arrays
+from preluflow._arrays import Float64
+from preluflow.data import OrthonormalGMM
+from preluflow.initialization import VOID, voronoi_regions
+from preluflow.network import LOSSES, TwoLayerNetwork
+from preluflow.results import Run
+
+# sum_i |r_i| at f = 0: the rate of the alignment phase (Prop. 4).
+RATE = {"squared": 2.0, "exponential": 1.0, "logistic": 0.5}
+
+MAX_RADIUS = math.sqrt(0.5)  # no classifier keeps its accuracy beyond (Prop. 1)
+
+
+# ---- nominal dynamics (alpha = 0)
+
+
+def nominal_alignment(t: ArrayLike, c0: ArrayLike, *, clusters: int, p: float = 3.0, loss: str = "squared") -> Float64:
+    """Cosine c(t) of a neuron that has one positive cosine of its own class, while f ~ 0 (Prop. 4, eq. 13; alpha = 0).
+
+    c' = (C p / K) c^(p-1) (1 - c^2) with C = 2, 1, 0.5 for the squared, exponential and logistic loss; for p = 3,
+    artanh(c) - 1/c grows by 3 C t / K.
+
+    Parameters
+    ----------
+    t : array, shape (S,)
+        Times, not negative.
+    c0 : float or array, shape (m,)
+        Cosines at t = 0, in (0, 1).
+    clusters : int
+        K.
+    p : float, default 3
+        Degree of the activation.
+    loss : {"squared", "exponential", "logistic"}
+        As in ``gradient_flow``.
+
+    Returns
+    -------
+    ndarray, shape (S,) or (S, m)
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a time is negative, c0 is outside (0, 1), p < 1 or clusters < 1.
+    """
+    times = _times(t)
+    start = _arrays.real_array(np.atleast_1d(c0), "c0", dtype=np.float64, ndim=1).astype(np.float64)
+    if np.any((start <= 0) | (start >= 1)):
+        raise ValueError(f"c0 must be in (0, 1), got {c0!r}")
+    p = _arrays.real(p, "p", minimum=1.0)
+    rate = RATE[_arrays.choice(loss, "loss", LOSSES)] * p / _arrays.integer(clusters, "clusters", minimum=1)
+    # In x = artanh(c) the equation is x' = rate tanh(x)^(p-1): smooth and bounded.
+    x = _integrate(lambda x: rate * np.tanh(x) ** (p - 1.0), np.arctanh(start), times, 0.02 / rate)
+    return np.asarray(np.tanh(x) if np.ndim(c0) else np.tanh(x)[:, 0])
+
+
+def nominal_cosines(
+    t: ArrayLike,
+    cosines: ArrayLike,
+    sign: ArrayLike,
+    labels: ArrayLike,
+    *,
+    p: float = 3.0,
+    loss: str = "squared",
+) -> Float64:
+    """Cosines with all centres of neurons that move alone, while f ~ 0 (section 5's ODE at alpha = 0).
+
+    c_k' = (C p / K) s (y_k [c_k]_+^(p-1) - c_k sum_l y_l [c_l]_+^p).
+
+    Parameters
+    ----------
+    t : array, shape (S,)
+        Times, not negative.
+    cosines : array, shape (h, K)
+        At t = 0; ``center_cosines(network, gmm)``.
+    sign : array, shape (h,)
+        Signs of the output weights.
+    labels : array, shape (K,)
+        ``gmm.labels``.
+    p : float, default 3
+        Degree of the activation.
+    loss : {"squared", "exponential", "logistic"}
+        As in ``gradient_flow``.
+
+    Returns
+    -------
+    ndarray, shape (S, h, K)
+    """
+    times = _times(t)
+    start = _arrays.real_array(cosines, "cosines", dtype=np.float64, ndim=2).astype(np.float64)
+    s = _arrays.real_array(sign, "sign", dtype=np.float64, ndim=1)[:, None]
+    y = _arrays.labels(labels, n=start.shape[1], name="labels")[None, :]
+    if len(s) != len(start):
+        raise ValueError(f"sign must have shape ({len(start)},) to match cosines, got ({len(s)},)")
+    p = _arrays.real(p, "p", minimum=1.0)
+    rate = RATE[_arrays.choice(loss, "loss", LOSSES)] * p / start.shape[1]
+
+    def field(c: Float64) -> Float64:
+        positive = np.maximum(c, 0.0)
+        power = np.where(c > 0, positive ** (p - 1.0), 0.0)
+        return np.asarray(rate * s * (y * power - c * (y * power * positive).sum(axis=1, keepdims=True)))
+
+    return _integrate(field, start, times, 0.02 / rate)
+
+
+def nominal_norm(t: ArrayLike, log_Z0: float, *, clusters: int, loss: str = "squared") -> Float64:
+    """Z(t) = sum over a cluster's neurons of ||w_j||^2, all aligned with its centre (eq. 14; balanced, alpha = 0).
+
+    Z' = (4/K) (1 - Z) Z, (2/K) Z e^(-Z), (2/K) Z / (1 + e^Z) for the squared, exponential and logistic loss. The
+    paper's time for the squared loss is 2 t / K.
+
+    Parameters
+    ----------
+    t : array, shape (S,)
+        Times since Z = Z0, not negative.
+    log_Z0 : float
+        log Z0, so that an initialisation of 1e-300 is an ordinary number.
+    clusters : int
+        K.
+    loss : {"squared", "exponential", "logistic"}
+        As in ``gradient_flow``.
+
+    Returns
+    -------
+    ndarray, shape (S,)
+    """
+    times = _times(t)
+    log_Z0 = _arrays.real(log_Z0, "log_Z0")
+    K = _arrays.integer(clusters, "clusters", minimum=1)
+    loss = _arrays.choice(loss, "loss", LOSSES)
+    if loss == "squared":
+        # Z = 1 / (1 + (1/Z0 - 1) e^(-4t/K)), in logarithms.
+        if log_Z0 == 0.0:
+            return np.ones_like(times)
+        excess = np.log(abs(math.expm1(-log_Z0))) if log_Z0 > -700.0 else -log_Z0
+        return np.asarray(
+            1.0 / (1.0 + math.copysign(1.0, -log_Z0) * np.exp(np.minimum(excess - 4.0 * times / K, 700.0)))
+        )
+    if loss == "exponential":
+        log_Z = _integrate(lambda y: (2.0 / K) * np.exp(-np.exp(y)), np.array([log_Z0]), times, 0.02 * K)
+    else:
+        log_Z = _integrate(lambda y: (2.0 / K) / (1.0 + np.exp(np.exp(y))), np.array([log_Z0]), times, 0.02 * K)
+    return np.asarray(np.exp(log_Z[:, 0]))
+
+
+def _times(t: ArrayLike) -> Float64:
+    times = _arrays.real_array(np.atleast_1d(t), "t", dtype=np.float64, ndim=1)
+    if times.min() < 0:
+        raise ValueError(f"t must not be negative, got {times.min():g}")
+    return times.astype(np.float64)
+
+
+def _integrate(field: Any, start: Float64, times: Float64, step: float) -> Float64:
+    """Solve y' = field(y) by the classical Runge-Kutta method; returns y at ``times``, (S, ...)."""
+    order, y, now = np.argsort(times, kind="stable"), start, 0.0
+    out = np.empty((len(times), *start.shape))
+    for index in order:
+        span = times[index] - now
+        count = max(1, math.ceil(span / step))
+        h = span / count
+        for _ in range(count if span > 0 else 0):
+            k1 = field(y)
+            k2 = field(y + 0.5 * h * k1)
+            k3 = field(y + 0.5 * h * k2)
+            y = y + h / 6.0 * (k1 + 2.0 * k2 + 2.0 * k3 + field(y + h * k3))
+        now = times[index]
+        out[index] = y
+    return out
+
+
+# ---- what a run does
+
+
+def target_agreement(run: Run) -> Float64:
+    """Share of neurons whose Voronoi region at each stop is the one they end in: how well Def. 1 predicts the target.
+
+    Parameters
+    ----------
+    run : Run
+        With ``"target"`` observed.
+
+    Returns
+    -------
+    ndarray, shape (S,)
+        Over the neurons that are not void at the end; NaN if all are.
+    """
+    target = run["target"]
+    kept = target[-1] != VOID
+    if not kept.any():
+        return np.full(len(target), np.nan)
+    return np.asarray((target[:, kept] == target[-1, kept]).mean(axis=1))
+
+
+def predicted_targets(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> NDArray[np.intp]:
+    """Cluster each neuron is predicted to end at, (h,): its own class's Voronoi region, -1 in the void (Def. 1)."""
+    return voronoi_regions(network, gmm)
+
+
+@dataclass(frozen=True)
+class PhaseTimes:
+    """When the phases of a run ended; NaN for what it did not see.
+
+    The paper names the times and bounds them but cannot say how to read them off a run; these are our readings.
+
+    Attributes
+    ----------
+    t1 : float
+        Alignment is over: in every cluster the mean of cos(mu_k, w_j), weighted by ||w_j||^2, exceeds 1 - tau for good.
+    t2 : float
+        The loss begins to fall: it is below (1 - tau) times its start.
+    t_star : float
+        F^(p) is reached: every cluster's Z_k = sum ||w_j||^2 is within tau of 1.
+    T_star : float
+        End of the window: the last time they all are; the end of the run if they still are.
+    """
+
+    t1: float
+    t2: float
+    t_star: float
+    T_star: float
+
+
+def phase_times(run: Run, tau: float = 0.05) -> PhaseTimes:
+    """Read the phases of a run off its records, linearly between stops.
+
+    Parameters
+    ----------
+    run : Run
+        With ``"loss"``, ``"cluster_norms"`` and ``"cluster_alignment"`` observed.
+    tau : float, default 0.05
+        What "over", "begins" and "reached" mean; see ``PhaseTimes``.
+    """
+    tau = _arrays.real(tau, "tau", above=0.0, maximum=0.5)
+    worst = np.asarray(run["cluster_alignment"]).min(axis=1)
+    off = np.abs(run["cluster_norms"] - 1.0).max(axis=1)
+    first = _crossing(run.t, off, tau)
+    inside = np.flatnonzero(off <= tau)
+    last = float("nan")
+    if inside.size:
+        end = int(inside[-1])
+        last = float(run.t[end]) if end + 1 == len(off) else _between(run.t, off, end, tau)
+    return PhaseTimes(
+        t1=_crossing(run.t, -worst, tau - 1.0, last=True),
+        t2=_crossing(run.t, run["loss"], (1.0 - tau) * run["loss"][0]),
+        t_star=first,
+        T_star=last,
+    )
+
+
+def _crossing(t: Float64, values: Float64, level: float, last: bool = False) -> float:
+    """First (or last) time at which ``values`` falls to ``level``; NaN if it does not stay below in the last case."""
+    below = values <= level
+    if last and not below[-1]:
+        return float("nan")
+    falls = np.flatnonzero(~below[:-1] & below[1:])
+    if below[0] and (not last or not falls.size):
+        return float(t[0])
+    return _between(t, values, int(falls[-1 if last else 0]), level) if falls.size else float("nan")
+
+
+def _between(t: Float64, values: Float64, i: int, level: float) -> float:
+    share = (level - values[i]) / (values[i + 1] - values[i])
+    return float(t[i] + share * (t[i + 1] - t[i]))
+
+
+# ---- robustness
+
+
+def max_robust_accuracy(gmm: OrthonormalGMM) -> float:
+    """Largest robust accuracy any classifier can have at l2 radius sqrt(2)/2: 1 - min(K1, K2)/K (Prop. 1).
+
+    A measurement above it, beyond sampling error, is a weak attack and not a robust network.
+    """
+    return 1.0 - min(gmm.positive, gmm.negative) / gmm.clusters
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """Robust at ``radius`` (l2) with at least this ``probability``; both may be vacuous, <= 0."""
+
+    radius: float
+    probability: float
+
+
+def bayes_guarantee(gmm: OrthonormalGMM, nu: float) -> Guarantee:
+    """Radius (sqrt(2) - nu)/2 the Bayes classifier is robust at, and the probability 1 - 2K exp(-D nu^2/(64 alpha^2)).
+
+    MV25, Prop. 2, for 2 sqrt(2) alpha^2 log(K)/D <= nu <= sqrt(2).
+
+    Raises
+    ------
+    ValueError
+        If ``nu`` is outside that range.
+    """
+    least = 2.0 * math.sqrt(2.0) * gmm.alpha**2 * math.log(gmm.clusters) / gmm.dim
+    nu = _arrays.real(nu, "nu", minimum=least, maximum=math.sqrt(2.0))
+    failure = 2.0 * gmm.clusters * _tail(gmm.dim * nu**2 / 64.0, gmm.alpha)
+    return Guarantee((math.sqrt(2.0) - nu) / 2.0, 1.0 - failure)
+
+
+def prelu_guarantee(gmm: OrthonormalGMM, distance: float, p: float = 3.0) -> Guarantee:
+    """What closeness to F^(p) guarantees: radius (sqrt(2) - 8 nu^(1/p))/2, nu = dist(f, F^(p)).
+
+    MV25, Prop. 3, for p > 2 and nu <= (sqrt(2)/8)^p, with probability at least
+    1 - 2K exp(-D nu^(2/p)/(2 K^2 alpha^2)) - 4 exp(-3/(8 alpha^2)). Corollary 1 is this with the distance O~(alpha^2)
+    of Theorem 1: give the upper end of a measured ``distance_bracket``, and it holds for that very network.
+
+    Its text says degree 1 in x while f^(p) and F^(p) have degree p; the slack in its constants covers degree p, so that
+    radius and probability stand as stated (mathematics.md, section 6).
+
+    Parameters
+    ----------
+    gmm : OrthonormalGMM
+        The mixture.
+    distance : float
+        nu, in (0, (sqrt(2)/8)^p].
+    p : float, default 3
+        Greater than 2.
+
+    Raises
+    ------
+    ValueError
+        If ``p`` <= 2 or ``distance`` is out of range.
+    """
+    p = _arrays.real(p, "p", above=2.0)
+    distance = _arrays.real(distance, "distance", above=0.0, maximum=(math.sqrt(2.0) / 8.0) ** p)
+    root = distance ** (1.0 / p)
+    failure = 2.0 * gmm.clusters * _tail(gmm.dim * root**2 / (2.0 * gmm.clusters**2), gmm.alpha)
+    failure += 4.0 * _tail(3.0 / 8.0, gmm.alpha)
+    return Guarantee((math.sqrt(2.0) - 8.0 * root) / 2.0, 1.0 - failure)
+
+
+def _tail(exponent: float, alpha: float) -> float:
+    """exp(-exponent / alpha^2), 0 at alpha = 0."""
+    return math.exp(-exponent / alpha**2) if alpha > 0 else 0.0
+
+
+def bayes_deviation(gmm: OrthonormalGMM, X: ArrayLike) -> tuple[Float64, float]:
+    """How far the Bayes rule is from the nearest-cluster rule, in units of inner products (MV25, eq. 4).
+
+    Bayes compares (alpha^2/D) log sum_k exp(D <x,mu_k>/alpha^2) of the two classes, nearest cluster max_k <x,mu_k>; the
+    difference of the two margins is at most alpha^2 log(max(K1, K2)) / D at any x.
+
+    Parameters
+    ----------
+    gmm : OrthonormalGMM
+        With alpha > 0.
+    X : array, shape (n, D)
+        Points.
+
+    Returns
+    -------
+    deviation : ndarray, shape (n,)
+        Bayes margin minus nearest-cluster margin.
+    bound : float
+    """
+    if gmm.alpha == 0:
+        raise ValueError("gmm must have alpha > 0: without noise the two rules are the same")
+    temperature = gmm.alpha**2 / gmm.dim
+    products = _arrays.real_array(X, "X", dtype=np.float64, ndim=2) @ gmm.centers.T
+    margins = []
+    for label in (1.0, -1.0):
+        own = products[:, gmm.labels == label]
+        top = own.max(axis=1)
+        margins.append(temperature * np.log(np.exp((own - top[:, None]) / temperature).sum(axis=1)))
+    return margins[0] - margins[1], temperature * math.log(max(gmm.positive, gmm.negative))
+
+
+def nearest_cluster_radius(gmm: OrthonormalGMM, X: ArrayLike, y: ArrayLike) -> Float64:
+    """Exact distance of each point to the decision boundary of the nearest-cluster rule; 0 where it errs.
+
+    With own inner products o_1 >= o_2 >= ... and the largest other l: the smallest m with o_(m+1) <= t =
+    (l + sum_{i<=m} o_i)/(m+1); radius = sqrt((t-l)^2 + sum_{i<=m} (o_i-t)^2) (mathematics.md, section 6).
+
+    Parameters
+    ----------
+    gmm : OrthonormalGMM
+        Gives the centres.
+    X : array, shape (n, D)
+        Points.
+    y : array, shape (n,)
+        Labels -1 and +1.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    """
+    points = _arrays.real_array(X, "X", dtype=np.float64, ndim=2)
+    target = _arrays.labels(y, n=len(points))
+    products = points @ gmm.centers.T
+    radius = np.zeros(len(points))
+    for label in (1.0, -1.0):
+        rows = target == label
+        own = -np.sort(-products[rows][:, gmm.labels == label], axis=1)
+        rival = products[rows][:, gmm.labels != label].max(axis=1)
+        sums = np.cumsum(own, axis=1)
+        count = own.shape[1]
+        level = (rival[:, None] + sums) / np.arange(2, count + 2)  # t for m = 1, 2, ...
+        after = np.concatenate([own[:, 1:], np.full((len(own), 1), -np.inf)], axis=1)
+        m = np.argmax(after <= level, axis=1)
+        t = np.take_along_axis(level, m[:, None], axis=1)
+        moved = np.where(np.arange(count)[None, :] <= m[:, None], own - t, 0.0)
+        exact = np.sqrt((t[:, 0] - rival) ** 2 + (moved**2).sum(axis=1))
+        radius[rows] = np.where(own[:, 0] > rival, exact, 0.0)
+    return radius
+
+
+def nearest_cluster_accuracy(gmm: OrthonormalGMM, radius: ArrayLike) -> Float64:
+    """Robust accuracy of the nearest-cluster rule at l2 radii, by quadrature over the Gaussian mixture.
+
+    With s = alpha/sqrt(D), A(k1, k2) = int [1 - Phi(b + (sqrt(2) r - 1)/s) Phi(b + sqrt(2) r/s)^(k1-1)]
+    k2 phi(b) Phi(b)^(k2-1) db, accuracy = (K1 A(K1,K2) + K2 A(K2,K1))/K (mathematics.md, section 6). It takes the
+    radius for (o_1 - l)/sqrt(2), a lower bound in general and tight here; Bayes' is the same within alpha^2 log(K)/D.
+
+    Parameters
+    ----------
+    gmm : OrthonormalGMM
+        The mixture.
+    radius : float or array, shape (R,)
+        Not negative.
+
+    Returns
+    -------
+    ndarray, shape () or (R,)
+    """
+    radii = np.asarray(radius, dtype=np.float64)
+    if radii.size and (not np.all(np.isfinite(radii)) or radii.min() < 0):
+        raise ValueError("radius must be finite and not negative")
+    flat = np.sqrt(2.0) * radii.reshape(-1, 1)
+    if gmm.alpha == 0:
+        return np.asarray((flat[:, 0] < 1.0).astype(np.float64).reshape(radii.shape))
+    s = gmm.alpha / math.sqrt(gmm.dim)
+    nodes, weights = np.polynomial.legendre.leggauss(400)
+    b, weights = 9.0 * nodes, 9.0 * weights
+
+    def share(own: int, other: int) -> Float64:
+        fails = _normal_cdf(b + (flat - 1.0) / s) * _normal_cdf(b + flat / s) ** (own - 1)
+        density = other * np.exp(-0.5 * b**2) / math.sqrt(2.0 * math.pi) * _normal_cdf(b) ** (other - 1)
+        return np.asarray(((1.0 - fails) * density) @ weights)
+
+    K1, K2 = gmm.positive, gmm.negative
+    return np.asarray(((K1 * share(K1, K2) + K2 * share(K2, K1)) / gmm.clusters).reshape(radii.shape))
+
+
+_erfc = np.vectorize(math.erfc, otypes=[np.float64])
+
+
+def _normal_cdf(x: Float64) -> Float64:
+    return np.asarray(0.5 * _erfc(-x / math.sqrt(2.0)))
