@@ -146,10 +146,10 @@ def nominal_norm(t: ArrayLike, log_Z0: float, *, clusters: int, loss: str = "squ
         # Z = 1 / (1 + (1/Z0 - 1) e^(-4t/K)), in logarithms.
         if log_Z0 == 0.0:
             return np.ones_like(times)
-        excess = np.log(abs(math.expm1(-log_Z0))) if log_Z0 > -700.0 else -log_Z0
-        return np.asarray(
-            1.0 / (1.0 + math.copysign(1.0, -log_Z0) * np.exp(np.minimum(excess - 4.0 * times / K, 700.0)))
-        )
+        excess = (math.log(abs(math.expm1(-log_Z0))) if log_Z0 > -700.0 else -log_Z0) - 4.0 * times / K
+        if log_Z0 < 0.0:
+            return np.asarray(np.exp(-np.logaddexp(0.0, excess)))
+        return np.asarray(-1.0 / np.expm1(excess))
     if loss == "exponential":
         log_Z = _integrate(lambda y: (2.0 / K) * np.exp(-np.exp(y)), np.array([log_Z0]), times, 0.02 * K)
     else:
@@ -453,7 +453,8 @@ def nearest_cluster_accuracy(gmm: OrthonormalGMM, radius: ArrayLike) -> Float64:
         return np.asarray(((1.0 - fails) * density) @ weights)
 
     K1, K2 = gmm.positive, gmm.negative
-    return np.asarray(((K1 * share(K1, K2) + K2 * share(K2, K1)) / gmm.clusters).reshape(radii.shape))
+    accuracy = (K1 * share(K1, K2) + K2 * share(K2, K1)) / gmm.clusters
+    return np.asarray(np.clip(accuracy, 0.0, 1.0).reshape(radii.shape))
 
 
 _erfc = np.vectorize(math.erfc, otypes=[np.float64])
