@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+KINDS = ("nominal", "noisy", "nudged")
 WHAT = ("loss", "alignment", "cluster_alignment", "cluster_norms", "target")
 
 
@@ -44,6 +45,7 @@ class Config:
     t1: float = 140.0
     every: float = 1.0
     rtol: float = 1e-3
+    nudge: float = 0.05
     tau: float = 0.05
     seeds: int = 5
 
@@ -58,18 +60,29 @@ def configure(options: Options) -> Config:
     return base if options.width is None else replace(base, width=options.width)
 
 
-def run_seed(config: Config, seed: int, options: Options) -> tuple[Run, Run]:
-    """Run the flow on a sample, and on the centres, from the same network."""
+def run_seed(config: Config, seed: int, options: Options) -> dict[str, Run]:
+    """Run the flow on a sample, on the centres from the same network, and on the sample from a nudged one (Fig. 6)."""
     rng_centers, rng_data, rng_network = np.random.default_rng(seed).spawn(3)
     gmm = OrthonormalGMM(config.dim, config.positive, config.negative, config.alpha, rng=rng_centers)
     data = gmm.sample(config.n, balanced=True, rng=rng_data)
-    network = initialize(config.width, config.dim, config.scale, p=config.p, rng=rng_network)
+    drawn = rng_network.integers(2**32)
+    start = partial(initialize, config.width, config.dim, config.scale, p=config.p, rng=drawn)
     look = Observe(every=config.every, what=WHAT, gmm=gmm)
-    flow = partial(
-        gradient_flow, network, t1=config.t1, rtol=config.rtol, observe=look, num_threads=options.num_threads
-    )
-    nominal = flow(gmm.centers.astype(network.dtype), gmm.labels)
-    return flow(data.X, data.y, progress=options.progress), nominal
+    flow = partial(gradient_flow, t1=config.t1, rtol=config.rtol, observe=look, num_threads=options.num_threads)
+    centers = gmm.centers.astype(data.X.dtype)
+    tasks = {
+        f"nominal{seed}": lambda: flow(start(), centers, gmm.labels),
+        f"noisy{seed}": lambda: flow(start(), data.X, data.y, progress=options.progress),
+        f"nudged{seed}": lambda: flow(
+            start(nudge=config.nudge, centers=gmm), data.X, data.y, progress=options.progress
+        ),
+    }
+    runs: dict[str, Run] = {}
+    for key, task in tasks.items():
+        runs[key] = task()
+        if runs[key].status == "interrupted":
+            break
+    return runs
 
 
 def run(options: Options) -> Outcome:
@@ -79,22 +92,19 @@ def run(options: Options) -> Outcome:
     stopped = False
     for seed in range(options.seed, options.seed + config.seeds):
         try:
-            runs[f"noisy{seed}"], runs[f"nominal{seed}"] = run_seed(config, seed, options)
-        except KeyboardInterrupt:  # between the two runs
-            stopped = True
-        if stopped or any(part.status == "interrupted" for part in runs.values()):
+            found = run_seed(config, seed, options)
+        except KeyboardInterrupt:  # between two runs
+            found = {}
+        stopped = len(found) < len(KINDS) or any(part.status == "interrupted" for part in found.values())
+        if stopped:  # a seed that was cut off is not drawn
             break
-    main = f"noisy{options.seed}"
-    # A seed that was cut off is not drawn.
-    runs = {key: part for key, part in runs.items() if part.status == "finished"}
-    stopped = stopped or len(runs) < 2 * config.seeds
-    return Outcome("fig4", {**options_config(options), **vars(config)}, runs, main, stopped=stopped)
+        runs.update(found)
+    return Outcome("fig4", {**options_config(options), **vars(config)}, runs, f"noisy{options.seed}", stopped=stopped)
 
 
 def seeds(outcome: Outcome) -> list[int]:
-    """Seeds of which both runs are there."""
-    found = [int(key[len("noisy") :]) for key in outcome.runs if key.startswith("noisy")]
-    return [seed for seed in found if f"nominal{seed}" in outcome.runs]
+    """Seeds that were run."""
+    return [int(key[len("noisy") :]) for key in outcome.runs if key.startswith("noisy")]
 
 
 def draw(outcome: Outcome) -> Figure:
@@ -174,13 +184,17 @@ def table(outcome: Outcome) -> list[Row]:
     rows.append(Row("t1 <= t2 <= t* <= T*", f"{sum(ordered)} of {len(ordered)} seeds", "always", "always"))
     last = [outcome.runs[f"noisy{seed}"]["cluster_norms"][-1] for seed in chosen]
     rows.append(Row("Z_k at the end, all clusters", f"{np.min(last):.4f} to {np.max(last):.4f}", "1", "1"))
-    for share, name in ((0.0, "at the start"), (0.5, "at t1 / 2"), (1.0, "at t1")):
-        agreement = []
-        for seed, times in zip(chosen, noisy, strict=True):
-            part = outcome.runs[f"noisy{seed}"]
-            moment = share * times[0] if np.isfinite(times[0]) else 0.0
-            agreement.append(theory.target_agreement(part)[int(np.searchsorted(part.t, moment))])
-        rows.append(Row(f"neurons whose region {name} is where they end", _spread(np.array(agreement), 3), "-", "1"))
+    for kind, name in (("noisy", "random start"), ("nudged", "nudged start")):
+        moments = phases(outcome, kind)[:, 0]
+        for share, when in ((0.0, "at the start"), (0.5, "at t1 / 2"), (1.0, "at t1")):
+            agreement = []
+            for seed, t1 in zip(chosen, moments, strict=True):
+                part = outcome.runs[f"{kind}{seed}"]
+                stop = int(np.searchsorted(part.t, share * t1)) if np.isfinite(t1) else 0
+                agreement.append(theory.target_agreement(part)[stop])
+            rows.append(
+                Row(f"{name}: neurons that end in the region they are in {when}", _spread(np.array(agreement), 3))
+            )
     return rows
 
 
