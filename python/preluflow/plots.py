@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from preluflow.results import Run
 
 if TYPE_CHECKING:
@@ -107,3 +110,139 @@ def loss_and_distance_panel(ax: Axes, run: Run, *, flow: Run | None = None) -> N
         ax.plot(run.t, run["loss"], color=BLUE, ls=(0, (4, 2)), label="loss, descent")
     ax.set(ylabel="loss, distance", ylim=(-0.02, 1.06))
     legend_above(ax, columns=2)
+
+
+def blank_figure(width: float, height: float, *, layout: str | None = "constrained") -> Figure:
+    """Return a figure without panels, sizes in inches, independent of pyplot and of any display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout=layout)  # type: ignore[arg-type]
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _view_direction(ax: Any) -> NDArray[np.float64]:
+    elevation, azimuth = np.deg2rad([ax.elev, ax.azim])
+    return np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
+
+
+def sphere_panel(figure: Figure, position: Any, *, view: tuple[float, float], zoom: float = 1.5) -> Any:
+    """Add a panel that looks at the unit sphere of R^3 from far away; ``view`` is elevation and azimuth in degrees."""
+    ax = figure.add_subplot(position, projection="3d", computed_zorder=False)
+    ax.set_proj_type("ortho")
+    ax.view_init(*view)
+    ax.set(xlim=(-1.2, 1.2), ylim=(-1.2, 1.2), zlim=(-1.2, 1.2))
+    ax.set_box_aspect((1, 1, 1), zoom=zoom)
+    ax.set_axis_off()
+    return ax
+
+
+def sphere_outline(ax: Any, *, face: str = "#f3f3f3", alpha: float = 0.6) -> None:
+    """Draw the sphere as its viewer sees it, with the three great circles of the axes (hidden halves dotted)."""
+    from mpl_toolkits.mplot3d.art3d import Poly3DCollection
+
+    away = _view_direction(ax)
+    side = np.cross(away, [0.0, 0.0, 1.0])
+    side /= np.linalg.norm(side)
+    angle = np.linspace(0.0, 2.0 * np.pi, 181)
+    rim = np.outer(np.cos(angle), side) + np.outer(np.sin(angle), np.cross(side, away))
+    ax.add_collection3d(Poly3DCollection([rim], facecolor=face, edgecolor="none", alpha=alpha, zorder=2))
+    ax.plot(*rim.T, color=GREY, lw=1.0, zorder=3)
+    for i, j in ((0, 1), (1, 2), (2, 0)):
+        circle = np.zeros((angle.size, 3))
+        circle[:, i], circle[:, j] = np.cos(angle), np.sin(angle)
+        sphere_curve(ax, circle, color="#bdbdbd", lw=0.7)
+
+
+def sphere_curve(ax: Any, points: NDArray[Any], **line: Any) -> None:
+    """Draw a curve on the sphere, dotted and thin where the sphere hides it."""
+    seen = (points @ _view_direction(ax) >= 0.0)[:, None]
+    ax.plot(*np.where(seen, points, np.nan).T, zorder=4, **line)
+    ax.plot(*np.where(seen, np.nan, points).T, zorder=1, **{**line, "lw": 0.6 * line.get("lw", 1.0), "ls": ":"})
+
+
+def sphere_points(ax: Any, points: NDArray[Any], sizes: Any, *, hollow: bool = False, **marker: Any) -> list[Any]:
+    """Draw points of the sphere, faint where the sphere hides them; returns what was drawn, the near ones first."""
+    seen = points @ _view_direction(ax) >= 0.0
+    areas = np.broadcast_to(np.asarray(sizes, dtype=np.float64), len(points))
+    color = marker.pop("color")
+    drawn = []
+    for side, zorder, alpha in ((seen, 6, 0.9), (~seen, 1, 0.5)):
+        colors = {"facecolors": "none", "edgecolors": color} if hollow else {"color": color, "edgecolors": "white"}
+        drawn.append(
+            ax.scatter(
+                *points[side].T,
+                s=areas[side],
+                alpha=alpha,
+                zorder=zorder,
+                depthshade=False,
+                linewidths=1.0 if hollow else 0.4,
+                **colors,
+                **marker,
+            )
+        )
+    return drawn
+
+
+def sphere_arrow(ax: Any, direction: NDArray[Any], label: str, *, reach: float = 1.22, color: str = INK) -> None:
+    """Draw a unit vector as an arrow that leaves the sphere where it points, with its name at the tip."""
+    away = _view_direction(ax)
+    near = direction @ away >= 0.0
+    across = direction - (direction @ away) * away  # beside the tip as the viewer sees it, however foreshortened
+    beside = reach * direction + 0.12 * across / max(np.linalg.norm(across), 1e-9)
+    ax.quiver(
+        *direction,
+        *(reach - 1.0) * direction,
+        color=color,
+        lw=1.6,
+        arrow_length_ratio=0.4,
+        clip_on=False,
+        zorder=8 if near else 1,
+    )
+    ax.text(*beside, label, color=color, ha="center", va="center", zorder=9, fontsize=11)
+
+
+def log_log(ax: Axes, ticks: Any, xlabel: str) -> None:
+    """Make both axes logarithmic, the horizontal one marked at ``ticks``."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    ax.set(xscale="log", yscale="log", xlabel=xlabel)
+    ax.xaxis.set_major_locator(FixedLocator(list(ticks)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def power_law(
+    ax: Axes,
+    x: Any,
+    values: Any,
+    middle: Any,
+    exponent: float,
+    factor: float,
+    label: str,
+    color: str,
+    marker: str,
+) -> None:
+    """Show a quantity at each x = alpha: every seed small and open, the median filled, the fitted power law as a line.
+
+    ``values``: shape (seeds, len(x)), NaN where there is none.
+    """
+    for row in values:
+        ax.plot(x, row, ls="none", marker=marker, ms=5, mfc="none", mec=color, mew=0.7, alpha=0.6)
+    ax.plot(x, factor * x**exponent, color=color, lw=1.2)
+    text = rf"{label}, fit $\propto\alpha^{{{exponent:.2f}}}$"
+    ax.plot(x, middle, ls="none", marker=marker, ms=6, color=color, label=text)
+
+
+def slope_guide(ax: Axes, x: Any, values: Any, slope: float, *, above: float, label: str = "theory") -> None:
+    """Draw a slope as a dotted line, ``above`` times over the lowest such line that has all values under it.
+
+    ``values``: shape (seeds, len(x)), NaN where there is none.
+    """
+    import numpy as np
+
+    ratio = values / x**slope
+    if np.isfinite(ratio).any():
+        guide = above * np.nanmax(ratio) * x**slope
+        ax.plot(x, guide, color=INK, ls=":", lw=1.6, label=f"slope {slope:g} ({label})")

@@ -7,6 +7,7 @@ Z_k = sum ||w_j||^2 from the moment alignment is over. How the phases are read o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -65,12 +66,12 @@ def run_seed(config: Config, seed: int, options: Options) -> dict[str, Run]:
     rng_centers, rng_data, rng_network = np.random.default_rng(seed).spawn(3)
     gmm = OrthonormalGMM(config.dim, config.positive, config.negative, config.alpha, rng=rng_centers)
     data = gmm.sample(config.n, balanced=True, rng=rng_data)
-    drawn = rng_network.integers(2**32)
+    drawn = int(rng_network.integers(2**32))
     start = partial(initialize, config.width, config.dim, config.scale, p=config.p, rng=drawn)
     look = Observe(every=config.every, what=WHAT, gmm=gmm)
     flow = partial(gradient_flow, t1=config.t1, rtol=config.rtol, observe=look, num_threads=options.num_threads)
     centers = gmm.centers.astype(data.X.dtype)
-    tasks = {
+    tasks: dict[str, Callable[[], Run]] = {
         f"nominal{seed}": lambda: flow(start(), centers, gmm.labels),
         f"noisy{seed}": lambda: flow(start(), data.X, data.y, progress=options.progress),
         f"nudged{seed}": lambda: flow(
