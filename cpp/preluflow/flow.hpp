@@ -99,17 +99,17 @@ class Flow {
   // The present step: from the state at begin_ over size_ to end_, taken if has_step_.
   double begin_, end_, size_ = 0.0, next_ = 0.0, last_error_ = 1.0;
   bool started_ = false, has_step_ = false, has_dense_ = false;
-  std::vector<double> U_;                             // (h, D) unit directions; for tanh w / sigma
+  AlignedVector<double> U_;                           // (h, D) unit directions; for tanh w / sigma
   std::vector<Scalars> now_;                          // (h,)
   std::vector<char> dead_;                            // (h,) neurons that can never move: w = 0, for tanh also v = 0
-  std::vector<T> K_;                                  // (stages, h, D)
+  AlignedVector<T> K_;                                // (stages, h, D)
   std::vector<Scalars> k_;                            // (stages, h)
   std::vector<double> start_sign_, start_log_abs_v_;  // what dead neurons keep
 
   // Where a stage is evaluated.
   PanelMatrix<T> stage_;
-  std::vector<double> phi_;   // (h, D)
-  std::vector<double> norm_;  // (h,) |phi|
+  AlignedVector<double> phi_;  // (h, D)
+  std::vector<double> norm_;   // (h,) |phi|
   std::vector<Scalars> stage_scalars_;
   std::vector<double> log_norm_, sign_, log_abs_v_, error_;
 

@@ -142,7 +142,7 @@ class PanelMatrix {
   }
 
   PanelLayout<T> layout_;
-  std::vector<T, Eigen::aligned_allocator<T>> data_;  // so that no vector straddles two cache lines
+  AlignedVector<T> data_;  // so that no vector straddles two cache lines
 };
 
 // The accumulators stay in registers only if the compiler unrolls every loop over them.

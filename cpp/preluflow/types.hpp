@@ -3,6 +3,7 @@
 
 #include <Eigen/Core>
 #include <cstddef>
+#include <vector>
 
 namespace preluflow {
 
@@ -22,6 +23,11 @@ template <class T>
 using VectorMap = Eigen::Map<Vector<T>>;
 template <class T>
 using ConstVectorMap = Eigen::Map<const Vector<T>>;
+
+// Storage for rows that are summed over: Eigen's sums depend in their last bit on where a row begins in memory, and a
+// std::vector alone begins anywhere.
+template <class T>
+using AlignedVector = std::vector<T, Eigen::aligned_allocator<T>>;
 
 // One row (length h or D) seen as an array, for elementwise work.
 template <class T>

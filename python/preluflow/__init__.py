@@ -16,6 +16,7 @@ from preluflow.initialization import (
     non_degeneracy_gap,
     voronoi_regions,
 )
+from preluflow.margins import RobustRadius, robust_radius
 from preluflow.network import LossGradient, TwoLayerNetwork
 from preluflow.observe import Observe, Snapshot
 from preluflow.results import Run
@@ -28,6 +29,7 @@ __all__ = [
     "LossGradient",
     "Observe",
     "OrthonormalGMM",
+    "RobustRadius",
     "Run",
     "Snapshot",
     "TwoLayerNetwork",
@@ -42,6 +44,7 @@ __all__ = [
     "gradient_flow",
     "initialize",
     "non_degeneracy_gap",
+    "robust_radius",
     "sgd",
     "theory",
     "voronoi_regions",

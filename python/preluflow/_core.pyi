@@ -89,3 +89,30 @@ class _Flow:
 
 class Flow32(_Flow): ...
 class Flow64(_Flow): ...
+
+class Margin:
+    def __init__(
+        self,
+        gram: NDArray[np.float64],
+        a: NDArray[np.float64],
+        sign: NDArray[np.float64],
+        p: float,
+        lipschitz_positive: float,
+        lipschitz_negative: float,
+        group_of: NDArray[np.int64],
+        groups: int,
+    ) -> None: ...
+    def certify(
+        self, z: NDArray[np.float64], y: NDArray[np.float64], norms: NDArray[np.float64], threads: int
+    ) -> NDArray[np.float64]: ...
+    def attack(
+        self,
+        z: NDArray[np.float64],
+        y: NDArray[np.float64],
+        starts: int,
+        restarts: int,
+        steps: int,
+        seed: int,
+        first: int,
+        threads: int,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...

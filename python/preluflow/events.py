@@ -30,12 +30,15 @@ class Event:
         Whether the run ends there.
     needs_gmm : bool, default False
         Whether ``value`` uses ``snapshot.gmm``, so that ``Observe(gmm=...)`` must be given.
+    needs_homogeneous : bool, default False
+        Whether ``value`` is not defined for tanh networks.
     """
 
     name: str
     value: Callable[[Snapshot], float]
     terminal: bool = False
     needs_gmm: bool = False
+    needs_homogeneous: bool = False
 
     def __post_init__(self) -> None:
         """Check the request."""
@@ -86,4 +89,4 @@ def normalized_margin_reached(level: float, *, terminal: bool = False) -> Event:
     def value(at: Snapshot) -> float:
         return float(OBSERVERS["normalized_margin"].records(at)["normalized_margin"]) - level
 
-    return Event(f"normalized_margin_reached_{level:g}", value, terminal)
+    return Event(f"normalized_margin_reached_{level:g}", value, terminal, needs_homogeneous=True)

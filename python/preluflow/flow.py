@@ -61,11 +61,12 @@ def gradient_flow(
         Time to integrate to, at least the time of the start.
     loss : {"squared", "exponential", "logistic"}
         Mean over the data of (y - f)^2 (no factor 1/2), exp(-y f), log(1 + exp(-y f)). For the last two steps grow with
-        t by themselves, so that t = 1e6 is reached in a few hundred.
+        t by themselves (as if time were rescaled by the loss): t = 1e6 takes some hundred gradients.
     method : {"tsit5", "dopri5", "bosh3", "dop853", "rk4", "euler"}
         Runge-Kutta method: Tsitouras 5(4), Dormand-Prince 5(4), Bogacki-Shampine 3(2), Dormand-Prince 8(5,3); and, with
-        steps of fixed length, the classical method of order 4 and Euler's. For p < 2 the field has kinks or steep ends,
-        and methods of high order fall back to about order p (p = 1: 1).
+        steps of fixed length, the classical method of order 4 and Euler's. For p <= 2 the field has kinks where a
+        cosine changes sign, or is steep there; methods of high order fall back to about order p, and the error at the
+        end may exceed ``rtol`` many times. At p = 1 neurons slide along kinks: below an rtol of 1e-5 steps become tiny.
     rtol : float, default 1e-3
         Error of a step, as above; at least 1e-6 for float32 and 1e-13 for float64. Unused with fixed steps.
     step : float, optional
@@ -74,7 +75,8 @@ def gradient_flow(
         See ``preluflow.events``. Their times are located on the dense output to about 1e-4 of a step.
     observe : Observe, optional
         What to record, and when: ``every`` and ``at`` are times here. Stops do not affect the steps: they are served by
-        dense output. By default loss and accuracy at the first and last state.
+        dense output (for "dop853" at three more gradients for each step looked into). By default loss and accuracy at
+        the first and last state.
     max_steps : int, default 100000
         Give up after so many steps.
     progress : bool, default False
@@ -127,6 +129,8 @@ def _check_events(events: Sequence[Event], task: Task) -> tuple[Event, ...]:
             raise TypeError(f"events must hold Event objects (see preluflow.events), got {event!r}")
         if event.needs_gmm and task.observe.gmm is None:
             raise ValueError(f"event {event.name!r} needs observe=Observe(gmm=...)")
+        if event.needs_homogeneous and task.start.activation == "tanh":
+            raise ValueError(f"event {event.name!r} is defined for 'prelu' and 'polynomial' networks, not for 'tanh'")
     names = [event.name for event in happenings]
     if len(set(names)) < len(names):
         raise ValueError(f"events must have different names, got {names}")
@@ -180,6 +184,8 @@ class _Flowing:
                 self._search()
 
     def network(self) -> TwoLayerNetwork:
+        if self.stepper.accepted == 0:
+            return self.driver.task.start
         polar = self.driver.timed("kernel", self.stepper.state, self.position)
         return self.driver.task.network(polar)
 

@@ -239,8 +239,11 @@ class Observe:
         """Return the times, t0 .. t1, at which a flow is looked at; both ends are among them."""
         stops = {t0, t1}
         if self.every is not None:
-            first = int(np.floor(t0 / self.every)) + 1
-            stops.update(float(k * self.every) for k in range(first, int(np.ceil(t1 / self.every))))
+            every = float(self.every)
+            first, last = int(np.floor(t0 / every)), int(np.ceil(t1 / every))
+            inner = (k * every for k in range(first, last + 1))
+            # No stop a rounding away from either end.
+            stops.update(t for t in inner if t0 + 1e-9 * every < t < t1 - 1e-9 * every)
         if self.at is not None:
             for stop in np.atleast_1d(np.asarray(self.at)).tolist():
                 value = _arrays.real(stop, "at", minimum=t0)

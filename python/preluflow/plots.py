@@ -140,7 +140,7 @@ def sphere_panel(figure: Figure, position: Any, *, view: tuple[float, float], zo
 
 def sphere_outline(ax: Any, *, face: str = "#f3f3f3", alpha: float = 0.6) -> None:
     """Draw the sphere as its viewer sees it, with the three great circles of the axes (hidden halves dotted)."""
-    from mpl_toolkits.mplot3d.art3d import Poly3DCollection
+    from mpl_toolkits.mplot3d.art3d import Poly3DCollection  # type: ignore[import-untyped]
 
     away = _view_direction(ax)
     side = np.cross(away, [0.0, 0.0, 1.0])
@@ -190,7 +190,7 @@ def sphere_arrow(ax: Any, direction: NDArray[Any], label: str, *, reach: float =
     away = _view_direction(ax)
     near = direction @ away >= 0.0
     across = direction - (direction @ away) * away  # beside the tip as the viewer sees it, however foreshortened
-    beside = reach * direction + 0.12 * across / max(np.linalg.norm(across), 1e-9)
+    beside = reach * direction + 0.12 * across / max(float(np.linalg.norm(across)), 1e-9)
     ax.quiver(
         *direction,
         *(reach - 1.0) * direction,
@@ -229,10 +229,13 @@ def power_law(
     ``values``: shape (seeds, len(x)), NaN where there is none.
     """
     for row in values:
-        ax.plot(x, row, ls="none", marker=marker, ms=5, mfc="none", mec=color, mew=0.7, alpha=0.6)
-    ax.plot(x, factor * x**exponent, color=color, lw=1.2)
+        use = np.isfinite(row)
+        ax.plot(x[use], row[use], ls="none", marker=marker, ms=5, mfc="none", mec=color, mew=0.7, alpha=0.6)
+    if np.isfinite(exponent):
+        ax.plot(x, factor * x**exponent, color=color, lw=1.2)
+    use = np.isfinite(middle)
     text = rf"{label}, fit $\propto\alpha^{{{exponent:.2f}}}$"
-    ax.plot(x, middle, ls="none", marker=marker, ms=6, color=color, label=text)
+    ax.plot(x[use], middle[use], ls="none", marker=marker, ms=6, color=color, label=text)
 
 
 def slope_guide(ax: Axes, x: Any, values: Any, slope: float, *, above: float, label: str = "theory") -> None:
@@ -240,8 +243,6 @@ def slope_guide(ax: Axes, x: Any, values: Any, slope: float, *, above: float, la
 
     ``values``: shape (seeds, len(x)), NaN where there is none.
     """
-    import numpy as np
-
     ratio = values / x**slope
     if np.isfinite(ratio).any():
         guide = above * np.nanmax(ratio) * x**slope

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from preluflow.experiments import phases, two_phases
+from preluflow.experiments import geometry, neurons, phases, two_phases
 from preluflow.experiments._experiment import Experiment, Options, Outcome, Row
 
-REGISTRY: dict[str, Experiment] = {entry.name: entry for entry in (phases.FIG4, two_phases.FIG5, two_phases.FIG6)}
+REGISTRY: dict[str, Experiment] = {
+    entry.name: entry
+    for entry in (
+        geometry.FIG1,
+        geometry.FIG3,
+        phases.FIG4,
+        two_phases.FIG5,
+        two_phases.FIG6,
+        neurons.NEURONS,
+    )
+}
 
 __all__ = ["REGISTRY", "Experiment", "Options", "Outcome", "Row"]

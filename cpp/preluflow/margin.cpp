@@ -1,0 +1,332 @@
+#include "preluflow/margin.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <numeric>
+
+namespace preluflow {
+
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr Index kBlock = 16;  // points of a task
+
+double power(double x, double p) {
+  if (p == 3.0) return x * x * x;
+  if (p == 2.0) return x * x;
+  if (p == 1.0) return x;
+  return std::pow(x, p);
+}
+
+// sigma(z)^(p-1), 0 where z <= 0.
+double slope(double z, double p) {
+  if (z <= 0.0) return 0.0;
+  if (p == 3.0) return z * z;
+  if (p == 2.0) return z;
+  return p == 1.0 ? 1.0 : std::pow(z, p - 1.0);
+}
+
+double root(double x, double p) {
+  return p == 1.0 ? x : p == 2.0 ? std::sqrt(x) : p == 3.0 ? std::cbrt(x) : std::pow(x, 1.0 / p);
+}
+
+// SplitMix64 (Steele, Lea, Flood 2014): the same numbers on every machine, for every number of threads.
+class Random {
+ public:
+  Random(std::uint64_t seed, std::uint64_t stream)
+      : state_(seed * 0x9E3779B97F4A7C15ULL + stream * 0xD1B54A32D192ED03ULL) {}
+  double uniform() {  // in (0, 1)
+    std::uint64_t x = (state_ += 0x9E3779B97F4A7C15ULL);
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ULL;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBULL;
+    x ^= x >> 31;
+    return (static_cast<double>(x >> 11) + 0.5) * 0x1.0p-53;
+  }
+
+ private:
+  std::uint64_t state_;
+};
+
+using RowArray = Eigen::Array<double, 1, Eigen::Dynamic>;
+
+// y f at z + t dz, up to the sign of y.
+double value_along(const MarginNetwork& net, const double* signed_a, const double* z, const double* dz, double t) {
+  double sum = 0.0;
+  if (net.p == 3.0) {
+    for (Index j = 0; j < net.width; ++j) {
+      const double s = std::max(z[j] + t * dz[j], 0.0);
+      sum += signed_a[j] * (s * s * s);
+    }
+  } else {
+    for (Index j = 0; j < net.width; ++j) {
+      const double s = z[j] + t * dz[j];
+      if (s > 0.0) sum += signed_a[j] * power(s, net.p);
+    }
+  }
+  return sum;
+}
+
+// A small t in (0, limit) at which y f changes sign, from the far side; infinite if none is found. Looked at are
+// multiples of the limit, and where the strongest own neurons die: between that and a neighbour's birth y f may be
+// negative briefly.
+double crossing(const MarginNetwork& net, const double* own, const double* z, const double* dz, double limit) {
+  constexpr int kMultiples = 8, kDeaths = 4;
+  double probes[kMultiples + kDeaths], strength[kDeaths];
+  int deaths = 0;
+  for (Index j = 0; j < net.width; ++j) {
+    if (!(own[j] > 0.0 && z[j] > 0.0 && dz[j] < 0.0)) continue;
+    const double t = -z[j] / dz[j], force = own[j] * power(z[j], net.p);
+    if (!(t < limit)) continue;
+    int place = std::min(deaths, kDeaths - 1);
+    if (deaths == kDeaths && force <= strength[place]) continue;
+    for (; place > 0 && strength[place - 1] < force; --place) {
+      strength[place] = strength[place - 1];
+      probes[place] = probes[place - 1];
+    }
+    strength[place] = force;
+    probes[place] = t * (1.0 + 1e-12);
+    deaths = std::min(deaths + 1, kDeaths);
+  }
+  for (int k = 1; k <= kMultiples; ++k) probes[deaths + k - 1] = limit * k / kMultiples;
+  for (int k = 1; k < deaths + kMultiples; ++k)  // insertion sort
+    for (int m = k; m > 0 && probes[m - 1] > probes[m]; --m) std::swap(probes[m - 1], probes[m]);
+  double before = 0.0, value_before = value_along(net, own, z, dz, 0.0);
+  for (int probe = 0; probe < deaths + kMultiples; ++probe) {
+    const double t = probes[probe];
+    const double value = value_along(net, own, z, dz, t);
+    if (value > 0.0) {
+      before = t;
+      value_before = value;
+      continue;
+    }
+    // False position (Illinois), keeping t on the far side.
+    double low = before, at_low = value_before, high = t, at_high = value;
+    int side = 0;
+    for (int k = 0; k < 60 && high - low > 1e-14 * high; ++k) {
+      double middle = at_low > at_high ? low + (high - low) * at_low / (at_low - at_high) : 0.5 * (low + high);
+      if (k % 3 == 2) middle = 0.5 * (low + high);
+      middle = std::min(std::max(middle, low + 1e-15 * high), high - 1e-15 * high);
+      if (!(middle > low && middle < high)) break;
+      const double at_middle = value_along(net, own, z, dz, middle);
+      if (at_middle > 0.0) {
+        low = middle;
+        at_low = at_middle;
+        if (side == -1) at_high *= 0.5;
+        side = -1;
+      } else {
+        high = middle;
+        at_high = at_middle;
+        if (side == 1) at_low *= 0.5;
+        side = 1;
+      }
+    }
+    return high;
+  }
+  return kInfinity;
+}
+
+}  // namespace
+
+void certify(Team& team, const MarginNetwork& net, const double* z, const double* y, const double* norms, Index n,
+             double* lower) {
+  const Index h = net.width;
+  const ConstMatrixMap<double> gram(net.gram, h, h);
+  double total = 0.0;
+  for (Index j = 0; j < h; ++j) total += net.a[j];
+  const double largest = root(total, net.p);  // of g on the unit sphere
+  team.parallel_for((n + kBlock - 1) / kBlock, [&](Index task) {
+    std::vector<Index> own;
+    RowArray q(h), weight(h);
+    for (Index i = task * kBlock; i < std::min((task + 1) * kBlock, n); ++i) {
+      const double* zi = z + i * h;
+      lower[i] = 0.0;
+      own.clear();
+      double rivals = 0.0;
+      bool any_rival = false;
+      for (Index j = 0; j < h; ++j) {
+        if (net.sign[j] == y[i]) {
+          if (zi[j] > 0.0) own.push_back(j);
+        } else {
+          any_rival = true;
+          if (zi[j] > 0.0) rivals += net.a[j] * power(zi[j], net.p);
+        }
+      }
+      const double g_rival = root(rivals, net.p), L = net.lipschitz[y[i] > 0.0 ? 1 : 0];
+      // What float64 may have done to g_S - g_T: z is off by some units of rounding times ||x||.
+      const double rounding = 64.0 * std::numeric_limits<double>::epsilon() * largest * norms[i];
+      std::sort(own.begin(), own.end(), [&](Index b, Index c) {
+        const double cb = net.a[b] * power(zi[b], net.p), cc = net.a[c] * power(zi[c], net.p);
+        return cb != cc ? cb > cc : b < c;
+      });
+      q.setZero();
+      double sum = 0.0, best = 0.0;
+      Index next = 1, previous = 0;
+      const auto all = static_cast<Index>(own.size());
+      for (Index m = 0; m < all; ++m) {
+        const Index j = own[static_cast<std::size_t>(m)];
+        weight(m) = net.a[j] * slope(zi[j], net.p);
+        sum += net.a[j] * power(zi[j], net.p);
+        q += weight(m) * gram.row(j).array();
+        if (m + 1 != next && m + 1 != all) continue;
+        const Index fibonacci = next + previous;  // subsets of the 1, 2, 3, 5, 8, ... largest contributors, and all
+        if (m + 1 == next) {
+          previous = next;
+          next = std::max(fibonacci, next + 1);
+        }
+        const double g_own = root(sum, net.p);
+        if (g_own <= g_rival) continue;
+        double square = 0.0, back = 0.0;
+        for (Index k = 0; k <= m; ++k) square += weight(k) * q(own[static_cast<std::size_t>(k)]);
+        for (Index k = 0; k < h; ++k)
+          if (net.sign[k] != y[i] && q(k) < 0.0) back += net.a[k] * power(-q(k), net.p);
+        const double unit = slope(g_own, net.p), norm = std::sqrt(std::max(square, 0.0)) / unit;
+        double speed = norm;
+        if (any_rival) speed = std::min(norm + L, std::sqrt(norm * norm + L * L + 2.0 * root(back, net.p) / unit));
+        if (speed > 0.0) best = std::max(best, (g_own - g_rival - rounding) / speed);
+      }
+      lower[i] = std::max(0.0, std::min(best * (1.0 - 1e-9), norms[i]));
+    }
+  });
+}
+
+void attack(Team& team, const MarginNetwork& net, const double* z, const double* y, Index n,
+            const AttackOptions& options, double* upper, double* beta) {
+  const int starts = options.starts, steps = options.steps, restarts = options.restarts;
+  const std::uint64_t seed = options.seed;
+  const Index first = options.first;
+  const Index h = net.width, groups = net.groups;
+  const ConstMatrixMap<double> gram(net.gram, h, h);
+  // Groups: weight A = sum a, direction sum a u / ||.||, in coefficients over the neurons.
+  std::vector<double> A(static_cast<std::size_t>(groups), 0.0), sign(static_cast<std::size_t>(groups), 0.0);
+  RowMatrix<double> member = RowMatrix<double>::Zero(groups, h);
+  for (Index j = 0; j < h; ++j) {
+    A[static_cast<std::size_t>(net.group_of[j])] += net.a[j];
+    sign[static_cast<std::size_t>(net.group_of[j])] = net.sign[j];
+    member(net.group_of[j], j) = net.a[j];
+  }
+  RowMatrix<double> reach = member * gram;  // (groups, h) <c_g, u_j>
+  for (Index g = 0; g < groups; ++g) {
+    const double norm = std::sqrt(std::max(reach.row(g).dot(member.row(g)), 1e-300));
+    member.row(g) /= norm;
+    reach.row(g) /= norm;
+  }
+  const RowMatrix<double> between = reach * member.transpose();  // (groups, groups) cosines
+  struct Start {
+    double reach;
+    Index own, rival;
+  };
+  team.parallel_for((n + kBlock - 1) / kBlock, [&](Index task) {
+    RowArray own(h), direction(h), dz(h), c(h), best_beta(h), at(h), along(h);
+    std::vector<Start> order;
+    for (Index i = task * kBlock; i < std::min((task + 1) * kBlock, n); ++i) {
+      const double* zi = z + i * h;
+      MatrixMap<double> out(beta + i * h, 1, h);
+      for (Index j = 0; j < h; ++j) own(j) = net.sign[j] == y[i] ? net.a[j] : -net.a[j];
+      out.setZero();
+      upper[i] = 0.0;
+      if (value_along(net, own.data(), zi, zi, 0.0) <= 0.0) continue;
+      double best = kInfinity, farthest = 0.0;
+      for (Index j = 0; j < h; ++j) farthest = std::max(farthest, 8.0 * std::abs(zi[j]));
+      // Along coefficients `direction` with products dz: how far to the boundary.
+      const auto try_direction = [&](double limit) {
+        const double square = (direction * dz).sum();
+        if (!(square > 0.0) || !std::isfinite(square)) return kInfinity;
+        const double norm = std::sqrt(square);
+        direction /= norm;
+        dz /= norm;
+        return crossing(net, own.data(), zi, dz.data(), limit);
+      };
+      const auto keep = [&](double t) {
+        if (!(t < best)) return false;
+        best = t;
+        best_beta = t * direction;
+        return true;
+      };
+      // From a boundary point, d parallel to the gradient there; with a smaller turn whenever that does not help.
+      const auto refine = [&](double t, int count) {
+        at = direction;
+        along = dz;
+        double turn = 1.0;
+        for (int k = 0; k < count && turn > 1e-3; ++k) {
+          for (Index j = 0; j < h; ++j) c(j) = -own(j) * slope(zi[j] + t * along(j), net.p);
+          dz = (c.matrix() * gram).array();
+          const double norm = std::sqrt(std::max((c * dz).sum(), 0.0));
+          if (!(norm > 0.0)) return;
+          direction = at + turn * (c / norm - at);
+          dz = along + turn * (dz / norm - along);
+          const double found = try_direction(t);
+          if (found < t * (1.0 - 1e-12)) {
+            const bool settled = found > t * (1.0 - 1e-9);
+            t = found;
+            at = direction;
+            along = dz;
+            keep(t);
+            if (settled) return;
+            turn = std::min(1.0, 2.0 * turn);
+          } else {
+            turn *= 0.4;
+          }
+        }
+      };
+      // Swaps, in the order of the distance they would take if neurons of a group were one.
+      order.clear();
+      for (Index g = 0; g < groups; ++g) {
+        if (sign[static_cast<std::size_t>(g)] != y[i]) continue;
+        const double zg = ConstVectorMap<double>(zi, h).dot(member.row(g).transpose());
+        if (zg <= 0.0) continue;
+        const double ag = root(A[static_cast<std::size_t>(g)], net.p);
+        for (Index r = 0; r < groups; ++r) {
+          if (sign[static_cast<std::size_t>(r)] == y[i]) continue;
+          const double zr = ConstVectorMap<double>(zi, h).dot(member.row(r).transpose());
+          const double ar = root(A[static_cast<std::size_t>(r)], net.p);
+          const double gap = ag * zg - ar * zr;
+          const double speed = std::sqrt(std::max(ag * ag + ar * ar - 2.0 * ag * ar * between(g, r), 1e-300));
+          // Only the strongest own group decides: a weaker one's swap is cheap and changes nothing.
+          order.push_back({-ag * zg * 1e3 + gap / speed, g, r});
+        }
+      }
+      std::sort(order.begin(), order.end(), [](const Start& b, const Start& e) {
+        return b.reach != e.reach ? b.reach < e.reach : b.own != e.own ? b.own < e.own : b.rival < e.rival;
+      });
+      int tried = 0;
+      for (const Start& start : order) {
+        if (tried++ >= starts) break;
+        const double ag = root(A[static_cast<std::size_t>(start.own)], net.p);
+        const double ar = root(A[static_cast<std::size_t>(start.rival)], net.p);
+        direction = (ar * member.row(start.rival) - ag * member.row(start.own)).array();
+        dz = (ar * reach.row(start.rival) - ag * reach.row(start.own)).array();
+        const double found = try_direction(std::min(farthest, 1.25 * best));  // a longer start may end shorter
+        if (!std::isfinite(found)) continue;
+        keep(found);
+        refine(found, steps);
+      }
+      // The gradient at the point itself.
+      for (Index j = 0; j < h; ++j) direction(j) = -own(j) * slope(zi[j], net.p);
+      dz = (direction.matrix() * gram).array();
+      const double found = try_direction(farthest);
+      if (std::isfinite(found)) {
+        keep(found);
+        refine(found, steps);
+      }
+      // Seeded restarts: towards rivals and away from own neurons in random shares.
+      Random random(seed, static_cast<std::uint64_t>(first + i));
+      for (int restart = 0; restart < restarts; ++restart) {
+        for (Index j = 0; j < h; ++j) {
+          const double share = -std::log(random.uniform());
+          direction(j) = -share * std::copysign(root(std::abs(own(j)), net.p), own(j));
+        }
+        dz = (direction.matrix() * gram).array();
+        const double reached = try_direction(farthest);
+        if (!std::isfinite(reached)) continue;
+        keep(reached);
+        refine(reached, steps);
+      }
+      upper[i] = best;
+      if (std::isfinite(best)) out.row(0) = best_beta.matrix();
+    }
+  });
+}
+
+}  // namespace preluflow

@@ -1,0 +1,143 @@
+"""Descent against flow: the error, the orders it shows, and what an outcome promises."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import preluflow as pf
+from preluflow.experiments import descent_vs_flow
+from preluflow.experiments._experiment import Options, Outcome
+from preluflow.experiments.descent_vs_flow import DESCENT_VS_FLOW, gradients_to, neuron_errors, over_seeds, slope
+
+
+@pytest.fixture(scope="module")
+def outcome():
+    return DESCENT_VS_FLOW.run(Options(seed=1, quick=True))
+
+
+def pixels(figure):
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba()).copy()
+
+
+def test_the_error_of_a_neuron_is_its_angle_or_its_log_norm():
+    angles, logs = np.array([0.0, 0.3, 1e-9, math.pi]), np.array([0.2, -0.1, 0.0, 0.0])
+    U = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    still = pf.TwoLayerNetwork.from_polar(np.tile([1.0, 0.0], (4, 1)), np.zeros(4), np.ones(4), np.zeros(4))
+    moved = pf.TwoLayerNetwork.from_polar(U, logs, np.ones(4), logs)
+    np.testing.assert_allclose(neuron_errors(moved, still), [0.2, 0.3, 1e-9, math.pi], rtol=1e-7)
+
+
+def test_first_order_methods_have_order_one_and_runge_kutta_four(outcome):
+    arrays = outcome.arrays
+    for method in ("descent", "euler"):
+        assert slope(arrays[f"{method}.level"], arrays[f"{method}.error"]) == pytest.approx(1.0, abs=0.15)
+    assert slope(arrays["rk4.level"], arrays["rk4.error"]) > 3.0
+    for method in descent_vs_flow.methods(outcome):
+        worst = over_seeds(arrays[f"{method}.error"], np.max)
+        assert np.all(np.diff(worst) < 0)  # coarse to fine
+        assert np.all(arrays[f"{method}.median_error"] <= arrays[f"{method}.error"])
+    finest = arrays["tsit5.error"][:, -1].max()
+    assert arrays["descent.error"][:, -1].max() > 10 * finest
+    assert arrays["descent.gradients"][:, -1].min() > 3 * arrays["tsit5.gradients"][:, -1].max()
+
+
+def test_gradients_are_counted(outcome):
+    t1 = outcome.config["t1"]
+    for method, share in (("descent", 1), ("euler", 1), ("rk4", 4)):
+        expected = share * t1 / outcome.arrays[f"{method}.level"]
+        np.testing.assert_allclose(outcome.arrays[f"{method}.gradients"], np.tile(expected, (2, 1)), atol=1.0)
+
+
+def test_gradients_to():
+    gradients, errors = np.array([100.0, 200.0, 400.0]), np.array([0.4, 0.2, 0.1])
+    assert gradients_to(0.2 - 1e-12, gradients, errors) == pytest.approx(200.0)
+    assert gradients_to(0.15, gradients, errors) == pytest.approx(100 * 0.4 / 0.15)
+    assert gradients_to(0.05, gradients, errors) == math.inf
+    assert gradients_to(0.5, gradients, errors) == -100.0
+    # Order does not matter, missing points are left out, and the error must stay below.
+    assert gradients_to(0.15, gradients[::-1], errors[::-1]) == pytest.approx(100 * 0.4 / 0.15)
+    assert gradients_to(0.15, gradients, np.array([0.4, np.nan, 0.1])) == pytest.approx(100 * 0.4 / 0.15)
+    assert gradients_to(0.15, np.append(gradients, 800.0), np.array([0.4, 0.1, 0.2, 0.05])) > 400
+    assert math.isnan(gradients_to(0.1, gradients, np.full(3, np.nan)))
+
+
+def test_slope_recovers_an_order():
+    levels = np.array([0.4, 0.2, 0.1])
+    assert slope(levels, np.stack([2 * levels**4, 5 * levels**4])) == pytest.approx(4.0)
+    assert math.isnan(slope(levels, np.full((2, 3), np.nan)))
+
+
+def test_the_outcome_survives_its_file(outcome, tmp_path):
+    outcome.save(tmp_path / "x.npz")
+    again = Outcome.load(tmp_path / "x.npz")
+    assert again.config == outcome.config
+    assert set(again.arrays) == set(outcome.arrays)
+    for name, array in outcome.arrays.items():
+        np.testing.assert_array_equal(again.arrays[name], array)
+    assert DESCENT_VS_FLOW.table(again) == DESCENT_VS_FLOW.table(outcome)
+    np.testing.assert_array_equal(pixels(DESCENT_VS_FLOW.draw(again)), pixels(DESCENT_VS_FLOW.draw(outcome)))
+
+
+def test_the_table_follows_from_the_arrays(outcome):
+    rows = {row.quantity: row for row in DESCENT_VS_FLOW.table(outcome)}
+    arrays = outcome.arrays
+    for method in descent_vs_flow.methods(outcome):
+        gradients = np.median(arrays[f"{method}.gradients"], axis=0)
+        worst = gradients_to(0.02, gradients, arrays[f"{method}.error"].max(axis=0))
+        told = rows[f"gradients to E <= 0.02 for every seed, {method}"].measured.split(" (")[0]
+        assert told == (
+            f"> {gradients.max():.0f}" if worst == math.inf else f"<= {-worst:.0f}" if worst < 0 else f"{worst:.0f}"
+        )
+    errors = arrays["descent.error"][:, 1]
+    told = rows["E of descent with the paper's step 0.2, over seeds"].measured
+    assert told == f"{errors.min():.2g} to {errors.max():.2g}"
+    assert rows["exponent of E in the step, rk4"].theory == "4"
+
+
+def test_the_figure(outcome):
+    figure = DESCENT_VS_FLOW.draw(outcome)
+    left, right = figure.axes
+    assert "gradients" in left.get_xlabel()
+    assert "step" in right.get_xlabel()
+    for ax in (left, right):
+        assert ax.get_ylabel()
+        assert ax.get_xscale() == ax.get_yscale() == "log"
+    drawn = {text.get_text() for text in left.get_legend().get_texts()}
+    assert drawn == set(descent_vs_flow.methods(outcome))
+    assert "seeds from 1" in figure.get_suptitle()
+    assert "quick" in figure.get_suptitle()
+
+
+@pytest.mark.parametrize("done", [0, 1, 2, 7, 30])
+def test_what_was_done_before_an_interrupt_is_kept(done, monkeypatch):
+    calls = []
+    integrate = descent_vs_flow.integrate
+
+    def counted(*args):
+        calls.append(1)
+        if len(calls) > done:
+            raise KeyboardInterrupt
+        return integrate(*args)
+
+    levels = {name: values[:2] for name, values in descent_vs_flow.QUICK.levels.items()}
+    small = replace(descent_vs_flow.QUICK, n=50, width=10, t1=60.0, levels=levels)
+    monkeypatch.setattr(descent_vs_flow, "QUICK", small)
+    monkeypatch.setattr(descent_vs_flow, "integrate", counted)
+    outcome = DESCENT_VS_FLOW.run(Options(quick=True))
+    assert outcome.stopped == (done < 30)
+    assert outcome.drawable == (done > 1)  # the reference alone is nothing to draw
+    if outcome.drawable:
+        figure = DESCENT_VS_FLOW.draw(outcome)
+        assert ("interrupted" in figure.get_suptitle()) == outcome.stopped
+        assert DESCENT_VS_FLOW.table(outcome)
+
+
+def test_a_run_that_says_it_was_interrupted_stops_the_experiment(monkeypatch):
+    run = pf.gradient_descent(pf.initialize(3, 2, 1.0, dtype="float64"), np.eye(2), [1.0, -1.0], step=0.1, steps=1)
+    monkeypatch.setattr(descent_vs_flow, "gradient_flow", lambda *args, **kwargs: replace(run, status="interrupted"))
+    outcome = DESCENT_VS_FLOW.run(Options(quick=True))
+    assert outcome.stopped
+    assert not outcome.drawable
