@@ -22,6 +22,14 @@
 
 #include "preluflow/types.hpp"
 
+#if defined(_MSC_VER)
+#define PRELUFLOW_NOINLINE __declspec(noinline)
+#elif defined(__clang__)
+#define PRELUFLOW_NOINLINE __attribute__((noinline))
+#else
+#define PRELUFLOW_NOINLINE __attribute__((noinline, noclone))
+#endif
+
 namespace preluflow {
 
 namespace detail {
@@ -104,11 +112,11 @@ class Team {
   void parallel_for(Index tasks, const Body& body) {
     const int helpers = followers_.load(std::memory_order_acquire);
     if (helpers == 0 || tasks < 2) {
-      for (Index task = 0; task < tasks; ++task) body(task);
+      for (Index task = 0; task < tasks; ++task) invoke<Body>(&body, task);
       return;
     }
     body_ = &body;
-    call_ = [](const void* f, Index task) { (*static_cast<const Body*>(f))(task); };
+    call_ = &invoke<Body>;
     tasks_ = tasks;
     next_.store(0, std::memory_order_relaxed);
     busy_.store(helpers, std::memory_order_relaxed);
@@ -124,6 +132,13 @@ class Team {
 
  private:
   Team() = default;
+
+  // One copy of the machine code for every number of threads: inlined twice, a compiler may fuse a multiplication and
+  // an addition here and not there, and bits would differ.
+  template <class Body>
+  PRELUFLOW_NOINLINE static void invoke(const void* body, Index task) {
+    (*static_cast<const Body*>(body))(task);
+  }
 
 #ifdef _OPENMP
   template <class Body>
