@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from preluflow.experiments import geometry, neurons, phases, two_phases
+from preluflow.experiments import descent_vs_flow, geometry, neurons, phases, theorem1, two_phases
 from preluflow.experiments._experiment import Experiment, Options, Outcome, Row
 
 REGISTRY: dict[str, Experiment] = {
@@ -14,6 +14,9 @@ REGISTRY: dict[str, Experiment] = {
         two_phases.FIG5,
         two_phases.FIG6,
         neurons.NEURONS,
+        theorem1.THEOREM1,
+        theorem1.PROPOSITION4,
+        descent_vs_flow.DESCENT_VS_FLOW,
     )
 }
 
