@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 import torch
+from torch_reference import train
 
 import preluflow as pf
 
@@ -20,13 +21,9 @@ T, STEPS = 240.0, 1200
 
 
 def torch_step_seconds(model: torch.nn.Module, X: torch.Tensor, y: torch.Tensor, steps: int = 8) -> float:
-    """Seconds of one step of full-batch descent, as a user would write it."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=T / STEPS)
+    """Seconds of one step of full-batch descent, as torch_reference.py writes it."""
     began = time.perf_counter()
-    for _ in range(steps):
-        optimizer.zero_grad()
-        ((y - model(X).reshape(-1)) ** 2).mean().backward()
-        optimizer.step()
+    train(model, X, y, step=T / STEPS, loss="squared", batches=[None] * steps)
     return (time.perf_counter() - began) / steps
 
 

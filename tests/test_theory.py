@@ -101,7 +101,7 @@ def test_targets_are_predicted_better_as_neurons_burn_in(figure_5):
     assert agreement[-1] == 1.0
     assert agreement[0] > 0.9
     assert np.all(np.diff(agreement) > -0.02)
-    np.testing.assert_array_equal(theory.predicted_targets(run.network, gmm), run["target"][-1])
+    np.testing.assert_array_equal(pf.voronoi_regions(run.network, gmm), run["target"][-1])
 
 
 def test_no_classifier_beats_proposition_1():

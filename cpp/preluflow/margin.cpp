@@ -213,15 +213,20 @@ void attack(Team& team, const MarginNetwork& net, const double* z, const double*
     reach.row(g) /= norm;
   }
   const RowMatrix<double> between = reach * member.transpose();  // (groups, groups) cosines
+  Vector<double> force(groups);                                  // of a group as one neuron: A^(1/p)
+  for (Index g = 0; g < groups; ++g) force(g) = root(A[static_cast<std::size_t>(g)], net.p);
   struct Start {
     double reach;
     Index own, rival;
   };
   team.parallel_for((n + kBlock - 1) / kBlock, [&](Index task) {
-    RowArray own(h), direction(h), dz(h), c(h), best_beta(h), at(h), along(h);
+    RowArray point(h), own(h), direction(h), dz(h), c(h), best_beta(h), at(h), along(h);
+    Vector<double> reached(groups);
     std::vector<Start> order;
     for (Index i = task * kBlock; i < std::min((task + 1) * kBlock, n); ++i) {
-      const double* zi = z + i * h;
+      // A copy at an aligned address, on which the bits of Eigen's sums do not depend then.
+      point = ConstVectorMap<double>(z + i * h, h).transpose().array();
+      const double* zi = point.data();
       MatrixMap<double> out(beta + i * h, 1, h);
       for (Index j = 0; j < h; ++j) own(j) = net.sign[j] == y[i] ? net.a[j] : -net.a[j];
       out.setZero();
@@ -239,10 +244,9 @@ void attack(Team& team, const MarginNetwork& net, const double* z, const double*
         return crossing(net, own.data(), zi, dz.data(), limit);
       };
       const auto keep = [&](double t) {
-        if (!(t < best)) return false;
+        if (!(t < best)) return;
         best = t;
         best_beta = t * direction;
-        return true;
       };
       // From a boundary point, d parallel to the gradient there; with a smaller turn whenever that does not help.
       const auto refine = [&](double t, int count) {
@@ -272,16 +276,14 @@ void attack(Team& team, const MarginNetwork& net, const double* z, const double*
       };
       // Swaps, in the order of the distance they would take if neurons of a group were one.
       order.clear();
+      reached.noalias() = member * point.matrix().transpose();
       for (Index g = 0; g < groups; ++g) {
         if (sign[static_cast<std::size_t>(g)] != y[i]) continue;
-        const double zg = ConstVectorMap<double>(zi, h).dot(member.row(g).transpose());
+        const double zg = reached(g), ag = force(g);
         if (zg <= 0.0) continue;
-        const double ag = root(A[static_cast<std::size_t>(g)], net.p);
         for (Index r = 0; r < groups; ++r) {
           if (sign[static_cast<std::size_t>(r)] == y[i]) continue;
-          const double zr = ConstVectorMap<double>(zi, h).dot(member.row(r).transpose());
-          const double ar = root(A[static_cast<std::size_t>(r)], net.p);
-          const double gap = ag * zg - ar * zr;
+          const double ar = force(r), gap = ag * zg - ar * reached(r);
           const double speed = std::sqrt(std::max(ag * ag + ar * ar - 2.0 * ag * ar * between(g, r), 1e-300));
           // Only the strongest own group decides: a weaker one's swap is cheap and changes nothing.
           order.push_back({-ag * zg * 1e3 + gap / speed, g, r});
@@ -293,8 +295,7 @@ void attack(Team& team, const MarginNetwork& net, const double* z, const double*
       int tried = 0;
       for (const Start& start : order) {
         if (tried++ >= starts) break;
-        const double ag = root(A[static_cast<std::size_t>(start.own)], net.p);
-        const double ar = root(A[static_cast<std::size_t>(start.rival)], net.p);
+        const double ag = force(start.own), ar = force(start.rival);
         direction = (ar * member.row(start.rival) - ag * member.row(start.own)).array();
         dz = (ar * reach.row(start.rival) - ag * reach.row(start.own)).array();
         const double found = try_direction(std::min(farthest, 1.25 * best));  // a longer start may end shorter

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from preluflow import _arrays
 from preluflow._arrays import Float, Float64
 from preluflow._dispatch import core
+from preluflow._progress import progress_bar
 from preluflow.network import LOSSES, TwoLayerNetwork
 from preluflow.observe import Observe, ObserverError, Recorder, Snapshot
 from preluflow.results import Run
@@ -186,7 +187,7 @@ class Driver:
         total = stops[-1]
         try:
             if progress:
-                self.bar = self.timed("drawing", _progress_bar, total, clock.unit)
+                self.bar = self.timed("drawing", progress_bar, total, clock.unit, True)
             for stop in stops:
                 halt = clock.advance(stop)
                 if halt is not None and not halt.look:
@@ -211,9 +212,3 @@ class Driver:
         more = {"epoch": clock.position} if clock.unit == "epoch" else {}
         self.observing(self.recorder.record, snapshot, more)
         return "evaluated" not in vars(snapshot) or bool(np.isfinite(snapshot.loss))
-
-
-def _progress_bar(total: float, unit: str) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(total=total, unit=unit, leave=False)

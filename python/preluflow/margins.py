@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from preluflow import _arrays
 from preluflow._arrays import Float64
 from preluflow._dispatch import core
+from preluflow._progress import progress_bar
 from preluflow.network import TwoLayerNetwork
 from preluflow.results import environment, read_npz, write_npz
 
@@ -37,8 +38,8 @@ class RobustRadius:
         Perturbations: y f(x + witness) <= 0, evaluated on the whole network in float64.
     correct : ndarray of bool, shape (n,)
         Whether y f(x) > 0.
-    config, stats : dict
-        What was asked, and how long it took.
+    config, environment : dict
+        What was asked, and the versions and instruction set that answered.
     """
 
     lower: Float64
@@ -71,10 +72,7 @@ class RobustRadius:
             raise ValueError("eps must be finite and not negative")
         count = len(self.lower)
         # Certified: no error within the closed ball; attacked: none was found in it.
-        lower, upper = (
-            np.sort(np.where(self.correct, self.lower, -1.0)),
-            np.sort(np.where(self.correct, self.upper, -1.0)),
-        )
+        lower, upper = (np.sort(np.where(self.correct, radius, -1.0)) for radius in (self.lower, self.upper))
         certified = 1.0 - np.searchsorted(lower, radii, side="left") / count
         attacked = 1.0 - np.searchsorted(upper, radii, side="right") / count
         return np.asarray(certified), np.asarray(attacked)
@@ -187,20 +185,18 @@ def robust_radius(
     options = {"starts": starts, "restarts": restarts, "steps": steps, "seed": seed}
     polar = _Polar(network)
     done: list[tuple[Any, ...]] = []
-    bar = _bar(len(points)) if progress else None
+    bar = progress_bar(len(points), "point", progress)
     try:
         for first in range(0, len(points), _ROWS):
             rows = slice(first, first + _ROWS)
             block = points[rows].astype(np.float64)
             done.append(polar.bracket(block, target[rows], {**options, "first": first, "threads": threads}))
-            if bar is not None:
-                bar.update(len(done[-1][0]))
+            bar.update(len(block))
     except KeyboardInterrupt:
         if not done:
             raise
     finally:
-        if bar is not None:
-            bar.close()
+        bar.close()
     lower, upper, witness, correct = (np.concatenate(parts) for parts in zip(*done, strict=True))
     result = RobustRadius(lower, upper, witness, correct, {**options, "n": len(points)})
     if not result.consistent.all():
@@ -211,12 +207,6 @@ def robust_radius(
             stacklevel=2,
         )
     return result
-
-
-def _bar(total: int) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(total=total, unit="point", leave=False)
 
 
 class _Polar:

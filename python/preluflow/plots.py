@@ -44,11 +44,7 @@ def style() -> Iterator[None]:
 
 def new_figure(columns: int, *, width: float = 4.6, height: float = 3.5) -> tuple[Figure, list[Axes]]:
     """Return a figure with a row of panels, independent of pyplot and of any display."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width * columns, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank_figure(width * columns, height)
     axes = figure.subplots(1, columns, squeeze=False)[0]
     return figure, list(axes)
 

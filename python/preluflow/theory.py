@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from preluflow import _arrays
 from preluflow._arrays import Float64
 from preluflow.data import OrthonormalGMM
-from preluflow.initialization import VOID, voronoi_regions
-from preluflow.network import LOSSES, TwoLayerNetwork
+from preluflow.initialization import VOID
+from preluflow.network import LOSSES
 from preluflow.results import Run
 
 # sum_i |r_i| at f = 0: the rate of the alignment phase (Prop. 4).
@@ -196,18 +196,14 @@ def target_agreement(run: Run) -> Float64:
     Returns
     -------
     ndarray, shape (S,)
-        Over the neurons that are not void at the end; NaN if all are.
+        Over the neurons that are not void at the end; NaN if all are. The prediction for a network by itself is
+        ``voronoi_regions``.
     """
     target = run["target"]
     kept = target[-1] != VOID
     if not kept.any():
         return np.full(len(target), np.nan)
     return np.asarray((target[:, kept] == target[-1, kept]).mean(axis=1))
-
-
-def predicted_targets(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> NDArray[np.intp]:
-    """Cluster each neuron is predicted to end at, (h,): its own class's Voronoi region, -1 in the void (Def. 1)."""
-    return voronoi_regions(network, gmm)
 
 
 @dataclass(frozen=True)
@@ -252,7 +248,7 @@ def phase_times(run: Run, tau: float = 0.05) -> PhaseTimes:
     last = float("nan")
     if inside.size:
         end = int(inside[-1])
-        last = float(run.t[end]) if end + 1 == len(off) else _between(run.t, off, end, tau)
+        last = float(run.t[end]) if end + 1 == len(off) else between(run.t, off, end, tau)
     return PhaseTimes(
         t1=_crossing(run.t, -worst, tau - 1.0, last=True),
         t2=_crossing(run.t, run["loss"], (1.0 - tau) * run["loss"][0]),
@@ -269,10 +265,11 @@ def _crossing(t: Float64, values: Float64, level: float, last: bool = False) -> 
     falls = np.flatnonzero(~below[:-1] & below[1:])
     if below[0] and (not last or not falls.size):
         return float(t[0])
-    return _between(t, values, int(falls[-1 if last else 0]), level) if falls.size else float("nan")
+    return between(t, values, int(falls[-1 if last else 0]), level) if falls.size else float("nan")
 
 
-def _between(t: Float64, values: Float64, i: int, level: float) -> float:
+def between(t: NDArray[Any], values: NDArray[Any], i: int, level: float) -> float:
+    """Where ``values`` takes ``level`` on the straight line from stop i to the next."""
     share = (level - values[i]) / (values[i + 1] - values[i])
     return float(t[i] + share * (t[i + 1] - t[i]))
 

@@ -133,33 +133,21 @@ def sgd(
     return driver.run(_Epochs(driver, stepper, step, generator), stops, progress)
 
 
-class _Iterations:
-    """Full-batch descent: one unit is one step."""
+class _Descending:
+    """What both steppers show a driver: their step, state and loss; t = step * iteration."""
 
-    unit = "iteration"
-
-    def __init__(self, driver: Driver, stepper: _Descent, step: float) -> None:
+    def __init__(self, driver: Driver, stepper: _Descent | _StochasticDescent, step: float) -> None:
         self.driver = driver
-        self.stepper = stepper
+        self.stepper: Any = stepper
         self.step = step
 
     @property
     def iteration(self) -> int:
-        return self.stepper.iteration
-
-    @property
-    def position(self) -> int:
-        return self.stepper.iteration
+        return int(self.stepper.iteration)
 
     @property
     def t(self) -> float:
-        return self.step * self.stepper.iteration
-
-    def advance(self, stop: int) -> Halt | None:
-        count = stop - self.position
-        if self.driver.timed("kernel", self.stepper.advance, count) < count:
-            return _not_finite(self.iteration)
-        return None
+        return self.step * self.iteration
 
     def network(self) -> TwoLayerNetwork:
         return self.driver.task.network(self.stepper.state())
@@ -167,29 +155,35 @@ class _Iterations:
     def evaluate(self) -> tuple[float, Float64]:
         return self.driver.timed("kernel", self.stepper.evaluate), self.stepper.outputs()
 
+
+class _Iterations(_Descending):
+    """Full-batch descent: one unit is one step."""
+
+    unit = "iteration"
+
+    @property
+    def position(self) -> int:
+        return self.iteration
+
+    def advance(self, stop: int) -> Halt | None:
+        count = stop - self.position
+        if self.driver.timed("kernel", self.stepper.advance, count) < count:
+            return _not_finite(self.iteration)
+        return None
+
     def counts(self) -> dict[str, Any]:
         return {"iterations": self.iteration, "gradients": self.stepper.gradients}
 
 
-class _Epochs:
+class _Epochs(_Descending):
     """SGD: one unit is one pass over the data."""
 
     unit = "epoch"
 
     def __init__(self, driver: Driver, stepper: _StochasticDescent, step: float, rng: np.random.Generator) -> None:
-        self.driver = driver
-        self.stepper = stepper
-        self.step = step
+        super().__init__(driver, stepper, step)
         self.rng = rng
         self.position = 0
-
-    @property
-    def iteration(self) -> int:
-        return self.stepper.iteration
-
-    @property
-    def t(self) -> float:
-        return self.step * self.stepper.iteration
 
     def advance(self, stop: int) -> Halt | None:
         n = len(self.driver.task.X)
@@ -198,12 +192,6 @@ class _Epochs:
                 return _not_finite(self.iteration)
             self.position += 1
         return None
-
-    def network(self) -> TwoLayerNetwork:
-        return self.driver.task.network(self.stepper.state())
-
-    def evaluate(self) -> tuple[float, Float64]:
-        return self.driver.timed("kernel", self.stepper.evaluate), self.stepper.outputs()
 
     def counts(self) -> dict[str, Any]:
         return {"iterations": self.iteration, "epochs": self.position}

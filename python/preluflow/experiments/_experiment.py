@@ -81,6 +81,11 @@ class Outcome:
         """Whether Ctrl-C ended it early."""
         return self.stopped or any(run.status == "interrupted" for run in self.runs.values())
 
+    @property
+    def marks(self) -> str:
+        """What a title must say of it: quick, interrupted."""
+        return ", quick" * bool(self.config["quick"]) + ", interrupted" * self.interrupted
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save to an npz file, atomically."""
         arrays = {f"{key}/{name}": array for key, run in self.runs.items() for name, array in run.arrays().items()}
@@ -127,6 +132,19 @@ class Experiment:
     draw: Callable[[Outcome], Figure]
     table: Callable[[Outcome], list[Row]]
     more: Callable[[Outcome, Path], list[Path]] | None = None  # writes further files (animations) into a folder
+
+
+def completed(run: Run) -> Run:
+    """Pass a run on; Ctrl-C within it goes up."""
+    if run.status == "interrupted":
+        raise KeyboardInterrupt
+    return run
+
+
+def over_seeds(values: NDArray[np.float64], reduce: Callable[..., Any]) -> NDArray[np.float64]:
+    """Reduce values, (seeds, m), over the seeds that are there; NaN where there is none."""
+    columns = [column[np.isfinite(column)] for column in values.T]
+    return np.array([reduce(column) if column.size else np.nan for column in columns])
 
 
 def options_config(options: Options) -> dict[str, Any]:

@@ -20,8 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preluflow import plots
-from preluflow.data import Dataset, OrthonormalGMM
-from preluflow.experiments._experiment import Experiment, Options, Outcome, Row, options_config
+from preluflow._progress import progress_bar
+from preluflow.data import Dataset
+from preluflow.experiments._experiment import Experiment, Options, Outcome, Row, completed, options_config, over_seeds
+from preluflow.experiments.two_phases import Problem
 from preluflow.flow import gradient_flow
 from preluflow.initialization import initialize
 from preluflow.network import TwoLayerNetwork
@@ -61,17 +63,12 @@ def _levels() -> dict[str, tuple[float, ...]]:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Problem):
     """Problem, and for each method its steps or tolerances, coarse to fine."""
 
     dim: int = 300
     n: int = 1000
-    positive: int = 5
-    negative: int = 5
-    alpha: float = 0.1
     width: int = 150
-    p: float = 3.0
-    scale: float = 1e-7
     t1: float = 120.0
     seeds: int = 5
     reference: float = 1e-10
@@ -102,7 +99,7 @@ def configure(options: Options) -> Config:
 def draw_problem(config: Config, seed: int, replicate: int) -> tuple[TwoLayerNetwork, Dataset]:
     """Random initial network and balanced data."""
     rng_centers, rng_data, rng_network = np.random.default_rng((seed, replicate)).spawn(3)
-    gmm = OrthonormalGMM(config.dim, config.positive, config.negative, config.alpha, rng=rng_centers)
+    gmm = config.mixture(rng_centers)
     network = initialize(config.width, config.dim, config.scale, p=config.p, dtype="float64", rng=rng_network)
     return network, gmm.sample(config.n, balanced=True, dtype="float64", rng=rng_data)
 
@@ -136,9 +133,7 @@ def integrate(
             observe=observe,
             num_threads=num_threads,
         )
-    if run.status == "interrupted":
-        raise KeyboardInterrupt
-    return run
+    return completed(run)
 
 
 def run(options: Options) -> Outcome:
@@ -151,7 +146,7 @@ def run(options: Options) -> Outcome:
             arrays[f"{method}.{what}"] = np.full((config.seeds, len(levels)), np.nan)
     arrays["reference.gradients"] = np.full(config.seeds, np.nan)
     total = config.seeds * (1 + sum(map(len, config.levels.values())))
-    done, stopped, bar = 0, False, _bar(total, options.progress)
+    done, stopped, bar = 0, False, progress_bar(total, "run", options.progress)
     try:
         for s in range(config.seeds):
             network, data = draw_problem(config, options.seed, s)
@@ -175,21 +170,9 @@ def run(options: Options) -> Outcome:
     return Outcome("descent-vs-flow", config.config(options), arrays=arrays if done else {}, stopped=stopped)
 
 
-def _bar(total: int, show: bool) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(total=total, unit="run", leave=False, disable=not show)
-
-
 def methods(outcome: Outcome) -> list[str]:
     """The methods measured, in the order of the legend."""
     return [name for name in LOOKS if f"{name}.level" in outcome.arrays]
-
-
-def over_seeds(values: Array, reduce: Any) -> Array:
-    """Reduce over the seeds that are there; NaN if there is none."""
-    columns = [column[np.isfinite(column)] for column in values.T]
-    return np.array([reduce(column) if column.size else np.nan for column in columns])
 
 
 def gradients_to(target: float, gradients: Array, errors: Array) -> float:
@@ -246,12 +229,11 @@ def draw(outcome: Outcome) -> Figure:
         right.set(ylabel=f"error $E$ at $t={config['t1']:g}$ (radians; log-norm)")
         plots.legend_above(left, columns=4)
         plots.legend_above(right, columns=3)
-        marks = ", quick" * config["quick"] + ", interrupted" * outcome.interrupted
         figure.suptitle(
             f"Descent against flow: worst of {config['seeds']} seeds from {config['seed']}, median small and open\n"
             f"(D={config['dim']}, n={config['n']}, h={config['width']}, "
             rf"K={config['positive'] + config['negative']}, p={config['p']:g}, $\alpha$={config['alpha']:g}, "
-            rf"$\epsilon$={config['scale']:g}{marks})",
+            rf"$\epsilon$={config['scale']:g}{outcome.marks})",
             fontsize=10,
         )
         figure.canvas.draw()

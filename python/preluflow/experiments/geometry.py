@@ -387,10 +387,9 @@ def draw_regions(outcome: Outcome) -> Figure:
         handles.append(Line2D([], [], marker="*", color=plots.INK, ls="", ms=11, label="centre"))
         handles.append(Line2D([], [], color=plots.INK, lw=1.5, label="boundary"))
         figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
-        marks = ", quick" * config["quick"] + ", interrupted" * outcome.interrupted
         figure.suptitle(
             rf"Figure 3: regions of two centres, and the flow of directions at $\alpha=0$ (p={config['p']:g}, "
-            f"t=0 to {outcome.runs['centers'].t[-1]:g}, seed {config['seed']}{marks})",
+            f"t=0 to {outcome.runs['centers'].t[-1]:g}, seed {config['seed']}{outcome.marks})",
             fontsize=10,
         )
         figure.canvas.draw()

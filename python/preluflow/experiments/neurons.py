@@ -255,10 +255,9 @@ def draw(outcome: Outcome) -> Figure:
                 ax.text2D(0.5, -0.04, _counts(kept, stop, config), transform=ax.transAxes, ha="center", fontsize=9)
             _alignment_panel(figure.add_subplot(grid[row, 2]), kept, config)
         figure.legend(handles=_handles(), loc="outside lower center", ncols=4, frameon=False)
-        marks = ", quick" * outcome.config["quick"] + ", interrupted" * outcome.interrupted
         figure.suptitle(
             f"Neuron directions under gradient flow (D=3, n={config.n}, h={config.width}, "
-            rf"$\alpha$={config.alpha:g}, $\epsilon$={config.scale:g}, seed {outcome.config['seed']}{marks})",
+            rf"$\alpha$={config.alpha:g}, $\epsilon$={config.scale:g}, seed {outcome.config['seed']}{outcome.marks})",
             fontsize=10,
         )
         figure.canvas.draw()

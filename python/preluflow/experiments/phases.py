@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preluflow import plots, theory
-from preluflow.data import OrthonormalGMM
 from preluflow.experiments._experiment import Experiment, Options, Outcome, Row, options_config
+from preluflow.experiments.two_phases import Problem
 from preluflow.flow import gradient_flow
 from preluflow.initialization import initialize
 from preluflow.observe import Observe
@@ -32,17 +32,9 @@ WHAT = ("loss", "alignment", "cluster_alignment", "cluster_norms", "target")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Problem):
     """Problem and recipe; Figure 5's, by the flow."""
 
-    dim: int = 1000
-    positive: int = 5
-    negative: int = 5
-    alpha: float = 0.1
-    n: int = 5000
-    width: int = 500
-    p: float = 3.0
-    scale: float = 1e-7
     t1: float = 140.0
     every: float = 1.0
     rtol: float = 1e-3
@@ -64,7 +56,7 @@ def configure(options: Options) -> Config:
 def run_seed(config: Config, seed: int, options: Options) -> dict[str, Run]:
     """Run the flow on a sample, on the centres from the same network, and on the sample from a nudged one (Fig. 6)."""
     rng_centers, rng_data, rng_network = np.random.default_rng(seed).spawn(3)
-    gmm = OrthonormalGMM(config.dim, config.positive, config.negative, config.alpha, rng=rng_centers)
+    gmm = config.mixture(rng_centers)
     data = gmm.sample(config.n, balanced=True, rng=rng_data)
     drawn = int(rng_network.integers(2**32))
     start = partial(initialize, config.width, config.dim, config.scale, p=config.p, rng=drawn)
@@ -131,11 +123,10 @@ def draw(outcome: Outcome) -> Figure:
             ax.set(xlabel=r"time $t$", xlim=(0, noisy.t[-1]))
             _mark(ax, times)
             plots.legend_above(ax, columns=2)
-        marks = ", quick" * config["quick"] + ", interrupted" * outcome.interrupted
         figure.suptitle(
             f"Figure 4, measured (D={config['dim']}, n={config['n']}, h={config['width']}, p={config['p']:g}, "
             rf"$\alpha$={config['alpha']:g}, $\epsilon$={config['scale']:g}, "
-            f"{len(seeds(outcome))} seeds from {first}{marks})",
+            f"{len(seeds(outcome))} seeds from {first}{outcome.marks})",
             fontsize=10,
         )
         figure.canvas.draw()

@@ -30,11 +30,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from preluflow import plots
+from preluflow._progress import progress_bar
 from preluflow.classifiers import cluster_prelu
 from preluflow.data import Dataset, OrthonormalGMM
 from preluflow.distance import distance_bracket
 from preluflow.events import Event
-from preluflow.experiments._experiment import Experiment, Options, Outcome, Row, options_config
+from preluflow.experiments._experiment import Experiment, Options, Outcome, Row, completed, options_config, over_seeds
 from preluflow.flow import gradient_flow
 from preluflow.initialization import VOID, initialize, non_degeneracy_gap, voronoi_regions
 from preluflow.network import TwoLayerNetwork
@@ -123,20 +124,15 @@ def draw_problem(
     return gmm, network, Dataset(data.X.astype(dtype, copy=False), data.y.astype(dtype, copy=False), data.z)
 
 
-def completed(run: Run) -> Run:
-    """Pass a run on; Ctrl-C within it goes up."""
-    if run.status == "interrupted":
-        raise KeyboardInterrupt
-    return run
-
-
 def counted(cells: Iterable[Any], total: int, progress: bool) -> Iterator[Any]:
     """Go through the cells, with a progress bar if there shall be one."""
-    if progress:
-        from tqdm.auto import tqdm
-
-        cells = tqdm(cells, total=total, unit="run", leave=False)
-    yield from cells
+    bar = progress_bar(total, "run", progress)
+    try:
+        for cell in cells:
+            yield cell
+            bar.update(1)
+    finally:
+        bar.close()
 
 
 @dataclass(frozen=True)
@@ -208,15 +204,6 @@ def _empty(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
 
 def _outcome(name: str, config: dict[str, Any], arrays: dict[str, Array], done: int, stopped: bool) -> Outcome:
     return Outcome(name, config, arrays=arrays if done else {}, stopped=stopped)
-
-
-def _marks(outcome: Outcome) -> str:
-    return ", quick" * bool(outcome.config["quick"]) + ", interrupted" * outcome.interrupted
-
-
-def _median(values: Array) -> Array:
-    """Median over the seeds that are there."""
-    return np.array([np.median(v[np.isfinite(v)]) if np.isfinite(v).any() else np.nan for v in values.T])
 
 
 # ---- Theorem 1
@@ -355,7 +342,7 @@ def draw_theorem1(outcome: Outcome) -> Figure:
         figure.suptitle(
             f"Theorem 1: worst in the window (K={config['positive'] + config['negative']}, "
             rf"D=N=$\lceil${config['ratio']:g}/$\alpha^2\rceil$, h={config['width']}, p={config['p']:g}, "
-            rf"$\epsilon$={config['scale']:g}, {config['seeds']} seeds from {config['seed']}{_marks(outcome)})",
+            rf"$\epsilon$={config['scale']:g}, {config['seeds']} seeds from {config['seed']}{outcome.marks})",
             fontsize=10,
         )
         figure.canvas.draw()
@@ -364,7 +351,7 @@ def draw_theorem1(outcome: Outcome) -> Figure:
 
 def _series(ax: Axes, alphas: Array, values: Array, label: str, color: str, marker: str) -> None:
     fit = fit_power(alphas, values)
-    plots.power_law(ax, alphas, values, _median(values), fit.exponent, fit.factor, label, color, marker)
+    plots.power_law(ax, alphas, values, over_seeds(values, np.median), fit.exponent, fit.factor, label, color, marker)
 
 
 def table_theorem1(outcome: Outcome) -> list[Row]:
@@ -390,8 +377,8 @@ def table_theorem1(outcome: Outcome) -> list[Row]:
         rows.append(Row("  the same at its least in the window", str(least), f"O~(alpha^{theory})", told))
     i = int(np.argmin(alphas))
     floor = 9 * alphas**2 / sizes
-    ratio = _median(worst(arrays["loss"])) / floor
-    drift = _median(arrays["loss"].max(axis=2) / arrays["loss"].min(axis=2))
+    ratio = over_seeds(worst(arrays["loss"]), np.median) / floor
+    drift = over_seeds(arrays["loss"].max(axis=2) / arrays["loss"].min(axis=2), np.median)
     j = int(np.argmax(alphas))
     rows += [
         Row(f"loss / (9 alpha^2/D) at alpha = {alphas[i]:.2g}", f"{ratio[i]:.3f}", "-", "1"),
@@ -520,7 +507,7 @@ def draw_proposition4(outcome: Outcome) -> Figure:
         figure.suptitle(
             f"Proposition 4: end of alignment (K={config['positive'] + config['negative']}, h={config['width']}, "
             rf"p={config['p']:g}, $\epsilon$={config['scale']:g}, "
-            f"{config['seeds']} seeds from {config['seed']}{_marks(outcome)})",
+            f"{config['seeds']} seeds from {config['seed']}{outcome.marks})",
             fontsize=10,
         )
         figure.canvas.draw()
@@ -541,7 +528,7 @@ def table_proposition4(outcome: Outcome) -> list[Row]:
             fit = fit_power(alphas, at_end(outcome, f"{key}_{which}"))
             told = f"2 at least: {fit.against(2.0)}; alpha^2/(2N): {sampled:g}"
             rows.append(Row(f"exponent of 1 - cos, {which} neuron, {label}", str(fit), "O~(alpha^2)", told))
-        ratio = _median(at_end(outcome, f"{key}_median")) * 2 * sizes[key] / alphas**2
+        ratio = over_seeds(at_end(outcome, f"{key}_median"), np.median) * 2 * sizes[key] / alphas**2
         rows.append(Row(f"  median / (alpha^2/(2N)) at alpha = {alphas[i]:.2g}", f"{ratio[i]:.3f}", "-", "1"))
     first, last = config["times"][0], config["times"][-1]
     change = np.abs(arrays["growing_worst"][:, :, -1] / arrays["growing_worst"][:, :, 0] - 1.0)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preluflow import plots
+from preluflow import plots, theory
 from preluflow.data import OrthonormalGMM
 from preluflow.experiments._experiment import Experiment, Options, Outcome, Row, options_config
 from preluflow.flow import gradient_flow
@@ -31,8 +31,8 @@ WHAT = ("loss", "accuracy", "alignment", "cluster_norms", "distance_estimate", "
 
 
 @dataclass(frozen=True)
-class Config:
-    """Problem and recipe; defaults are the paper's."""
+class Problem:
+    """The problem of Figures 4, 5 and 6; the width is ours, the rest the paper's."""
 
     dim: int = 1000
     positive: int = 5
@@ -42,6 +42,16 @@ class Config:
     width: int = 500
     p: float = 3.0
     scale: float = 1e-7
+
+    def mixture(self, rng: np.random.Generator) -> OrthonormalGMM:
+        """Draw the centres."""
+        return OrthonormalGMM(self.dim, self.positive, self.negative, self.alpha, rng=rng)
+
+
+@dataclass(frozen=True)
+class Config(Problem):
+    """Problem and recipe; defaults are the paper's."""
+
     nudge: float | None = None
     step: float = 0.2
     steps: int = 600
@@ -61,7 +71,7 @@ def configure(nudge: float | None, options: Options) -> Config:
 def problem(config: Config, seed: int) -> tuple[OrthonormalGMM, TwoLayerNetwork, np.random.Generator]:
     """Mixture, initial network and the generator for the data."""
     rng_centers, rng_data, rng_network = np.random.default_rng(seed).spawn(3)
-    gmm = OrthonormalGMM(config.dim, config.positive, config.negative, config.alpha, rng=rng_centers)
+    gmm = config.mixture(rng_centers)
     network = initialize(
         config.width,
         config.dim,
@@ -118,9 +128,7 @@ def crossing(iterations: NDArray[Any], values: NDArray[Any], level: float) -> fl
     turns = np.flatnonzero(above[1:] != above[:-1])
     if not turns.size:
         return float("nan")
-    i = int(turns[0])
-    share = (level - values[i]) / (values[i + 1] - values[i])
-    return float(iterations[i] + share * (iterations[i + 1] - iterations[i]))
+    return theory.between(iterations, values, int(turns[0]), level)
 
 
 def crossings(run: Run) -> tuple[float, float]:
@@ -145,11 +153,10 @@ def draw(outcome: Outcome) -> Figure:
         plots.alignment_panel(left, noisy, nominal=outcome.runs["nominal"], flow=flow)
         plots.loss_and_distance_panel(right, noisy, flow=flow)
         start = "random initialisation" if config["nudge"] is None else f"nudged by {config['nudge']:g}"
-        marks = ", quick" * config["quick"] + ", interrupted" * outcome.interrupted
         figure.suptitle(
             f"Figure {outcome.name[-1]}: {start} (D={config['dim']}, n={config['n']}, h={config['width']}, "
             rf"p={config['p']:g}, $\alpha$={config['alpha']:g}, $\epsilon$={config['scale']:g}, "
-            f"seed {config['seed']}{marks})",
+            f"seed {config['seed']}{outcome.marks})",
             fontsize=10,
         )
         figure.canvas.draw()
