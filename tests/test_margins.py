@@ -196,8 +196,10 @@ def test_results_are_saved_and_loaded(trained, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"network": "net"}, "network"),
-        ({"network": pf.TwoLayerNetwork(np.ones((1, 3)), [1.0], "tanh")}, "tanh"),
+        ({"network": "net"}, "classifier"),
+        ({"network": pf.TwoLayerNetwork(np.ones((1, 3)), [1.0], "tanh"), "level": "tight"}, "level"),
+        ({"level": "best"}, "level"),
+        ({"max_nodes": 0}, "max_nodes"),
         ({"X": np.ones((2, 4))}, "X must have shape"),
         ({"X": np.full((2, 3), np.nan)}, "X must be finite"),
         ({"y": [1, 0]}, "labels"),

@@ -6,37 +6,28 @@
 #include <limits>
 #include <numeric>
 
+#include "preluflow/relu_power.hpp"
+
 namespace preluflow {
 
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr Index kBlock = 16;  // points of a task
-
-double power(double x, double p) {
-  if (p == 3.0) return x * x * x;
-  if (p == 2.0) return x * x;
-  if (p == 1.0) return x;
-  return std::pow(x, p);
-}
-
-// sigma(z)^(p-1), 0 where z <= 0.
-double slope(double z, double p) {
-  if (z <= 0.0) return 0.0;
-  if (p == 3.0) return z * z;
-  if (p == 2.0) return z;
-  return p == 1.0 ? 1.0 : std::pow(z, p - 1.0);
-}
-
-double root(double x, double p) {
-  return p == 1.0 ? x : p == 2.0 ? std::sqrt(x) : p == 3.0 ? std::cbrt(x) : std::pow(x, 1.0 / p);
-}
+// An attack within this of the certificate is good enough; otherwise so much more is tried.
+constexpr double kTight = 0.9;
+constexpr std::size_t kMoreSwaps = 12;
+constexpr int kMoreRestarts = 8, kTrials = 100;
 
 // SplitMix64 (Steele, Lea, Flood 2014): the same numbers on every machine, for every number of threads.
 class Random {
  public:
   Random(std::uint64_t seed, std::uint64_t stream)
       : state_(seed * 0x9E3779B97F4A7C15ULL + stream * 0xD1B54A32D192ED03ULL) {}
+  double normal() {  // Box and Muller
+    const double radius = std::sqrt(-2.0 * std::log(uniform()));
+    return radius * std::cos(6.283185307179586 * uniform());
+  }
   double uniform() {  // in (0, 1)
     std::uint64_t x = (state_ += 0x9E3779B97F4A7C15ULL);
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ULL;
@@ -161,12 +152,13 @@ void certify(Team& team, const MarginNetwork& net, const double* z, const double
         return cb != cc ? cb > cc : b < c;
       });
       q.setZero();
-      double sum = 0.0, best = 0.0;
+      double sum = 0.0, weights = 0.0, best = 0.0;
       Index next = 1, previous = 0;
       const auto all = static_cast<Index>(own.size());
       for (Index m = 0; m < all; ++m) {
         const Index j = own[static_cast<std::size_t>(m)];
         weight(m) = net.a[j] * slope(zi[j], net.p);
+        weights += weight(m);
         sum += net.a[j] * power(zi[j], net.p);
         q += weight(m) * gram.row(j).array();
         if (m + 1 != next && m + 1 != all) continue;
@@ -177,11 +169,14 @@ void certify(Team& team, const MarginNetwork& net, const double* z, const double
         }
         const double g_own = root(sum, net.p);
         if (g_own <= g_rival) continue;
+        const double lost = 4.0 * std::numeric_limits<double>::epsilon() * static_cast<double>(h);
         double square = 0.0, back = 0.0;
         for (Index k = 0; k <= m; ++k) square += weight(k) * q(own[static_cast<std::size_t>(k)]);
         for (Index k = 0; k < h; ++k)
-          if (net.sign[k] != y[i] && q(k) < 0.0) back += net.a[k] * power(-q(k), net.p);
-        const double unit = slope(g_own, net.p), norm = std::sqrt(std::max(square, 0.0)) / unit;
+          if (net.sign[k] != y[i] && q(k) < lost * weights) back += net.a[k] * power(lost * weights - q(k), net.p);
+        // ||G|| is what is left of sums of weights: what rounding took from it is given back.
+        square = std::max(square, 0.0) + lost * weights * weights;
+        const double unit = slope(g_own, net.p), norm = std::sqrt(square) / unit;
         double speed = norm;
         if (any_rival) speed = std::min(norm + L, std::sqrt(norm * norm + L * L + 2.0 * root(back, net.p) / unit));
         if (speed > 0.0) best = std::max(best, (g_own - g_rival - rounding) / speed);
@@ -191,7 +186,7 @@ void certify(Team& team, const MarginNetwork& net, const double* z, const double
   });
 }
 
-void attack(Team& team, const MarginNetwork& net, const double* z, const double* y, Index n,
+void attack(Team& team, const MarginNetwork& net, const double* z, const double* y, const double* lower, Index n,
             const AttackOptions& options, double* upper, double* beta) {
   const int starts = options.starts, steps = options.steps, restarts = options.restarts;
   const std::uint64_t seed = options.seed;
@@ -216,7 +211,7 @@ void attack(Team& team, const MarginNetwork& net, const double* z, const double*
   Vector<double> force(groups);                                  // of a group as one neuron: A^(1/p)
   for (Index g = 0; g < groups; ++g) force(g) = root(A[static_cast<std::size_t>(g)], net.p);
   struct Start {
-    double reach;
+    double strength, reach;
     Index own, rival;
   };
   team.parallel_for((n + kBlock - 1) / kBlock, [&](Index task) {
@@ -274,6 +269,17 @@ void attack(Team& team, const MarginNetwork& net, const double* z, const double*
           }
         }
       };
+      // Along coefficients `direction`: to the boundary, and from there on.
+      const auto start_from = [&](double limit) {
+        const double found = try_direction(limit);
+        if (!std::isfinite(found)) return;
+        keep(found);
+        refine(found, steps);
+      };
+      const auto along_coefficients = [&](double limit) {
+        dz = (direction.matrix() * gram).array();
+        start_from(limit);
+      };
       // Swaps, in the order of the distance they would take if neurons of a group were one.
       order.clear();
       reached.noalias() = member * point.matrix().transpose();
@@ -285,44 +291,57 @@ void attack(Team& team, const MarginNetwork& net, const double* z, const double*
           if (sign[static_cast<std::size_t>(r)] == y[i]) continue;
           const double ar = force(r), gap = ag * zg - ar * reached(r);
           const double speed = std::sqrt(std::max(ag * ag + ar * ar - 2.0 * ag * ar * between(g, r), 1e-300));
-          // Only the strongest own group decides: a weaker one's swap is cheap and changes nothing.
-          order.push_back({-ag * zg * 1e3 + gap / speed, g, r});
+          order.push_back({ag * zg, gap / speed, g, r});
         }
       }
-      std::sort(order.begin(), order.end(), [](const Start& b, const Start& e) {
-        return b.reach != e.reach ? b.reach < e.reach : b.own != e.own ? b.own < e.own : b.rival < e.rival;
-      });
-      int tried = 0;
-      for (const Start& start : order) {
-        if (tried++ >= starts) break;
+      const auto swap = [&](const Start& start) {
         const double ag = force(start.own), ar = force(start.rival);
         direction = (ar * member.row(start.rival) - ag * member.row(start.own)).array();
         dz = (ar * reach.row(start.rival) - ag * reach.row(start.own)).array();
-        const double found = try_direction(std::min(farthest, 1.25 * best));  // a longer start may end shorter
-        if (!std::isfinite(found)) continue;
-        keep(found);
-        refine(found, steps);
-      }
+        start_from(std::min(farthest, 1.25 * best));  // a longer start may end shorter
+      };
+      // The strongest own group decides: a weaker one's swap is cheap and changes nothing.
+      std::sort(order.begin(), order.end(), [](const Start& b, const Start& e) {
+        if (b.strength != e.strength) return b.strength > e.strength;
+        return b.reach != e.reach ? b.reach < e.reach : b.own != e.own ? b.own < e.own : b.rival < e.rival;
+      });
+      const auto swaps = std::min(static_cast<std::size_t>(starts), order.size());
+      for (std::size_t k = 0; k < swaps; ++k) swap(order[k]);
       // The gradient at the point itself.
       for (Index j = 0; j < h; ++j) direction(j) = -own(j) * slope(zi[j], net.p);
-      dz = (direction.matrix() * gram).array();
-      const double found = try_direction(farthest);
-      if (std::isfinite(found)) {
-        keep(found);
-        refine(found, steps);
-      }
+      along_coefficients(farthest);
       // Seeded restarts: towards rivals and away from own neurons in random shares.
       Random random(seed, static_cast<std::uint64_t>(first + i));
-      for (int restart = 0; restart < restarts; ++restart) {
+      const auto restart = [&] {
         for (Index j = 0; j < h; ++j) {
           const double share = -std::log(random.uniform());
           direction(j) = -share * std::copysign(root(std::abs(own(j)), net.p), own(j));
         }
-        dz = (direction.matrix() * gram).array();
-        const double reached = try_direction(farthest);
-        if (!std::isfinite(reached)) continue;
-        keep(reached);
-        refine(reached, steps);
+        along_coefficients(farthest);
+      };
+      for (int k = 0; k < restarts; ++k) restart();
+      // Where the certificate leaves much open the radius may be far below what these found, as between own groups or
+      // at kinks, where no gradient leads: more swaps, restarts, and a random search around the best direction.
+      if (restarts > 0 && !(lower[i] > kTight * best)) {
+        std::sort(order.begin() + static_cast<std::ptrdiff_t>(swaps), order.end(), [](const Start& b, const Start& e) {
+          return b.reach != e.reach ? b.reach < e.reach : b.own != e.own ? b.own < e.own : b.rival < e.rival;
+        });
+        for (std::size_t k = swaps; k < std::min(order.size(), swaps + kMoreSwaps); ++k) swap(order[k]);
+        for (int k = 0; k < kMoreRestarts; ++k) restart();
+        double width = 0.5;
+        for (int k = 0; k < kTrials && std::isfinite(best) && best > 0.0; ++k) {
+          for (Index j = 0; j < h; ++j) c(j) = random.normal();
+          dz = (c.matrix() * gram).array();
+          const double size = std::sqrt(std::max((c * dz).sum(), 1e-300));
+          direction = best_beta / best + width / size * c;
+          dz = (direction.matrix() * gram).array();
+          const double before = best;
+          const double found = try_direction(best);
+          if (std::isfinite(found)) keep(found);
+          width = best < before ? std::min(2.0 * width, 0.5) : std::max(0.9 * width, 1e-5);
+        }
+        direction = best_beta;
+        if (std::isfinite(best)) along_coefficients(best);
       }
       upper[i] = best;
       if (std::isfinite(best)) out.row(0) = best_beta.matrix();

@@ -44,8 +44,9 @@ struct AttackOptions {
   Index first;  // number of the first point
 };
 
-// Writes upper (n,), infinite where nothing was found, and beta (n, h), the witness's coefficients.
-void attack(Team& team, const MarginNetwork& net, const double* z, const double* y, Index n,
+// lower (n,): certified radii; where they leave much open more is tried. Writes upper (n,), infinite where nothing was
+// found, and beta (n, h), the witness's coefficients.
+void attack(Team& team, const MarginNetwork& net, const double* z, const double* y, const double* lower, Index n,
             const AttackOptions& options, double* upper, double* beta);
 
 }  // namespace preluflow

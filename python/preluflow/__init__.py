@@ -3,7 +3,7 @@
 After H. Min and R. Vidal, "Gradient Flow Provably Learns Robust Classifiers for Orthonormal GMMs", ICML 2025 (MV25).
 """
 
-from preluflow import classifiers, events, theory
+from preluflow import attacks, classifiers, events, theory
 from preluflow._version import __version__
 from preluflow.data import Dataset, OrthonormalGMM
 from preluflow.distance import DistanceBracket, distance_bracket, distance_estimate
@@ -16,7 +16,7 @@ from preluflow.initialization import (
     non_degeneracy_gap,
     voronoi_regions,
 )
-from preluflow.margins import RobustRadius, robust_radius
+from preluflow.margins import RobustRadius, functional_margins, normalized_margins, robust_radius
 from preluflow.network import LossGradient, TwoLayerNetwork
 from preluflow.observe import Observe, Snapshot
 from preluflow.results import Run
@@ -34,16 +34,19 @@ __all__ = [
     "Snapshot",
     "TwoLayerNetwork",
     "__version__",
+    "attacks",
     "center_cosines",
     "classifiers",
     "covers_all_regions",
     "distance_bracket",
     "distance_estimate",
     "events",
+    "functional_margins",
     "gradient_descent",
     "gradient_flow",
     "initialize",
     "non_degeneracy_gap",
+    "normalized_margins",
     "robust_radius",
     "sgd",
     "theory",

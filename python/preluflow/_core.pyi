@@ -109,6 +109,7 @@ class Margin:
         self,
         z: NDArray[np.float64],
         y: NDArray[np.float64],
+        lower: NDArray[np.float64],
         starts: int,
         restarts: int,
         steps: int,
@@ -116,3 +117,27 @@ class Margin:
         first: int,
         threads: int,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+
+class Span:
+    def __init__(
+        self, directions: NDArray[np.float64], a: NDArray[np.float64], sign: NDArray[np.float64], p: float
+    ) -> None: ...
+    def tighten(
+        self,
+        x: NDArray[np.float64],
+        d: NDArray[np.float64],
+        y: NDArray[np.float64],
+        lower: NDArray[np.float64],
+        tolerance: float,
+        threads: int,
+    ) -> NDArray[np.float64]: ...
+    def exact(
+        self,
+        x: NDArray[np.float64],
+        d: NDArray[np.float64],
+        y: NDArray[np.float64],
+        lower: NDArray[np.float64],
+        gap: float,
+        most: int,
+        threads: int,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]: ...

@@ -1,12 +1,198 @@
-"""Reference classifiers of the papers, made of the same parts as the networks that are trained."""
+"""Classifiers to hold a trained network against: the papers' references, baselines, and any torch module.
+
+All fit the protocol ``Classifier``, which attacks and ``robust_radius`` are written for.
+"""
 
 from __future__ import annotations
 
-import numpy as np
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from preluflow import _arrays
-from preluflow.data import OrthonormalGMM
-from preluflow.network import TwoLayerNetwork
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from preluflow import _arrays, theory
+from preluflow._arrays import Float, Float64
+from preluflow.data import OrthonormalGMM, Rng
+from preluflow.network import LOSSES, TwoLayerNetwork, _residual, mean_loss
+
+if TYPE_CHECKING:
+    import torch
+
+_ROWS = 4096  # rows converted to float64 at a time: X itself is not copied
+_SAFETY = 1.0 - 1e-9  # on certificates: some are exactly tight, and rounding must not push them above the truth
+_HAIR = 1e-13  # how far beyond the boundary witnesses go, relative to ||x|| + ||d||: rounding must not bring them back
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """A binary classifier: the label is the sign of a real function f, and y f(x) <= 0 is an error.
+
+    ``TwoLayerNetwork`` and every class of this module are classifiers; so is any object with these two methods. Two
+    more are optional, and used where they exist:
+
+    - ``certified_radius(X, y)`` returns (n,) float64, a certified lower bound on the l2 distance of each point to
+      {y f <= 0}; 0 where the point is misclassified.
+    - ``nearest_error(X, y)`` returns (n, D) float64, perturbations d with y f(x + d) <= 0, the shortest there are (up
+      to rounding), where these are known in closed form; 0 where the point is misclassified.
+    """
+
+    def decision_function(self, X: ArrayLike, /) -> Float64:
+        """Evaluate f on X (n, D); returns (n,), float64."""
+
+    def input_gradient(self, X: ArrayLike, /) -> Float:
+        """Gradient of f in x at each row of X (n, D); returns (n, D)."""
+
+
+class _Classifier(ABC):
+    """What the classifiers here have in common. They take X of any real dtype; work and results are float64."""
+
+    @abstractmethod
+    def decision_function(self, X: ArrayLike) -> Float64:
+        """Evaluate f on X (n, D); returns (n,)."""
+
+    @abstractmethod
+    def value_and_input_gradient(self, X: ArrayLike) -> tuple[Float64, Float64]:
+        """Return f (n,) and its gradient in x (n, D), in one pass."""
+
+    def input_gradient(self, X: ArrayLike) -> Float64:
+        """Gradient of f in x at each row of X (n, D); returns (n, D)."""
+        return self.value_and_input_gradient(X)[1]
+
+    def predict(self, X: ArrayLike) -> NDArray[np.int64]:
+        """Predict labels -1 and +1 of X (n, D); f = 0, an error for either label, is returned as -1."""
+        return np.where(self.decision_function(X) > 0, 1, -1)
+
+
+def _points(X: ArrayLike, dim: int | None = None) -> Float:
+    """X (n, D), finite, its float dtype kept."""
+    given = _arrays.as_array(X, "X")
+    points = _arrays.real_array(given, "X", dtype=given.dtype if given.dtype.kind == "f" else np.float64, ndim=2)
+    if dim is not None and points.shape[1] != dim:
+        raise ValueError(f"X must have shape (n, {dim}) as the classifier's inputs, got {points.shape}")
+    return points
+
+
+def _products(points: Float, vectors: Float64) -> Float64:
+    """Inner products of points (n, D) and vectors (K, D): (n, K), float64."""
+    out = np.empty((len(points), len(vectors)))
+    for first in range(0, len(points), _ROWS):
+        rows = slice(first, first + _ROWS)
+        np.matmul(points[rows].astype(np.float64, copy=False), vectors.T, out=out[rows])
+    return out
+
+
+def _beyond(points: Float, d: Float64) -> Float64:
+    """Perturbations d (n, D), lengthened by a hair; zeros stay zeros."""
+    length = np.linalg.norm(d, axis=1)
+    reach = length + np.linalg.norm(points.astype(np.float64, copy=False), axis=1)
+    return np.asarray(d * (1.0 + _HAIR * reach / np.where(length > 0, length, 1.0))[:, None])
+
+
+# ---- linear
+
+
+class Linear(_Classifier):
+    """f(x) = <w,x> + b, with w (D,) not zero: a constant has no boundary."""
+
+    def __init__(self, w: ArrayLike, b: float = 0.0) -> None:
+        self.w: Float64 = _arrays.real_array(w, "w", dtype=np.float64, ndim=1).astype(np.float64)
+        self.w.flags.writeable = False
+        self.b = _arrays.real(b, "b")
+        largest = np.abs(self.w).max()
+        if largest == 0:
+            raise ValueError("w must not be zero: a constant has no decision boundary")
+        self._norm = float(largest * np.linalg.norm(self.w / largest))  # squares of small entries would underflow
+
+    def decision_function(self, X: ArrayLike) -> Float64:
+        """Evaluate f on X (n, D); returns (n,)."""
+        return self._value(_points(X, len(self.w)))
+
+    def value_and_input_gradient(self, X: ArrayLike) -> tuple[Float64, Float64]:
+        """Return f (n,) and its gradient w in every row (n, D)."""
+        value = self.decision_function(X)
+        return value, np.tile(self.w, (len(value), 1))
+
+    def certified_radius(self, X: ArrayLike, y: ArrayLike) -> Float64:
+        """Distance to the boundary, [y f]_+ / ||w||, shape (n,)."""
+        points = _points(X, len(self.w))
+        return _SAFETY * np.maximum(_arrays.labels(y, n=len(points)) * self._value(points), 0.0) / self._norm
+
+    def nearest_error(self, X: ArrayLike, y: ArrayLike) -> Float64:
+        """Shortest perturbations to the boundary, -y [y f]_+ w / ||w||^2, shape (n, D)."""
+        points = _points(X, len(self.w))
+        target = _arrays.labels(y, n=len(points))
+        distance = np.maximum(target * self._value(points), 0.0) / self._norm
+        return _beyond(points, -(target * distance)[:, None] * (self.w / self._norm))
+
+    def _value(self, points: Float) -> Float64:
+        return _products(points, self.w[None, :])[:, 0] + self.b
+
+    def __repr__(self) -> str:
+        """Show the dimension and b."""
+        return f"Linear(dim={len(self.w)}, b={self.b:g})"
+
+
+def fit_linear(
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    loss: str = "logistic",
+    step: float,
+    batch: int,
+    epochs: int,
+    rng: Rng = None,
+    until_settled: bool = False,
+) -> Linear:
+    """Train f(x) = <w,x> by mini-batch SGD from w = 0; with the logistic loss, the linear baseline of MV25, Figure 2.
+
+    Parameters
+    ----------
+    X, y, loss, step, batch, rng
+        As in ``sgd``, but X may have any real dtype.
+    epochs : int
+        Passes over the data, at least 1.
+    until_settled : bool, default False
+        Stop before ``epochs``, after 10 at the earliest, when every training point is right and over the last tenth of
+        the epochs done the mean loss changed by less than 1% of what it was at w = 0. (Not 1% of itself: on separable
+        data the logistic and exponential losses fall like 1/t for ever, a tenth of themselves in that time.)
+
+    Raises
+    ------
+    ValueError, TypeError
+        For bad input, before any work; if the step is so large that w is no longer finite.
+    """
+    points = _points(X)
+    target = _arrays.labels(y, n=len(points))
+    loss = _arrays.choice(loss, "loss", LOSSES)
+    step = _arrays.real(step, "step", above=0.0)
+    batch = _arrays.integer(batch, "batch", minimum=1)
+    epochs = _arrays.integer(epochs, "epochs", minimum=1)
+    if batch > len(points):
+        raise ValueError(f"batch must be at most the number of points n = {len(points)}, got {batch}")
+    generator = np.random.default_rng(rng)
+    w = np.zeros(points.shape[1])
+    losses = [mean_loss(loss, target, np.zeros(len(points)))]
+    for epoch in range(1, epochs + 1):
+        order = generator.permutation(len(points))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for first in range(0, len(points), batch):
+                rows = order[first : first + batch]
+                x = points[rows].astype(np.float64)
+                w += step / len(rows) * (_residual(loss, target[rows], x @ w) @ x)
+        if not np.all(np.isfinite(w)):
+            raise ValueError(f"step must be small enough for SGD to stay finite, got {step:g} (epoch {epoch})")
+        if until_settled:
+            f = _products(points, w[None, :])[:, 0]
+            losses.append(mean_loss(loss, target, f))
+            change = abs(losses[-1] - losses[epoch - epoch // 10])
+            if epoch >= 10 and np.all(target * f > 0) and change < 0.01 * losses[0]:
+                break
+    return Linear(w)
+
+
+# ---- known from the mixture
 
 
 def cluster_prelu(gmm: OrthonormalGMM, p: float = 3.0) -> TwoLayerNetwork:
@@ -28,3 +214,227 @@ def class_average_relu(gmm: OrthonormalGMM) -> TwoLayerNetwork:
     sums = np.stack([gmm.centers[gmm.labels == label].sum(axis=0) for label in (1.0, -1.0)])
     directions = sums / np.linalg.norm(sums, axis=1, keepdims=True)
     return TwoLayerNetwork.from_polar(directions, np.zeros(2), [1.0, -1.0], 0.5 * np.log(counts), "prelu", 1.0)
+
+
+class _ClusterRule(_Classifier):
+    """A function of the inner products <x,mu_k> with the centres of a mixture."""
+
+    def __init__(self, gmm: OrthonormalGMM) -> None:
+        if not isinstance(gmm, OrthonormalGMM):
+            raise TypeError(f"gmm must be an OrthonormalGMM, got {type(gmm).__name__}")
+        self.gmm = gmm
+        # Given centres are orthonormal within 1e-5 only; certificates divide by the largest singular value.
+        self._spread = max(1.0, float(np.linalg.norm(gmm.centers, 2)))
+
+    @abstractmethod
+    def _of_products(self, products: Float64) -> tuple[Float64, Float64]:
+        """Value f (n,) and its gradient in the inner products (n, K)."""
+
+    def decision_function(self, X: ArrayLike) -> Float64:
+        """Evaluate f on X (n, D); returns (n,)."""
+        return self._of_products(_products(_points(X, self.gmm.dim), self.gmm.centers))[0]
+
+    def value_and_input_gradient(self, X: ArrayLike) -> tuple[Float64, Float64]:
+        """Return f (n,) and its gradient in x (n, D), in one pass."""
+        value, weights = self._of_products(_products(_points(X, self.gmm.dim), self.gmm.centers))
+        return value, weights @ self.gmm.centers
+
+    def _sides(self, y: Float64) -> Iterator[tuple[Any, Any]]:
+        """Index (points, own clusters) and (points, other clusters) of an (n, K) array, for each label."""
+        for label in (1.0, -1.0):
+            yield np.ix_(y == label, self.gmm.labels == label), np.ix_(y == label, self.gmm.labels != label)
+
+    def __repr__(self) -> str:
+        """Show the mixture."""
+        return f"{type(self).__name__}({self.gmm!r})"
+
+
+class Bayes(_ClusterRule):
+    """The most accurate classifier, f(x) = log P(y=+1 | x) - log P(y=-1 | x) with clusters equally likely.
+
+    f(x) = log sum_{k<=K1} exp(D <x,mu_k> / alpha^2) - log sum_{k>K1} exp(D <x,mu_k> / alpha^2): the sign of the paper's
+    f* (MV25, Prop. 2), which is the difference of the two sums, without its overflow.
+
+    Parameters
+    ----------
+    gmm : OrthonormalGMM
+        With alpha > 0.
+    """
+
+    def __init__(self, gmm: OrthonormalGMM) -> None:
+        super().__init__(gmm)
+        self._rate = gmm.dim / gmm.alpha / gmm.alpha if gmm.alpha > 0 else np.inf
+        if self._rate > 1e300:
+            raise ValueError(f"gmm must have alpha > 0 for Bayes, got {gmm.alpha:g}; without noise, use NearestCluster")
+
+    def _of_products(self, products: Float64) -> tuple[Float64, Float64]:
+        own = self.gmm.labels > 0
+        (plus, share_plus), (minus, share_minus) = (_log_sum_exp(self._rate * products[:, k]) for k in (own, ~own))
+        return plus - minus, self._rate * np.concatenate([share_plus, -share_minus], axis=1)
+
+    def certified_radius(self, X: ArrayLike, y: ArrayLike) -> Float64:
+        """Lower bound on the distance to the boundary, shape (n,); at least [y f]_+ alpha^2 / (D sqrt(2)).
+
+        Let tau = alpha^2/D, o the own products, L = tau log sum exp(other products / tau), q any weights (>= 0, sum 1)
+        with entropy H(q). At x + d the own log-sum-exp, times tau, is at least <q,o> + tau H(q) + <d, sum q_k mu_k>
+        (Gibbs), the other at most L + max_l <d,mu_l>. As ||mu_l - sum q_k mu_k||^2 = 1 + ||q||^2 <= 2, the distance is
+        at least (<q,o> + tau H(q) - L) / sqrt(1 + ||q||^2). We take the better of two q:
+
+        - the softmax of o/tau: y f tau / sqrt(1 + ||q||^2);
+        - the best q at tau = 0, proportional to (o - t)_+ with t as in mathematics.md, section 6: at least the exact
+          distance to {max own <= max other + tau log K}, and the exact nearest-cluster radius as tau -> 0.
+        """
+        points = _points(X, self.gmm.dim)
+        target = _arrays.labels(y, n=len(points))
+        products = _products(points, self.gmm.centers)
+        radius = np.zeros(len(points))
+        for own_side, other_side in self._sides(target):
+            own = products[own_side]
+            L = _log_sum_exp(self._rate * products[other_side])[0] / self._rate
+            softmax = _log_sum_exp(self._rate * own)[1]
+            pull = np.maximum(own - _meeting_level(own, L)[:, None], 0.0)
+            total = pull.sum(axis=1, keepdims=True)
+            bounds = []
+            for q in (softmax, np.divide(pull, total, out=softmax.copy(), where=total > 0)):
+                entropy = -(q * np.log(np.where(q > 0, q, 1.0))).sum(axis=1)
+                gap = (q * own).sum(axis=1) + entropy / self._rate - L
+                bounds.append(gap / np.sqrt(1.0 + (q**2).sum(axis=1)))
+            radius[own_side[0][:, 0]] = np.maximum(*bounds)
+        right = target * self._of_products(products)[0] > 0
+        return np.where(right, np.maximum(radius, 0.0) * _SAFETY / self._spread, 0.0)
+
+
+class NearestCluster(_ClusterRule):
+    """Label of the nearest centre, f(x) = max_{k<=K1} <x,mu_k> - max_{k>K1} <x,mu_k>: Bayes without noise.
+
+    Where several centres are equally near, the gradient is that of the first.
+    """
+
+    def _of_products(self, products: Float64) -> tuple[Float64, Float64]:
+        value, gradient = np.zeros(len(products)), np.zeros_like(products)
+        rows = np.arange(len(products))
+        for label in (1.0, -1.0):
+            best = np.argmax(np.where(self.gmm.labels == label, products, -np.inf), axis=1)
+            value += label * products[rows, best]
+            gradient[rows, best] = label
+        return value, gradient
+
+    def certified_radius(self, X: ArrayLike, y: ArrayLike) -> Float64:
+        """Exact distance to the boundary, shape (n,): ``theory.nearest_cluster_radius``, less 1e-9 of it."""
+        radius = theory.nearest_cluster_radius(self.gmm, _points(X, self.gmm.dim), y)
+        return radius * (_SAFETY / self._spread)
+
+    def nearest_error(self, X: ArrayLike, y: ArrayLike) -> Float64:
+        """Shortest perturbations to the boundary, shape (n, D).
+
+        Own products above t are lowered to t and the largest other one is raised to t (mathematics.md, section 6).
+        """
+        points = _points(X, self.gmm.dim)
+        target = _arrays.labels(y, n=len(points))
+        products = _products(points, self.gmm.centers)
+        shift = np.zeros_like(products)
+        for own_side, other_side in self._sides(target):
+            own, other = products[own_side], products[other_side]
+            largest = other.max(axis=1)
+            t = _meeting_level(own, largest)
+            shift[own_side] = np.minimum(t[:, None] - own, 0.0)
+            raised = np.arange(other.shape[1]) == np.argmax(other, axis=1)[:, None]
+            shift[other_side] = np.where(raised, (t - largest)[:, None], 0.0)
+        return _beyond(points, shift @ np.linalg.pinv(self.gmm.centers).T)
+
+
+def _log_sum_exp(z: Float64) -> tuple[Float64, Float64]:
+    """Log of the sum of exp z_k over each row (n,), and its gradient, the softmax (n, k)."""
+    top = z.max(axis=1, keepdims=True)
+    shares = np.exp(z - top)
+    total = shares.sum(axis=1, keepdims=True)
+    return (top + np.log(total))[:, 0], shares / total
+
+
+def _meeting_level(own: Float64, other: Float64) -> Float64:
+    """The t >= other with t - other = sum_i (own_i - t)_+ (other itself if no own is larger): own (n, k), other (n,).
+
+    other - t + sum (own_i - t)_+ falls in t and is the largest of its linear pieces, so its root is theirs' largest.
+    """
+    sums = np.cumsum(-np.sort(-own, axis=1), axis=1)
+    levels = (other[:, None] + sums) / np.arange(2, own.shape[1] + 2)
+    return np.asarray(np.maximum(other, levels.max(axis=1)))
+
+
+# ---- any torch module
+
+
+class TorchClassifier(_Classifier):
+    """Any torch module with one output a point, as a classifier. Needs torch (``pip install 'preluflow[torch]'``).
+
+    The module runs in evaluation mode, in its own dtype and on its own device, and is left as it was: every
+    submodule's mode is restored and its parameters' ``grad`` are not touched. Outputs and gradients become float64.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Takes (n, D), returns (n,) or (n, 1); each output depends on its own row only.
+    dtype : {"float32", "float64"}, optional
+        Of the inputs the module is given; by default that of its first parameter, or torch's default dtype.
+    batch : int, default 1024
+        Points evaluated together.
+    """
+
+    def __init__(self, module: torch.nn.Module, dtype: DTypeLike | None = None, batch: int = 1024) -> None:
+        try:
+            import torch
+        except ImportError:
+            raise ImportError("TorchClassifier needs torch: pip install 'preluflow[torch]'") from None
+        if not isinstance(module, torch.nn.Module):
+            raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
+        self.module = module
+        self._dtype = None if dtype is None else getattr(torch, _arrays.dtype_of(dtype).name)
+        self._batch = _arrays.integer(batch, "batch", minimum=1)
+
+    def decision_function(self, X: ArrayLike) -> Float64:
+        """Evaluate f on X (n, D); returns (n,)."""
+        return self._run(X, gradient=False)[0]
+
+    def value_and_input_gradient(self, X: ArrayLike) -> tuple[Float64, Float64]:
+        """Return f (n,) and its gradient in x (n, D), in one pass."""
+        return self._run(X, gradient=True)
+
+    def _run(self, X: ArrayLike, gradient: bool) -> tuple[Float64, Float64]:
+        import torch
+
+        points = _points(X)
+        parameter = next((w for w in self.module.parameters() if w.is_floating_point()), torch.empty(0))
+        place: dict[str, Any] = {"dtype": self._dtype or parameter.dtype, "device": parameter.device}
+        value, slope = np.empty(len(points)), np.empty(points.shape if gradient else (0, 0))
+        modes = [(part, part.training) for part in self.module.modules()]
+        self.module.eval()
+        try:
+            with torch.inference_mode(False), torch.set_grad_enabled(gradient):
+                for first in range(0, len(points), self._batch):
+                    rows = slice(first, first + self._batch)
+                    x = torch.tensor(points[rows].astype(np.float64), **place).requires_grad_(gradient)
+                    f = self._output(x)
+                    value[rows] = f.detach().double().cpu().numpy()
+                    if gradient:
+                        found = torch.autograd.grad(f.sum(), x, allow_unused=True)[0] if f.requires_grad else None
+                        if found is None:
+                            raise ValueError("module must be differentiable in its input: no gradient arrives there")
+                        slope[rows] = found.double().cpu().numpy()
+        finally:
+            for part, training in modes:
+                part.training = training
+        return value, slope
+
+    def _output(self, x: torch.Tensor) -> Any:
+        f, n = self.module(x), len(x)
+        shape = tuple(getattr(f, "shape", ()))
+        if shape not in ((n,), (n, 1)):
+            came = f"shape {shape}" if hasattr(f, "shape") else type(f).__name__
+            raise ValueError(f"module must return shape ({n},) or ({n}, 1) for {n} points, got {came}")
+        if f.isnan().any():
+            raise ValueError("module returned NaN")
+        return f.reshape(n)
+
+    def __repr__(self) -> str:
+        """Name the module's class."""
+        return f"TorchClassifier({type(self.module).__name__})"

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from preluflow import _arrays
-from preluflow._arrays import Float64
-from preluflow._dispatch import core
+from preluflow import _arrays, attacks
+from preluflow._arrays import Float, Float64
+from preluflow._polar import Effort, Polar
 from preluflow._progress import progress_bar
+from preluflow.classifiers import Classifier
+from preluflow.data import OrthonormalGMM
 from preluflow.network import TwoLayerNetwork
 from preluflow.results import environment, read_npz, write_npz
 
-_ROWS = 1024  # points handled at a time: memory does not grow with n
-_NEAR = 0.9  # cosine above which neurons of one sign form a group for the attack's starts
-_SAME = 1.0 - 1e-14  # cosine above which they are one neuron
+LEVELS = ("fast", "tight", "exact")
+# Points handled at a time: memory does not grow with n, and Ctrl-C is answered soon.
+_ROWS = {"fast": 1024, "tight": 256, "exact": 64}
 
 
 @dataclass
@@ -33,7 +37,7 @@ class RobustRadius:
     lower : ndarray, shape (n,)
         Certified: no perturbation of this length or less changes the decision.
     upper : ndarray, shape (n,)
-        Attacked: the length of ``witness``, which does.
+        Attacked: the length of ``witness``, which does; inf where no error was found.
     witness : ndarray, shape (n, D)
         Perturbations: y f(x + witness) <= 0, evaluated on the whole network in float64.
     correct : ndarray of bool, shape (n,)
@@ -80,7 +84,8 @@ class RobustRadius:
     def summary(self) -> str:
         """Tell the bracket in a few lines: accuracy, quantiles of the radii and of their ratio."""
         right = self.correct & (self.upper > 0)
-        lines = [f"{len(self.lower)} points, accuracy {self.correct.mean():.4f}"]
+        note = "" if self.config.get("certified", True) else ", attacked only"
+        lines = [f"{len(self.lower)} points, accuracy {self.correct.mean():.4f}{note}"]
         if right.any():
             quantiles = (0.05, 0.5, 0.95)
             for name, values in (
@@ -95,7 +100,8 @@ class RobustRadius:
     def __repr__(self) -> str:
         """Show the medians."""
         low, high = np.median(self.lower), np.median(self.upper)
-        return f"RobustRadius({len(self.lower)} points, median in [{low:.4f}, {high:.4f}])"
+        note = "" if self.config.get("certified", True) else ", attacked only"
+        return f"RobustRadius({len(self.lower)} points, median in [{low:.4f}, {high:.4f}]{note})"
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save to an npz file (no pickle), atomically."""
@@ -114,40 +120,62 @@ class RobustRadius:
 
 
 def robust_radius(
-    network: TwoLayerNetwork,
+    classifier: TwoLayerNetwork | Classifier,
     X: ArrayLike,
     y: ArrayLike,
+    level: str = "fast",
     *,
+    gmm: OrthonormalGMM | None = None,
     starts: int = 3,
     restarts: int = 2,
     steps: int = 30,
     seed: int = 0,
+    max_nodes: int = 20_000,
     progress: bool = False,
     num_threads: int | None = None,
 ) -> RobustRadius:
-    """Bracket the l2 distance of each point to the decision boundary of a pReLU or polynomial ReLU network.
+    """Bracket the l2 distance of each point to the decision boundary.
 
-    Below: the tangent certificate of mathematics.md, section 7, the best over subsets of the own neurons; it is never
-    worse than the Lipschitz form for the same subset. Above: the shortest perturbation found, starting from swaps of an
-    own group of neurons for a rival one (section 8: gradient attacks alone overstate the robustness of such networks).
-    Everything is float64, whatever the dtype of X; witnesses are evaluated again on the whole network.
+    For a pReLU or polynomial ReLU network everything is float64, whatever the dtype of X. Above is the shortest
+    perturbation found, starting from swaps of an own group of neurons for a rival one (mathematics.md, section 8:
+    gradient attacks alone overstate the robustness of such networks), and evaluated again on the whole network. Below,
+    certificates are rounded outward, by the bounds on float64's error that the core takes off and 1e-9 relatively.
+    Levels:
+
+    - ``"fast"``: the tangent certificate of section 7, the best over subsets of the own neurons; never worse than the
+      Lipschitz form for the same subset. Tens of thousands of points a second.
+    - ``"tight"``: where that is more than 0.1% below the attack, also trust-region certificates: quadratic bounds of
+      every neuron's term, maximised exactly over the ball, or over its slice through x. Milliseconds a point.
+    - ``"exact"``: where a gap of 1e-4 is left, branch and bound over what the rival neurons see, which also shortens
+      witnesses. For networks with up to about 40 neurons that matter to a point; after ``max_nodes`` it gives what is
+      proved until then.
+
+    Any other classifier is asked for its own certificate, ``certified_radius(X, y)``, and for ``nearest_error(X, y)``
+    (see ``preluflow.classifiers.Classifier``), and attacked by ``attacks.minimal_norm``; without a certificate lower is
+    0 and the result says "attacked only".
 
     Parameters
     ----------
-    network : TwoLayerNetwork
-        "prelu" or "polynomial", any p >= 1.
+    classifier : TwoLayerNetwork or Classifier
+        A network of any p >= 1, or an object with ``decision_function`` and ``input_gradient``.
     X : array, shape (n, D)
         Points, float32 or float64.
     y : array, shape (n,)
         Labels -1 and +1.
+    level : {"fast", "tight", "exact"}, default "fast"
+        Effort of the certificate; "fast" only for classifiers other than pReLU and polynomial networks.
+    gmm : OrthonormalGMM, optional
+        Its centres are starts of the attack on other classifiers; by default ``classifier.gmm`` if there is one.
     starts : int, default 3
         Rival groups tried from the strongest own group, the nearest first; the gradient is tried besides.
     restarts : int, default 2
-        Random starts.
+        Random starts. Unless it is 0, far more is tried at points where the certificate is below 0.9 of the attack.
     steps : int, default 30
         Refinements of each start.
     seed : int, default 0
         Of the random starts, with the number of the point.
+    max_nodes : int, default 20000
+        Nodes of level "exact" for each point.
     progress : bool, default False
         Show a progress bar.
     num_threads : int, optional
@@ -168,29 +196,31 @@ def robust_radius(
     RuntimeWarning
         If lower > upper somewhere, which would be a bug.
     """
-    if not isinstance(network, TwoLayerNetwork):
-        raise TypeError(f"network must be a TwoLayerNetwork, got {type(network).__name__}")
-    if network.activation == "tanh":
-        raise ValueError("network must be 'prelu' or 'polynomial', got 'tanh'")
-    points = _arrays.as_array(X, "X")
-    points = _arrays.real_array(points, "X", dtype=points.dtype if points.dtype.kind == "f" else np.float64, ndim=2)
-    if points.shape[1] != network.dim:
-        raise ValueError(f"X must have shape (n, {network.dim}) as the network's inputs, got {points.shape}")
-    target = _arrays.labels(y, n=len(points))
-    starts = _arrays.integer(starts, "starts", minimum=1)
-    steps = _arrays.integer(steps, "steps", minimum=0)
-    restarts = _arrays.integer(restarts, "restarts", minimum=0)
-    seed = _arrays.integer(seed, "seed", minimum=0)
-    threads = _arrays.threads(num_threads)
-    options = {"starts": starts, "restarts": restarts, "steps": steps, "seed": seed}
-    polar = _Polar(network)
+    points, target = _points(classifier, X, y)
+    level = _arrays.choice(level, "level", LEVELS)
+    effort = Effort(
+        level,
+        _arrays.integer(starts, "starts", minimum=1),
+        _arrays.integer(restarts, "restarts", minimum=0),
+        _arrays.integer(steps, "steps", minimum=0),
+        _arrays.integer(seed, "seed", minimum=0),
+        _arrays.integer(max_nodes, "max_nodes", minimum=1),
+        _arrays.threads(num_threads),
+    )
+    bracket: Callable[[Float64, Float64, int, Effort], tuple[Any, ...]]
+    if isinstance(classifier, TwoLayerNetwork) and classifier.activation != "tanh":
+        bracket, certified = Polar(classifier).bracket, True
+    elif level != "fast":
+        raise ValueError(f"level must be 'fast' for {type(classifier).__name__}: {level!r} is for relu networks")
+    else:
+        bracket, certified = partial(_bracket, classifier, gmm), hasattr(classifier, "certified_radius")
+    rows = _ROWS[level]
     done: list[tuple[Any, ...]] = []
     bar = progress_bar(len(points), "point", progress)
     try:
-        for first in range(0, len(points), _ROWS):
-            rows = slice(first, first + _ROWS)
-            block = points[rows].astype(np.float64)
-            done.append(polar.bracket(block, target[rows], {**options, "first": first, "threads": threads}))
+        for first in range(0, len(points), rows):
+            block = points[first : first + rows].astype(np.float64)
+            done.append(bracket(block, target[first : first + rows], first, effort))
             bar.update(len(block))
     except KeyboardInterrupt:
         if not done:
@@ -198,7 +228,9 @@ def robust_radius(
     finally:
         bar.close()
     lower, upper, witness, correct = (np.concatenate(parts) for parts in zip(*done, strict=True))
-    result = RobustRadius(lower, upper, witness, correct, {**options, "n": len(points)})
+    config = {**asdict(effort), "n": len(points), "certified": certified, "classifier": repr(classifier)}
+    del config["num_threads"]
+    result = RobustRadius(lower, upper, witness, correct, config)
     if not result.consistent.all():
         bad = np.flatnonzero(~result.consistent)
         warnings.warn(
@@ -209,89 +241,101 @@ def robust_radius(
     return result
 
 
-class _Polar:
-    """A network as f = sum_j s_j a_j sigma(<x,u_j>)^p: contributing neurons only, collinear ones merged, max a = 1."""
+def functional_margins(network: TwoLayerNetwork, X: ArrayLike, y: ArrayLike) -> Float64:
+    """Return y f(x) of each point, shape (n,): positive where it is classified correctly.
 
-    def __init__(self, network: TwoLayerNetwork) -> None:
-        log_a = network.log_contributions
-        alive = np.isfinite(log_a)
-        a = np.exp(log_a[alive] - log_a[alive].max()) if alive.any() else np.empty(0)
-        U = network.directions[alive].astype(np.float64)
-        norms = np.linalg.norm(U, axis=1)  # float32 rows are units within 1e-7 only; the rest belongs to a
-        a, U = a * norms**network.p, U / norms[:, None]
-        kept = a > 0
-        self.a, self.U, self.sign = a[kept], U[kept], network.sign[alive][kept].astype(np.float64)
-        self.p = float(network.p)
-        self._merge()
-        self.margin: Any = None
-        if len(self.a):
-            gram = np.ascontiguousarray(self.U @ self.U.T)
-            group, count = _groups(gram, self.sign, self.a, _NEAR)
-            L_plus, L_minus = (_lipschitz(gram, self.a, self.sign == label, self.p) for label in (1.0, -1.0))
-            self.margin = core.Margin(gram, self.a, self.sign, self.p, L_plus, L_minus, group, count)
+    Parameters
+    ----------
+    network : TwoLayerNetwork
+        Any activation.
+    X : array, shape (n, D)
+        Points; evaluated in float64.
+    y : array, shape (n,)
+        Labels -1 and +1.
 
-    def _merge(self) -> None:
-        if not len(self.a):
-            return
-        group, count = _groups(self.U @ self.U.T, self.sign, self.a, _SAME)
-        if count == len(self.a):
-            return
-        first = np.array([np.flatnonzero(group == g)[0] for g in range(count)])
-        self.a = np.bincount(group, weights=self.a, minlength=count)
-        self.U, self.sign = np.ascontiguousarray(self.U[first]), self.sign[first]
+    Raises
+    ------
+    ValueError, TypeError
+        For bad input.
+    """
+    margins, log_scale = _scaled_margins(network, X, y)
+    return np.asarray(margins * np.exp(log_scale))
 
-    def margins(self, X: Float64, y: Float64) -> Float64:
-        """Return y f(x), up to a positive factor, shape (n,)."""
-        z = np.maximum(X @ self.U.T, 0.0)
-        return np.asarray(y * ((z**self.p) @ (self.sign * self.a)))
 
-    def bracket(self, X: Float64, y: Float64, options: dict[str, int]) -> tuple[Any, ...]:
-        """Lower, upper, witness, correct of a block of points."""
-        if self.margin is None:
-            return np.zeros(len(X)), np.zeros(len(X)), np.zeros_like(X), np.zeros(len(X), dtype=bool)
-        norms = np.linalg.norm(X, axis=1)
-        z = np.ascontiguousarray(X @ self.U.T)
-        lower = self.margin.certify(z, y, norms, options["threads"])
-        upper, beta = self.margin.attack(z, y, **options)
-        correct = self.margins(X, y) > 0
-        lower[~correct] = 0.0
-        witness = np.where(np.isfinite(upper) & correct, 1.0, 0.0)[:, None] * (
-            np.where(np.isfinite(beta), beta, 0.0) @ self.U
+def normalized_margins(network: TwoLayerNetwork, X: ArrayLike, y: ArrayLike) -> Float64:
+    """Return y f(x) / ||theta||^L of each point, shape (n,), L the degree in theta = (W, v) of which f is homogeneous.
+
+    L = 2 for pReLU and p + 1 for polynomial ReLU networks; the least over the training points is what late gradient
+    flow of the exponential and the logistic loss increases. Nothing underflows at tiny scales.
+
+    Parameters
+    ----------
+    network : TwoLayerNetwork
+        "prelu" or "polynomial".
+    X : array, shape (n, D)
+        Points; evaluated in float64.
+    y : array, shape (n,)
+        Labels -1 and +1.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For bad input, a tanh network, or one whose weights are all 0.
+    """
+    margins, log_scale = _scaled_margins(network, X, y)
+    log_power = network.log_parameter_power
+    if np.isneginf(log_power):
+        raise ValueError("network must have a weight that is not 0")
+    return np.asarray(margins * np.exp(log_scale - log_power))
+
+
+def _scaled_margins(network: TwoLayerNetwork, X: ArrayLike, y: ArrayLike) -> tuple[Float64, float]:
+    if not isinstance(network, TwoLayerNetwork):
+        raise TypeError(f"network must be a TwoLayerNetwork, got {type(network).__name__}")
+    points, target = _points(network, X, y)
+    scaled, log_scale = network.rescaled()
+    return target * scaled.astype("float64").decision_function(points.astype(np.float64)), log_scale
+
+
+def _points(classifier: Any, X: ArrayLike, y: ArrayLike) -> tuple[Float, Float64]:
+    """Points, of their own float dtype, and labels."""
+    if not isinstance(classifier, Classifier):
+        raise TypeError(
+            "classifier must be a TwoLayerNetwork or have decision_function and input_gradient, "
+            f"got {type(classifier).__name__}"
         )
-        # What was found on inner products must hold in input coordinates; a hair further if rounding says otherwise.
-        broken = np.flatnonzero(correct)
-        for stretch in (0.0, 1e-13, 1e-12, 1e-11, 1e-10, 1e-9):
-            trial = witness[broken] * (1.0 + stretch)
-            wins = (self.margins(X[broken] + trial, y[broken]) <= 0) & np.isfinite(upper[broken])
-            witness[broken[wins]] = trial[wins]
-            broken = broken[~wins]
-            if not broken.size:
-                break
-        witness[broken] = -X[broken]  # at the origin f = 0, an error
-        upper = np.where(correct, np.linalg.norm(witness, axis=1), 0.0)
-        shorter = correct & (norms < upper)
-        witness[shorter], upper[shorter] = -X[shorter], norms[shorter]
-        return lower, upper, witness, correct
+    points = _arrays.as_array(X, "X")
+    points = _arrays.real_array(points, "X", dtype=points.dtype if points.dtype.kind == "f" else np.float64, ndim=2)
+    dim = getattr(classifier, "dim", points.shape[1])
+    if points.shape[1] != dim:
+        raise ValueError(f"X must have shape (n, {dim}) as the classifier's inputs, got {points.shape}")
+    return points, _arrays.labels(y, n=len(points))
 
 
-def _groups(gram: Float64, sign: Float64, a: Float64, near: float) -> tuple[NDArray[np.int64], int]:
-    """Put neurons of one sign whose cosine with the heaviest of a group exceeds ``near`` into that group."""
-    group = np.full(len(a), -1, dtype=np.int64)
-    count = 0
-    for j in np.argsort(-a, kind="stable"):
-        if group[j] < 0:
-            group[(group < 0) & (sign == sign[j]) & (gram[j] >= near)] = count
-            group[j] = count
-            count += 1
-    return group, count
-
-
-def _lipschitz(gram: Float64, a: Float64, own: NDArray[np.bool_], p: float) -> float:
-    """L of g_S on the unit sphere: lambda_max(sum a u u^T)^(1/p), or by Hoelder for p < 2; rounded up."""
-    if not own.any():
-        return 0.0
-    root = np.sqrt(a[own])
-    largest = float(np.linalg.eigvalsh(gram[np.ix_(own, own)] * root[:, None] * root[None, :])[-1]) * (1.0 + 1e-12)
-    if p >= 2.0:
-        return float(largest ** (1.0 / p))
-    return float(a[own].sum() ** (1.0 / p - 0.5) * largest**0.5)
+def _bracket(
+    classifier: Any, gmm: OrthonormalGMM | None, X: Float64, y: Float64, first: int, effort: Effort
+) -> tuple[Any, ...]:
+    """Lower, upper, witness, correct of a block of points, for a classifier with methods of its own."""
+    gmm = getattr(classifier, "gmm", None) if gmm is None else gmm
+    centers: dict[str, Any] = {} if gmm is None else {"centers": gmm.centers, "center_labels": gmm.labels}
+    found = attacks.minimal_norm(
+        classifier,
+        X,
+        y,
+        starts=effort.starts,
+        steps=effort.steps,
+        restarts=effort.restarts,
+        seed=effort.seed + first,
+        **centers,
+    )
+    witness, upper = found.delta, found.norms
+    correct = ~(found.success & (upper == 0))
+    if hasattr(classifier, "nearest_error"):
+        nearest = np.where(correct[:, None], classifier.nearest_error(X, y), 0.0)
+        lengths = np.linalg.norm(nearest, axis=1)
+        shorter = correct & (lengths < upper) & (y * classifier.decision_function(X + nearest) <= 0)
+        witness[shorter], upper[shorter] = nearest[shorter], lengths[shorter]
+    lower = np.zeros(len(X))
+    if hasattr(classifier, "certified_radius"):
+        lower = np.where(correct, classifier.certified_radius(X, y) * (1.0 - 1e-9), 0.0)
+    return lower, upper, witness, correct

@@ -201,6 +201,15 @@ class TwoLayerNetwork:
         """a_j = |v_j| ||w_j|| (prelu) or |v_j| ||w_j||^p (polynomial), (h,); f = sum s_j a_j sigma(<x,u_j>)^p."""
         return np.exp(self.log_contributions)
 
+    @property
+    def log_parameter_power(self) -> float:
+        """Logarithm of ||theta||^L with theta = (W, v) and L the degree of f in it: 2 (prelu) or p + 1 (polynomial)."""
+        if self.activation == "tanh":
+            raise ValueError("a network must be 'prelu' or 'polynomial' to be homogeneous in its weights, got 'tanh'")
+        degree = 2.0 if self.activation == "prelu" else self.p + 1.0
+        logs = np.concatenate([self.log_norm, self.log_abs_v])
+        return float(degree * np.logaddexp.reduce(2.0 * logs) / 2.0)
+
     def rescaled(self) -> tuple[TwoLayerNetwork, float]:
         """Return (g, m) with f = e^m g and g's largest coefficient 1: its sign survives where f itself underflows.
 

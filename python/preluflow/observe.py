@@ -109,9 +109,7 @@ def _conserved(network: TwoLayerNetwork) -> Float64:
 
 def _normalized_margin(at: Snapshot) -> dict[str, Any]:
     margins, m = at.scaled_margins
-    degree = 2.0 if at.network.activation == "prelu" else at.network.p + 1.0
-    log_square = np.logaddexp.reduce(2.0 * np.concatenate([at.network.log_norm, at.network.log_abs_v]))
-    return {"normalized_margin": margins.min() * np.exp(m - degree * log_square / 2.0)}
+    return {"normalized_margin": margins.min() * np.exp(m - at.network.log_parameter_power)}
 
 
 def _distance_bracket(at: Snapshot) -> dict[str, Any]:

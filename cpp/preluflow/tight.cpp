@@ -1,0 +1,201 @@
+#include "preluflow/tight.hpp"
+
+#include <Eigen/Cholesky>
+#include <cmath>
+#include <limits>
+
+#include "preluflow/relu_power.hpp"
+
+namespace preluflow {
+
+namespace {
+
+constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
+
+// Quadratic bounds of -y f on balls around a centre, for one point.
+class Majorant {
+ public:
+  Majorant(const SpanNetwork& net, Index rank)
+      : net_(net),
+        columns_(rank, net.width),
+        curved_(rank, net.width),
+        weighted_(rank, net.width),
+        Q_(rank, rank),
+        A_(rank, rank),
+        reach_(net.width),
+        z_(net.width),
+        move_(net.width),
+        own_(net.width),
+        b_(rank),
+        half_(rank),
+        residual_(rank),
+        llt_(rank) {}
+
+  // The ball itself: values z + <u,d>.
+  void flat(const Eigen::Ref<const Eigen::MatrixXd>& directions, const Eigen::VectorXd& x, const Eigen::VectorXd& d) {
+    columns_ = directions;
+    z_.noalias() = columns_.transpose() * x;
+    aim(d);
+  }
+
+  // The slice through the unit vector x: values of x + e, e orthogonal to x.
+  void slice(const Eigen::Ref<const Eigen::MatrixXd>& directions, const Eigen::VectorXd& x, const Eigen::VectorXd& d) {
+    z_.noalias() = directions.transpose() * x;
+    columns_ = directions;
+    columns_.noalias() -= x * z_.transpose();
+    const double along = x.squaredNorm() + x.dot(d);
+    aim(along > 0.0 ? Eigen::VectorXd((x + d) / along - x) : d);
+  }
+
+  void labels(double y) {
+    for (Index j = 0; j < net_.width; ++j) own_(j) = net_.sign[j] == y ? 1.0 : -1.0;
+  }
+
+  // Whether -y f < 0 on the ball of this radius. `share` moves contacts of active rivals towards 0 (p >= 2); for p < 2
+  // contacts keep at least `share` of the range's upper end from the kink.
+  bool certifies(double radius, double share) {
+    const double p = net_.p;
+    double c0 = 0.0, scale = 0.0, bends = 0.0;  // bends >= ||Q||
+    b_.setZero();
+    Index curved = 0;
+    for (Index j = 0; j < net_.width; ++j) {
+      const double low = z_(j) - radius * reach_(j), high = z_(j) + radius * reach_(j);
+      const bool own = own_(j) > 0.0;
+      if (high <= 0.0) continue;  // adds nothing
+      const double a = net_.a[j], at = z_(j) + radius * move_(j);
+      double c = at;
+      if (!own && p >= 2.0 && at > 0.0) c = (1.0 - share) * at;
+      if (!own && p < 2.0 && low <= 0.0) c = at > 0.0 ? std::max(at, share * high) : std::min(at, -share * high);
+      const double bend = own ? -a * least_curvature(low, high, c, p) : a * most_curvature(low, high, c, p);
+      const double sign = own ? -a : a, value = sign * relu_power(c, p), slant = sign * p * slope(c, p);
+      // value + slant (z + s - c) + bend (z + s - c)^2 in s = <u,d>
+      const double off = z_(j) - c;
+      c0 += value + slant * off + bend * off * off;
+      scale +=
+          std::abs(value) + std::abs(slant) * (std::abs(off) + radius) + std::abs(bend) * (off * off + radius * radius);
+      b_ += (slant + 2.0 * bend * off) * columns_.col(j);
+      if (bend != 0.0) {
+        curved_.col(curved) = columns_.col(j);
+        weighted_.col(curved) = bend * columns_.col(j);
+        bends += std::abs(bend);
+        ++curved;
+      }
+    }
+    const double allowance = 64.0 * kEpsilon * static_cast<double>(net_.width) * scale;
+    c0 += allowance;
+    const double square = radius * radius, length = b_.norm();
+    const double unit = kEpsilon * static_cast<double>(64 + net_.rank);
+    if (c0 >= 0.0) return false;  // the bound at the centre
+    if (curved == 0) return c0 + radius * length < 0.0;
+    Q_.setZero();
+    Q_.triangularView<Eigen::Lower>() = weighted_.leftCols(curved) * curved_.leftCols(curved).transpose();
+    double bad = 0.0, good = std::numeric_limits<double>::infinity();  // l too small, l too large or large enough
+    double l = std::max(length / (2.0 * radius), 1e-3 * std::abs(c0) / square);
+    for (int k = 0; k < 14; ++k) {
+      // l - Q is not only positive but above this, rounding of the factors included.
+      const double floor = 1e-6 * l + 4.0 * kEpsilon * static_cast<double>(net_.rank) * bends;
+      A_.triangularView<Eigen::Lower>() = -Q_;
+      A_.diagonal().array() += l - floor;
+      llt_.compute(A_);
+      if (llt_.info() != Eigen::Success) {
+        bad = l;
+        l = std::isinf(good) ? 2.0 * l : std::sqrt(bad * good);
+        if (std::isfinite(good) && good < bad * 1.02) return false;
+        continue;
+      }
+      half_ = 0.5 * b_;
+      llt_.solveInPlace(
+          half_);  // of l - floor - Q: a feasible point of a slightly different dual, bounded exactly below
+      // For any d': max_d <b,d> - d^T A d <= <b,d'> - d'^T A d' + ||b - 2 A d'||^2 / (4 lambda_min(A)), A = l - floor -
+      // Q, and lambda_min(l - Q) >= floor.
+      residual_.noalias() = Q_.selfadjointView<Eigen::Lower>() * half_;
+      const double step = half_.norm();
+      const double bow = l * half_.squaredNorm() - half_.dot(residual_);  // d'^T (l - Q) d'
+      residual_ = b_ - 2.0 * (l * half_ - residual_);
+      const double value = c0 + l * square + b_.dot(half_) - bow + residual_.squaredNorm() / (4.0 * floor) + allowance +
+                           unit * (l * (square + step * step) + length * step + bends * step * step);
+      if (value < 0.0) return true;
+      const double fall = square - step * step;  // derivative of the dual in l
+      if (fall > 0.0) {
+        good = l;
+        if (value - fall * (good - bad) > 0.0) return false;  // convex: nowhere below 0
+      } else {
+        bad = l;
+        if (std::isfinite(good) && value + fall * (good - bad) > 0.0) return false;
+      }
+      if (std::isfinite(good) && good < bad * 1.02) return false;
+      // Newton's step for 1/||d|| = 1/r, safeguarded.
+      residual_ = half_;
+      llt_.matrixL().solveInPlace(residual_);
+      const double next = l + step * step / std::max(residual_.squaredNorm(), 1e-300) * (step - radius) / radius;
+      const double upper = std::isfinite(good) ? good : 16.0 * l;
+      l = next > bad * 1.01 && next < 0.99 * upper ? next
+          : std::isfinite(good)                    ? std::sqrt(std::max(bad, 1e-6 * good) * good)
+                                                   : 2.0 * l;
+    }
+    return false;
+  }
+
+  double aimed() const { return aimed_; }
+
+ private:
+  void aim(const Eigen::VectorXd& d) {
+    aimed_ = d.norm();
+    move_.noalias() = columns_.transpose() * (d / std::max(aimed_, 1e-300));
+    reach_ = columns_.colwise().norm().transpose() * (1.0 + 1e-14);
+  }
+
+  const SpanNetwork& net_;
+  Eigen::MatrixXd columns_, curved_, weighted_, Q_, A_;
+  Eigen::VectorXd reach_, z_, move_, own_, b_, half_, residual_;
+  Eigen::LLT<Eigen::MatrixXd> llt_;
+  double aimed_ = 0.0;
+};
+
+// The largest certified radius in (low, high) within `tolerance` of high, or low. ok(low) need not hold.
+template <class Certifies>
+double largest(double low, double high, double tolerance, const Certifies& ok) {
+  if (ok(high * (1.0 - 0.5 * tolerance))) return high * (1.0 - 0.5 * tolerance);
+  const double wanted = std::min(low * 1.01 + 1e-3 * high, high);  // less would not be worth the search
+  if (!ok(wanted)) return low;
+  double yes = wanted, no = high;
+  while (no - yes > tolerance * high) {
+    const double middle = 0.5 * (yes + no);
+    (ok(middle) ? yes : no) = middle;
+  }
+  return yes;
+}
+
+}  // namespace
+
+void tighten(Team& team, const SpanNetwork& net, const double* x, const double* d, const double* y, Index n,
+             double tolerance, double* lower) {
+  // Columns are neurons: (rank, h), in memory as the rows are.
+  const Eigen::Map<const Eigen::MatrixXd> directions(net.directions, net.rank, net.width);
+  team.parallel_for(n, [&](Index i) {
+    const Eigen::VectorXd point = ConstVectorMap<double>(x + i * net.rank, net.rank);
+    const Eigen::VectorXd witness = ConstVectorMap<double>(d + i * net.rank, net.rank);
+    const double size = point.norm(), upper = witness.norm() / size;  // everything in units of ||x||
+    double best = lower[i] / size;
+    if (!(size > 0.0) || !(upper > 0.0) || !(best > 0.0) || best >= (1.0 - tolerance) * upper) return;
+    Majorant majorant(net, net.rank);
+    majorant.labels(y[i]);
+    const Eigen::VectorXd unit = point / size, change = witness / size;
+    const auto done = [&] { return best >= (1.0 - tolerance) * upper; };
+    const double shares[] = {net.p < 2.0 ? 0.02 : 0.0, net.p < 2.0 ? 0.1 : 1.0, net.p < 2.0 ? 0.3 : 0.5};
+    majorant.slice(directions, unit, change);
+    for (double share : shares) {
+      if (done()) break;
+      const auto ok = [&](double r) { return r < 1.0 - 1e-9 && majorant.certifies(r / std::sqrt(1.0 - r * r), share); };
+      best = std::max(best, largest(best, std::min(upper, 1.0), tolerance, ok));
+    }
+    if (!done()) {
+      majorant.flat(directions, unit, change);
+      const auto ok = [&](double r) { return majorant.certifies(r, shares[0]); };
+      best = std::max(best, largest(best, std::min(upper, 1.0), tolerance, ok));
+    }
+    lower[i] = std::max(lower[i], best * size * (1.0 - 1e-9));
+  });
+}
+
+}  // namespace preluflow

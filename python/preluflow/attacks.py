@@ -1,0 +1,939 @@
+"""Attacks on anything with ``decision_function`` and ``input_gradient``: FGSM, PGD, APGD, DDN, swap starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from preluflow import _arrays
+from preluflow._arrays import Float64
+from preluflow.network import TwoLayerNetwork
+
+NORMS = ("l2", "linf")
+OBJECTIVES = ("exponential", "margin")
+
+_ROWS = 512  # points handled at a time: memory does not grow with n
+_INSIDE = 1.0 - 1e-13  # the ball is shrunk by this, so that no way of summing squares finds a point outside
+_LARGEST = 300.0  # exponent at which exp(-y f) is cut; the step leaves the ball long before
+_FAR = 1e6  # minimal norms are sought up to this many times 1 + ||x||
+_TURNS = (math.pi / 8, math.pi / 4, 3 * math.pi / 8, math.pi / 2)
+_STRETCHES = (0.0, 1e-13, 1e-12, 1e-11, 1e-10, 1e-9)
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Search = Callable[["_Margin", Float64, Float64, Ints], Float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Attack:
+    """What an attack found.
+
+    Attributes
+    ----------
+    delta : ndarray, shape (n, D)
+        Perturbations, float64. Of attacks within a ball, the iterate of the lowest y f, flipped or not; of minimal-norm
+        attacks the shortest that flips, 0 where none was found. 0 where the point is wrong to begin with.
+    success : ndarray of bool, shape (n,)
+        Whether y f(x + delta) <= 0, evaluated on x + delta in float64; true where the point is wrong to begin with.
+    norms : ndarray, shape (n,)
+        Of ``delta``, l2 or l-infinity as asked; of minimal-norm attacks inf where none was found.
+    gradients : int
+        Gradients evaluated, summed over the points.
+    """
+
+    delta: Float64
+    success: Bools
+    norms: Float64
+    gradients: int
+
+    @property
+    def accuracy(self) -> float:
+        """Share of points that survive."""
+        return float(1.0 - np.mean(self.success))
+
+    def __repr__(self) -> str:
+        """Show how many survive."""
+        return f"Attack({len(self.success)} points, accuracy {self.accuracy:.4f}, {self.gradients} gradients)"
+
+
+# ---- attacks within a ball
+
+
+def fgsm(
+    classifier: Any,
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    eps: float,
+    norm: str = "l2",
+    bounds: tuple[float, float] | None = None,
+) -> Attack:
+    """One step of length eps against the gradient of y f: delta = -eps y g/||g||, or -eps y sign(g) for "linf".
+
+    Parameters
+    ----------
+    classifier : object
+        With ``decision_function(X) -> (n,)`` and ``input_gradient(X) -> (n, D)``; ``value_and_input_gradient``, which
+        returns both, is used where it exists. A TwoLayerNetwork of any dtype and scale is evaluated in float64.
+    X : array, shape (n, D)
+        Points, any real dtype.
+    y : array, shape (n,)
+        Labels -1 and +1.
+    eps : float
+        Radius of the ball, > 0.
+    norm : {"l2", "linf"}, default "l2"
+        Of the ball.
+    bounds : (low, high), optional
+        Keep every coordinate of x + delta within; those of X must be. No bounds by default.
+
+    Returns
+    -------
+    Attack
+
+    Raises
+    ------
+    ValueError, TypeError
+        For bad input, before any work, or if the classifier returns something else than it should.
+
+    References
+    ----------
+    Goodfellow, Shlens, Szegedy, ICLR 2015 (l-infinity).
+    """
+    ball = _Ball.of(eps, norm, bounds)
+    return _run(classifier, X, y, partial(_fgsm, ball=ball), ball)
+
+
+def pgd(
+    classifier: Any,
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    eps: float,
+    norm: str = "l2",
+    steps: int = 2000,
+    step: float = 0.1,
+    objective: str = "exponential",
+    normalize: bool | None = None,
+    restarts: int = 0,
+    bounds: tuple[float, float] | None = None,
+    seed: int = 0,
+    stop_early: bool = True,
+) -> Attack:
+    """Projected gradient ascent; as it stands, the attack of MV24 and MV25, which overstates the robustness of pReLU.
+
+    delta <- P(delta + step g), P the projection on the ball, g the gradient of exp(-y f) or of -y f at x + delta.
+
+    The papers state: l2, projected gradient ascent on the exponential loss of f itself, 2000 steps of size 0.1. Our
+    reading: plain gradient steps from delta = 0 without restarts, and a point counts as broken if any iterate is.
+    ``objective="margin"`` is the stronger variant: -y f with steps of length ``step``. Neither finds the swaps that
+    break pReLU networks (see ``swap``).
+
+    Parameters
+    ----------
+    classifier, X, y, eps, norm, bounds
+        As in ``fgsm``.
+    steps : int, default 2000
+        Gradients a run takes.
+    step : float, default 0.1
+        Factor of the gradient, or length of each step if normalised; > 0.
+    objective : {"exponential", "margin"}, default "exponential"
+        exp(-y f) or -y f.
+    normalize : bool, optional
+        Divide each point's gradient by its norm ("linf": take its sign); by default only for "margin".
+    restarts : int, default 0
+        Further runs from random points of the ball's surface, for the points that survived.
+    seed : int, default 0
+        Of the random points, with the number of the point.
+    stop_early : bool, default True
+        Leave a point alone once it is flipped; else go on, and return the iterate of the lowest y f.
+
+    Returns
+    -------
+    Attack
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in ``fgsm``.
+
+    References
+    ----------
+    Madry et al., ICLR 2018; MV24 and MV25, experiments.
+    """
+    ball = _Ball.of(eps, norm, bounds)
+    steps = _arrays.integer(steps, "steps", minimum=1)
+    step = _arrays.real(step, "step", above=0.0)
+    exponential = _arrays.choice(objective, "objective", OBJECTIVES) == "exponential"
+    normalize = not exponential if normalize is None else _flag(normalize, "normalize")
+
+    def ascent(model: _Margin, margin: Float64, gradient: Float64) -> Float64:
+        uphill = ball.steepest(-gradient) if normalize else -gradient
+        if exponential and not normalize:
+            # exp(-y f) falls short of overflow; log_scale undoes the network's rescaling, in value and in gradient.
+            true = margin * math.exp(min(model.log_scale, 700.0))
+            uphill = uphill * np.exp(np.minimum(model.log_scale - true, _LARGEST))[:, None]
+        return step * uphill
+
+    search = partial(
+        _restarted,
+        partial(_pgd, ball=ball, steps=steps, ascent=ascent, stop_early=_flag(stop_early, "stop_early")),
+        ball=ball,
+        restarts=_arrays.integer(restarts, "restarts", minimum=0),
+        seed=_arrays.integer(seed, "seed", minimum=0),
+        from_point=True,
+    )
+    return _run(classifier, X, y, search, ball)
+
+
+def apgd(
+    classifier: Any,
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    eps: float,
+    norm: str = "l2",
+    steps: int = 100,
+    rho: float = 0.75,
+    momentum: float = 0.75,
+    restarts: int = 0,
+    bounds: tuple[float, float] | None = None,
+    seed: int = 0,
+) -> Attack:
+    """Auto-PGD on -y f: momentum, and steps from 2 eps that halve, with a return to the best point, at checkpoints.
+
+    Steps are halved at checkpoint w_j where the objective rose in fewer than rho (w_j - w_{j-1}) of the steps since
+    w_{j-1}, or where neither step nor best value have changed since. w_j = ceil(p_j steps), p_0 = 0, p_1 = 0.22,
+    p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06). Every run starts at a random point of the ball's surface, as in the
+    authors' code; a point that is flipped is done.
+
+    Parameters
+    ----------
+    classifier, X, y, eps, norm, bounds
+        As in ``fgsm``.
+    steps : int, default 100
+        Steps a run takes.
+    rho : float, default 0.75
+        In [0, 1].
+    momentum : float, default 0.75
+        Weight of the new step against the last one, in (0, 1].
+    restarts : int, default 0
+        Further runs, for the points that survived.
+    seed : int, default 0
+        Of the random points, with the number of the point.
+
+    Returns
+    -------
+    Attack
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in ``fgsm``.
+
+    References
+    ----------
+    Croce and Hein, ICML 2020, Algorithm 1.
+    """
+    ball = _Ball.of(eps, norm, bounds)
+    search = partial(
+        _restarted,
+        partial(
+            _apgd,
+            ball=ball,
+            steps=_arrays.integer(steps, "steps", minimum=1),
+            rho=_arrays.real(rho, "rho", minimum=0.0, maximum=1.0),
+            momentum=_arrays.real(momentum, "momentum", above=0.0, maximum=1.0),
+        ),
+        ball=ball,
+        restarts=_arrays.integer(restarts, "restarts", minimum=0),
+        seed=_arrays.integer(seed, "seed", minimum=0),
+        from_point=False,
+    )
+    return _run(classifier, X, y, search, ball)
+
+
+# ---- minimal l2 norm
+
+
+def ddn(
+    classifier: Any,
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    steps: int = 1000,
+    gamma: float = 0.05,
+    init_eps: float = 1.0,
+    bounds: tuple[float, float] | None = None,
+    seed: int = 0,
+) -> Attack:
+    """Decoupled direction and norm: ascend by unit gradients on a sphere that shrinks when flipped and grows when not.
+
+    delta <- r u, u the direction of delta + s g/||g||, r <- (1 - gamma) r if x + delta is flipped, else (1 + gamma) r;
+    s falls from 1 to 0.01 by a cosine. The shortest flipped iterate is returned, the last one included.
+
+    Parameters
+    ----------
+    classifier, X, y, bounds
+        As in ``fgsm``.
+    steps : int, default 1000
+        Gradients; the paper shows 100, 300 and 1000.
+    gamma : float, default 0.05
+        In (0, 1).
+    init_eps : float, default 1
+        First radius, > 0.
+    seed : int, default 0
+        Of the random directions that stand in for vanishing gradients, with the number of the point.
+
+    Returns
+    -------
+    Attack
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in ``fgsm``.
+
+    References
+    ----------
+    Rony et al., CVPR 2019, Algorithm 1.
+    """
+    box = _bounds(bounds)
+    options: dict[str, Any] = {
+        "steps": _arrays.integer(steps, "steps", minimum=1),
+        "gamma": _fraction(gamma, "gamma"),
+        "init_eps": _arrays.real(init_eps, "init_eps", above=0.0),
+        "seed": _arrays.integer(seed, "seed", minimum=0),
+    }
+    return _run(classifier, X, y, partial(_ddn, bounds=box, **options), _Ball(np.inf, "l2", box))
+
+
+def swap(
+    classifier: Any,
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    centers: ArrayLike,
+    center_labels: ArrayLike,
+    starts: int = 3,
+    steps: int = 30,
+    restarts: int = 2,
+    seed: int = 0,
+) -> Attack:
+    """Shortest way to the boundary from swaps of the own centre for a rival one (mathematics.md, section 8).
+
+    From x, rays -cos(t) mu_own + sin(t) mu_rival and the way to mu_rival itself are followed to y f = 0 for every rival
+    centre; the best ray of each of the nearest ``starts`` rivals is refined: turn the direction towards the gradient at
+    the boundary point, where the nearest zero of the linearised f lies, by less whenever that does not help, and return
+    to the boundary. The gradient, the way to the origin and random mixtures are tried as well.
+
+    Parameters
+    ----------
+    classifier, X, y
+        As in ``fgsm``.
+    centers : array, shape (K, D)
+        Of the clusters; only their directions count but for the way to mu_rival.
+    center_labels : array, shape (K,)
+        Labels -1 and +1. The own centre of a point is the one of its label with the largest <x, mu>/||mu||.
+    starts : int, default 3
+        Rivals whose rays are refined, those that reach the boundary first.
+    steps : int, default 30
+        Refinements of each start.
+    restarts : int, default 2
+        Random starts.
+    seed : int, default 0
+        Of the random starts, with the number of the point.
+
+    Returns
+    -------
+    Attack
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in ``fgsm``.
+    """
+    mixture = _Centers.of(centers, center_labels, X)
+    options = _swap_options(starts, steps, restarts, seed)
+    return _run(classifier, X, y, partial(_swap, mixture=mixture, **options), _Ball(np.inf, "l2", None))
+
+
+def minimal_norm(
+    classifier: Any,
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    centers: ArrayLike | None = None,
+    center_labels: ArrayLike | None = None,
+    ddn_steps: int = 200,
+    starts: int = 3,
+    steps: int = 30,
+    restarts: int = 2,
+    seed: int = 0,
+) -> Attack:
+    """The shortest of ``ddn`` and ``swap`` for each point, the former refined as the latter is.
+
+    Parameters
+    ----------
+    classifier, X, y
+        As in ``fgsm``.
+    centers, center_labels : arrays, shapes (K, D) and (K,), optional
+        As in ``swap``; without them only the gradient, the origin and random directions are its starts.
+    ddn_steps : int, default 200
+        Gradients ``ddn`` takes.
+    starts, steps, restarts, seed
+        As in ``swap``.
+
+    Returns
+    -------
+    Attack
+        ``delta`` are witnesses: y f(x + delta) <= 0 where ``success``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in ``fgsm``.
+    """
+    if (centers is None) != (center_labels is None):
+        raise ValueError("centers and center_labels must be given together")
+    mixture = None if centers is None or center_labels is None else _Centers.of(centers, center_labels, X)
+    options = _swap_options(starts, steps, restarts, seed)
+    ddn_steps = _arrays.integer(ddn_steps, "ddn_steps", minimum=1)
+
+    def search(model: _Margin, x: Float64, y: Float64, rows: Ints) -> Float64:
+        first = _ddn(model, x, y, rows, steps=ddn_steps, gamma=0.05, init_eps=1.0, seed=options["seed"], bounds=None)
+        return _swap(model, x, y, rows, mixture=mixture, first=first, **options)
+
+    return _run(classifier, X, y, search, _Ball(np.inf, "l2", None))
+
+
+# ---- the classifier, the ball and the points
+
+
+class _Margin:
+    """y f(x) and its gradient in float64, for any classifier; every gradient is counted.
+
+    A TwoLayerNetwork is rescaled, so that its sign survives where f underflows: f = exp(log_scale) times what is here.
+    """
+
+    def __init__(self, classifier: Any) -> None:
+        self.log_scale = 0.0
+        self.gradients = 0
+        if isinstance(classifier, TwoLayerNetwork):
+            rescaled, self.log_scale = classifier.rescaled()
+            classifier = rescaled.astype("float64")
+        for name in ("decision_function", "input_gradient"):
+            if not callable(getattr(classifier, name, None)):
+                raise TypeError(f"classifier must have a method {name}, but {type(classifier).__name__} has none")
+        self.classifier = classifier
+
+    def value(self, x: Float64, y: Float64) -> Float64:
+        """Evaluate y f at x (m, D), shape (m,)."""
+        return y * _output(self.classifier.decision_function(x), "decision_function", y.shape)
+
+    def both(self, x: Float64, y: Float64) -> tuple[Float64, Float64]:
+        """Evaluate y f at x (m, D), shape (m,), and its gradient (m, D)."""
+        self.gradients += len(x)
+        if callable(getattr(self.classifier, "value_and_input_gradient", None)):
+            f, gradient = self.classifier.value_and_input_gradient(x)
+        else:
+            f, gradient = self.classifier.decision_function(x), self.classifier.input_gradient(x)
+        f, gradient = _output(f, "decision_function", y.shape), _output(gradient, "input_gradient", x.shape)
+        return y * f, y[:, None] * gradient
+
+
+def _output(array: ArrayLike, name: str, shape: tuple[int, ...]) -> Float64:
+    result = np.asarray(array, dtype=np.float64)
+    if result.shape != shape:
+        raise ValueError(f"classifier.{name} must return shape {shape}, got {result.shape}")
+    if not np.isfinite(result).all():
+        raise ValueError(f"classifier.{name} returned values that are not finite")
+    return result
+
+
+@dataclass(frozen=True)
+class _Ball:
+    """Perturbations of at most ``eps`` in ``norm`` that keep x within ``bounds``."""
+
+    eps: float
+    norm: str
+    bounds: tuple[float, float] | None
+
+    @classmethod
+    def of(cls, eps: float, norm: str, bounds: Any) -> _Ball:
+        return cls(_arrays.real(eps, "eps", above=0.0), _arrays.choice(norm, "norm", NORMS), _bounds(bounds))
+
+    def project(self, x: Float64, delta: Float64) -> Float64:
+        """Nearest point of the ball, then of the box: clipping towards x only shortens."""
+        if self.norm == "linf":
+            return _clip(x, np.clip(delta, -self.eps, self.eps), self.bounds)
+        radius = self.eps * _INSIDE
+        length = _norms(delta, "l2")
+        return _clip(x, delta * (radius / np.maximum(length, radius))[:, None], self.bounds)
+
+    def steepest(self, gradient: Float64) -> Float64:
+        """Unit step along which a linear function grows most; 0 where the gradient is."""
+        return np.sign(gradient) if self.norm == "linf" else _unit(gradient)
+
+    def start(self, x: Float64, seed: int, run: int, rows: Ints) -> Float64:
+        """Random points of the surface."""
+        if self.norm == "linf":
+            uniform = _random(seed, run, rows, x.shape[1], "uniform")
+            return self.project(x, self.eps * uniform / np.abs(uniform).max(axis=1, keepdims=True))
+        return self.project(x, self.eps * _unit(_random(seed, run, rows, x.shape[1])))
+
+
+def _run(classifier: Any, X: ArrayLike, y: ArrayLike, search: Search, ball: _Ball) -> Attack:
+    """Search, in blocks, for perturbations of the points that are right, and judge what comes back.
+
+    ``search(model, x, y, rows)`` gets points x (m, D), labels and their numbers, and returns perturbations (m, D).
+    """
+    model = _Margin(classifier)
+    points = _arrays.as_array(X, "X")
+    points = _arrays.real_array(points, "X", dtype=points.dtype if points.dtype.kind == "f" else np.float64, ndim=2)
+    target = _arrays.labels(y, n=len(points))
+    if ball.bounds is not None and not (ball.bounds[0] <= points.min() and points.max() <= ball.bounds[1]):
+        raise ValueError(f"X must lie within bounds {ball.bounds}, got values from {points.min()} to {points.max()}")
+    minimal = math.isinf(ball.eps)
+    delta = np.zeros(points.shape)
+    success = np.ones(len(points), dtype=bool)
+    for first in range(0, len(points), _ROWS):
+        x = points[first : first + _ROWS].astype(np.float64)
+        right = np.flatnonzero(model.value(x, target[first : first + _ROWS]) > 0)
+        if not right.size:
+            continue
+        x, rows = x[right], first + right
+        found = search(model, x, target[rows], rows)
+        success[rows] = False
+        # Minimal norms end on the boundary, where rounding may say otherwise another time: go a hair further.
+        for stretch in _STRETCHES if minimal else (0.0,):
+            left = np.flatnonzero(~success[rows])
+            if not left.size:
+                break
+            trial = _clip(x[left], found[left] * (1.0 + stretch), ball.bounds)
+            flipped = model.value(x[left] + trial, target[rows[left]]) <= 0
+            success[rows[left]] = flipped
+            kept = flipped if minimal else np.ones(len(left), dtype=bool)
+            delta[rows[left[kept]]] = trial[kept]
+    norms = _norms(delta, ball.norm)
+    if minimal:
+        norms[~success] = np.inf
+    return Attack(delta, success, norms, model.gradients)
+
+
+def _norms(array: Float64, norm: str = "l2") -> Float64:
+    """Norm of each row."""
+    return np.asarray(np.linalg.norm(array, axis=1) if norm == "l2" else np.abs(array).max(axis=1))
+
+
+def _unit(array: Float64) -> Float64:
+    """Rows divided by their l2 norm, scaled first so that squares neither underflow nor overflow; zero rows stay."""
+    largest = np.abs(array).max(axis=1, keepdims=True)
+    scaled = array / np.where(largest > 0, largest, 1.0)
+    length = _norms(scaled)
+    return np.asarray(scaled / np.where(length > 0, length, 1.0)[:, None])
+
+
+def _clip(x: Float64, delta: Float64, bounds: tuple[float, float] | None) -> Float64:
+    """Delta with x + delta, as rounded, within the bounds; entries that are within stay as they are."""
+    if bounds is None:
+        return delta
+    low, high = bounds
+    moved = x + delta
+    delta = np.where(moved > high, high - x, np.where(moved < low, low - x, delta))
+    moved = x + delta
+    return np.where((moved > high) | (moved < low), np.nextafter(delta, 0.0), delta)
+
+
+def _random(seed: int, run: int, rows: Ints, count: int, kind: str = "normal") -> Float64:
+    """Draw ``count`` numbers for each row: they depend on seed, run and the row's number alone."""
+    generators = (np.random.default_rng([seed, run, int(row)]) for row in rows)
+    if kind == "normal":
+        return np.stack([rng.standard_normal(count) for rng in generators])
+    return np.stack([rng.uniform(-1.0, 1.0, count) for rng in generators])
+
+
+def _only(rows: Bools, *arrays: Any) -> list[Any]:
+    """Those rows of every array."""
+    return [array[rows] for array in arrays]
+
+
+def _bounds(bounds: Any) -> tuple[float, float] | None:
+    if bounds is None:
+        return None
+    try:
+        low, high = bounds
+    except (TypeError, ValueError):
+        raise ValueError(f"bounds must be (low, high) or None, got {bounds!r}") from None
+    low = _arrays.real(low, "bounds[0]")
+    return low, _arrays.real(high, "bounds[1]", above=low)
+
+
+def _flag(value: Any, name: str) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def _fraction(value: Any, name: str) -> float:
+    result = _arrays.real(value, name, above=0.0, maximum=1.0)
+    if result == 1.0:
+        raise ValueError(f"{name} must be less than 1, got 1")
+    return result
+
+
+# ---- searches within a ball: delta (m, D) for points x (m, D) that are right
+
+
+def _fgsm(model: _Margin, x: Float64, y: Float64, rows: Ints, *, ball: _Ball) -> Float64:
+    return ball.project(x, ball.eps * ball.steepest(-model.both(x, y)[1]))
+
+
+def _restarted(
+    once: Callable[..., tuple[Float64, Float64]],
+    model: _Margin,
+    x: Float64,
+    y: Float64,
+    rows: Ints,
+    *,
+    ball: _Ball,
+    restarts: int,
+    seed: int,
+    from_point: bool,
+) -> Float64:
+    """Run from the point itself or a random one, then again from random ones for the survivors; keep the best."""
+    best, lowest = np.zeros_like(x), np.full(len(x), np.inf)
+    for run in range(1 + restarts):
+        live = np.flatnonzero(lowest > 0)
+        if not live.size:
+            break
+        at = x[live]
+        start = np.zeros_like(at) if from_point and run == 0 else ball.start(at, seed, run, rows[live])
+        found, margin = once(model, at, y[live], start)
+        better = margin < lowest[live]
+        best[live[better]], lowest[live[better]] = found[better], margin[better]
+    return best
+
+
+class _Best:
+    """The iterate of the lowest y f for each point."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.delta, self.margin = np.zeros(shape), np.full(shape[0], np.inf)
+
+    def see(self, live: Ints, delta: Float64, margin: Float64) -> Bools:
+        """Take iterates of the points ``live`` into account; returns where they are better."""
+        better = margin < self.margin[live]
+        self.delta[live[better]], self.margin[live[better]] = delta[better], margin[better]
+        return np.asarray(better)
+
+
+def _pgd(
+    model: _Margin,
+    x: Float64,
+    y: Float64,
+    delta: Float64,
+    *,
+    ball: _Ball,
+    steps: int,
+    ascent: Callable[[_Margin, Float64, Float64], Float64],
+    stop_early: bool,
+) -> tuple[Float64, Float64]:
+    best, live = _Best(x.shape), np.arange(len(x))
+    for _ in range(steps):
+        margin, gradient = model.both(x + delta, y)
+        best.see(live, delta, margin)
+        if stop_early and (margin <= 0).any():
+            live, x, y, delta, margin, gradient = _only(margin > 0, live, x, y, delta, margin, gradient)
+            if not live.size:
+                return best.delta, best.margin
+        delta = ball.project(x, delta + ascent(model, margin, gradient))
+    best.see(live, delta, model.value(x + delta, y))
+    return best.delta, best.margin
+
+
+def _checkpoints(steps: int) -> list[int]:
+    """w_j = ceil(p_j steps), without w_0 = 0; rounded first, for 0.22 + 0.19 is not 0.41."""
+    before, now, points = 0.0, 0.22, []
+    while now <= 1.0 + 1e-9:
+        points.append(math.ceil(round(now * steps, 9)))
+        before, now = now, now + max(now - before - 0.03, 0.06)
+    return points
+
+
+def _apgd(
+    model: _Margin, x: Float64, y: Float64, delta: Float64, *, ball: _Ball, steps: int, rho: float, momentum: float
+) -> tuple[Float64, Float64]:
+    best, live = _Best(x.shape), np.arange(len(x))
+    checkpoints, last_check = _checkpoints(steps), 0
+    margin, gradient = model.both(x + delta, y)
+    best.see(live, delta, margin)
+    previous, top_gradient, top_then = delta, gradient.copy(), margin
+    size = np.full(len(x), 2.0 * ball.eps)
+    rises, halved = np.zeros(len(x)), np.zeros(len(x), dtype=bool)
+    for k in range(1, steps + 1):
+        if (margin <= 0).any():
+            on = margin > 0
+            live, x, y, size, rises, halved, top_then = _only(on, live, x, y, size, rises, halved, top_then)
+            delta, previous, gradient, top_gradient = _only(on, delta, previous, gradient, top_gradient)
+            margin = margin[on]
+            if not live.size:
+                break
+        ahead = ball.project(x, delta + size[:, None] * ball.steepest(-gradient))
+        weight = momentum if k > 1 else 1.0
+        ahead = ball.project(x, delta + weight * (ahead - delta) + (1.0 - weight) * (delta - previous))
+        previous, delta, before = delta, ahead, margin
+        margin, gradient = model.both(x + delta, y) if k < steps else (model.value(x + delta, y), gradient)
+        rises += margin < before
+        better = best.see(live, delta, margin)
+        top_gradient[better] = gradient[better]
+        if k in checkpoints and k < steps:
+            stuck = (rises < rho * (k - last_check)) | (~halved & (top_then == best.margin[live]))
+            # A point that is flipped is done at the next step; all others go on from their best.
+            size, halved, top_then = np.where(stuck, 0.5 * size, size), stuck, best.margin[live]
+            delta = np.where(stuck[:, None], best.delta[live], delta)
+            gradient = np.where(stuck[:, None], top_gradient, gradient)
+            margin = np.where(stuck, best.margin[live], margin)
+            rises, last_check = np.zeros(len(live)), k
+    return best.delta, best.margin
+
+
+# ---- searches for minimal l2 norms: delta (m, D), 0 where nothing is found
+
+
+def _ddn(
+    model: _Margin,
+    x: Float64,
+    y: Float64,
+    rows: Ints,
+    *,
+    steps: int,
+    gamma: float,
+    init_eps: float,
+    seed: int,
+    bounds: tuple[float, float] | None,
+) -> Float64:
+    best, shortest = np.zeros_like(x), np.full(len(x), np.inf)
+    farthest = _FAR * (1.0 + _norms(x))
+    if bounds is not None:
+        farthest = _norms(np.maximum(x - bounds[0], bounds[1] - x))
+    delta, radius = np.zeros_like(x), np.minimum(init_eps, farthest)
+    for k in range(steps + 1):
+        margin, gradient = model.both(x + delta, y) if k < steps else (model.value(x + delta, y), delta)
+        flipped, length = margin <= 0, _norms(delta)
+        better = flipped & (length < shortest)
+        best[better], shortest[better] = delta[better], length[better]
+        if k == steps:
+            break
+        uphill = _unit(-gradient)
+        lost = np.flatnonzero(~gradient.any(axis=1))
+        if lost.size:
+            uphill[lost] = _unit(_random(seed, k, rows[lost], x.shape[1]))
+        rate = 0.01 + 0.99 * (1.0 + math.cos(math.pi * k / steps)) / 2.0
+        radius = np.minimum(radius * np.where(flipped, 1.0 - gamma, 1.0 + gamma), farthest)
+        delta = _clip(x, radius[:, None] * _unit(delta + rate * uphill), bounds)
+    return best
+
+
+@dataclass(frozen=True, eq=False)
+class _Centers:
+    """Unit centres (K, D), their lengths (K,) and labels (K,)."""
+
+    units: Float64
+    lengths: Float64
+    labels: Float64
+
+    @classmethod
+    def of(cls, centers: ArrayLike, center_labels: ArrayLike, X: ArrayLike) -> _Centers:
+        array = np.asarray(_arrays.real_array(centers, "centers", dtype=np.float64, ndim=2), dtype=np.float64)
+        shape = np.shape(_arrays.as_array(X, "X"))
+        if len(shape) == 2 and array.shape[1] != shape[1]:
+            raise ValueError(f"centers must have shape (K, {shape[1]}) to match X, got {array.shape}")
+        lengths = _norms(array)
+        if not lengths.all():
+            raise ValueError(f"centers must not be 0, but centers[{int(np.argmin(lengths))}] is")
+        return cls(_unit(array), lengths, _arrays.labels(center_labels, n=len(array), name="center_labels"))
+
+    def own(self, x: Float64, y: Float64) -> Float64:
+        """Unit own centres (m, D); 0 where no centre has the label."""
+        products = np.where(self.labels == y[:, None], x @ self.units.T, -np.inf)
+        exists = (self.labels == y[:, None]).any(axis=1)
+        return np.asarray(self.units[np.argmax(products, axis=1)] * exists[:, None])
+
+    def rivals(self, x: Float64, y: Float64) -> tuple[Ints, Ints]:
+        """Numbers of the rival centres, nearest first (m, K), and how many there are (m,)."""
+        rival = self.labels != y[:, None]
+        order = np.argsort(np.where(rival, -(x @ self.units.T), np.inf), axis=1, kind="stable")
+        return order, rival.sum(axis=1)
+
+    def ray(self, x: Float64, own: Float64, rival: Ints, variant: Ints) -> Float64:
+        """Unit directions (m, D): swaps at angle _TURNS[variant], or, for the variant after those, to mu_rival."""
+        towards = variant == len(_TURNS)
+        t = np.where(towards, 0.0, np.append(_TURNS, 0.0)[variant])
+        weight = np.where(towards, self.lengths[rival], np.sin(t))[:, None]
+        return _unit(weight * self.units[rival] - np.where(towards[:, None], x, np.cos(t)[:, None] * own))
+
+
+def _swap_options(starts: Any, steps: Any, restarts: Any, seed: Any) -> dict[str, Any]:
+    return {
+        "starts": _arrays.integer(starts, "starts", minimum=1),
+        "steps": _arrays.integer(steps, "steps", minimum=0),
+        "restarts": _arrays.integer(restarts, "restarts", minimum=0),
+        "seed": _arrays.integer(seed, "seed", minimum=0),
+    }
+
+
+def _swap(
+    model: _Margin,
+    x: Float64,
+    y: Float64,
+    rows: Ints,
+    *,
+    mixture: _Centers | None,
+    starts: int,
+    steps: int,
+    restarts: int,
+    seed: int,
+    first: Float64 | None = None,
+) -> Float64:
+    best, shortest = np.zeros_like(x), np.full(len(x), np.inf)
+    for direction, length in _starts(model, x, y, rows, mixture, starts, restarts, seed, shortest, first):
+        some = np.flatnonzero(np.isfinite(length))
+        if not some.size:
+            continue
+        found = _refine(model, x[some], y[some], direction[some], length[some], steps)
+        reached = _norms(found)
+        better = reached < shortest[some]
+        best[some[better]], shortest[some[better]] = found[better], reached[better]
+    some = np.flatnonzero(np.isfinite(shortest))
+    direction = _unit(best[some])
+    best[some] = _boundary(model, x[some], y[some], direction, 0.0 * some, shortest[some], 40)[:, None] * direction
+    return best
+
+
+def _starts(
+    model: _Margin,
+    x: Float64,
+    y: Float64,
+    rows: Ints,
+    mixture: _Centers | None,
+    starts: int,
+    restarts: int,
+    seed: int,
+    shortest: Float64,
+    first: Float64 | None,
+) -> Iterator[tuple[Float64, Float64]]:
+    """Directions (m, D) and lengths (m,) at which they are flipped, inf where not; ``shortest`` is what is known."""
+
+    def follow(direction: Float64) -> tuple[Float64, Float64]:
+        # Twice what is known: a longer start may well be refined into a shorter way.
+        return direction, _first_crossing(model, x, y, direction, 2.0 * shortest)
+
+    if first is not None:
+        length = _norms(first)
+        yield _unit(first), np.where(length > 0, length, np.inf)
+    downhill = _unit(-model.both(x, y)[1])
+    yield follow(downhill)
+    yield follow(_unit(-x))
+    if mixture is not None:
+        own = mixture.own(x, y)
+        order, count = mixture.rivals(x, y)
+        ranks = int(count.max())
+        reach = np.full((max(ranks, 1), len(x)), np.inf)
+        variant = np.zeros(reach.shape, dtype=np.int64)
+        for j in range(ranks):
+            for v in range(len(_TURNS) + 1):
+                length = follow(mixture.ray(x, own, order[:, j], np.full(len(x), v)))[1]
+                better = (length < reach[j]) & (j < count)
+                reach[j, better], variant[j, better] = length[better], v
+        ranked = np.argsort(reach, axis=0, kind="stable")
+        points = np.arange(len(x))
+        for j in ranked[:starts] if ranks else ():
+            yield mixture.ray(x, own, order[points, j], variant[j, points]), reach[j, points]
+    for run in range(restarts):
+        noise = _random(seed, run, rows, x.shape[1] + (0 if mixture is None else len(mixture.labels)))
+        base = downhill
+        if mixture is not None:
+            weights = np.where(mixture.labels == y[:, None], 0.0, noise[:, x.shape[1] :] ** 2)
+            base = _unit(_unit(weights @ mixture.units) - own)
+        yield follow(_unit(base + 0.5 * _unit(noise[:, : x.shape[1]])))
+
+
+def _first_crossing(model: _Margin, x: Float64, y: Float64, direction: Float64, reach: Float64) -> Float64:
+    """Length (m,) at which the rays are flipped, at most ``reach``, inf where they are not.
+
+    Where ``reach`` is inf, lengths are doubled from a small one.
+    """
+    length = np.full(len(x), np.inf)
+    low = np.zeros(len(x))
+    live = np.flatnonzero(direction.any(axis=1))
+    trial = np.where(np.isfinite(reach), reach, (1.0 + _norms(x)) / 64.0)
+    while live.size:
+        flipped = model.value(x[live] + trial[live, None] * direction[live], y[live]) <= 0
+        length[live[flipped]] = trial[live[flipped]]
+        live = live[~flipped]
+        live = live[~np.isfinite(reach[live]) & (trial[live] < _FAR * (1.0 + _norms(x[live])))]
+        low[live], trial[live] = trial[live], 2.0 * trial[live]
+    some = np.flatnonzero(np.isfinite(length))
+    if some.size:
+        length[some] = _boundary(model, x[some], y[some], direction[some], low[some], length[some], 6)
+    return length
+
+
+def _boundary(
+    model: _Margin, x: Float64, y: Float64, direction: Float64, low: Float64, high: Float64, iterations: int
+) -> Float64:
+    """Shorten ``high`` (m,), flipped, towards ``low``, not flipped, along unit directions; stays flipped.
+
+    False position that halves the value of an end that stays (Illinois), with a bisection every third time, and always
+    where f is 0 at ``high``, which may lie deep in a region where f is.
+    """
+    low, high = low.copy(), high.copy()
+    above, below = (model.value(x + t[:, None] * direction, y) for t in (low, high))
+    stayed = np.zeros(len(x))
+    for k in range(iterations):
+        live = np.flatnonzero(high - low > 1e-14 * high)
+        if not live.size:
+            break
+        secant = np.clip(above[live] / (above[live] - below[live]), 1e-3, 1.0 - 1e-3)
+        share = np.where((below[live] < 0) & (k % 3 < 2), secant, 0.5)
+        middle = low[live] + share * (high[live] - low[live])
+        value = model.value(x[live] + middle[:, None] * direction[live], y[live])
+        for flipped, end, at_end, at_other in ((value <= 0, high, below, above), (value > 0, low, above, below)):
+            moved, side = live[flipped], 1.0 if end is high else -1.0
+            end[moved], at_end[moved] = middle[flipped], value[flipped]
+            at_other[moved] *= np.where(stayed[moved] == side, 0.5, 1.0)
+            stayed[moved] = side
+    return high
+
+
+def _refine(model: _Margin, x: Float64, y: Float64, direction: Float64, length: Float64, steps: int) -> Float64:
+    """Shorten flipped perturbations length (m,) * direction (m, D): minimal-norm steps on f = 0."""
+    direction, zero = direction.copy(), np.zeros(len(x))
+    length = _boundary(model, x, y, direction, zero, length, 12)
+    turn, live = np.ones(len(x)), np.arange(len(x))
+    for _ in range(steps):
+        at, label, along, reach = x[live], y[live], direction[live], length[live]
+        # A hair before the boundary: beyond it f and its gradient may vanish.
+        uphill = _unit(-model.both(at + (reach * (1.0 - 1e-7))[:, None] * along, label)[1])
+        trial = _unit(along + turn[live, None] * (uphill - along))
+        # Worth following only if the boundary is nearer along it.
+        aim = reach * (1.0 - 1e-12)
+        helps = np.flatnonzero(model.value(at + aim[:, None] * trial, label) <= 0)
+        if helps.size:
+            better = live[helps]
+            length[better] = _boundary(model, at[helps], label[helps], trial[helps], zero[better], aim[helps], 12)
+            direction[better] = trial[helps]
+        turn[live] *= 0.5
+        turn[live[helps]] = np.minimum(1.0, 4.0 * turn[live[helps]])
+        slow = np.zeros(len(live), dtype=bool)
+        slow[helps] = length[live[helps]] > reach[helps] * (1.0 - 1e-10)
+        live = live[(turn[live] > 1e-3) & ~slow & uphill.any(axis=1)]
+        if not live.size:
+            break
+    return length[:, None] * direction

@@ -1,0 +1,400 @@
+"""Attacks: known answers, no false claims, never below the certificate, parity with torch and foolbox."""
+
+import numpy as np
+import pytest
+
+import preluflow as pf
+from preluflow import attacks
+
+BALL = {
+    "fgsm": attacks.fgsm,
+    "pgd": lambda *a, **k: attacks.pgd(*a, **{"steps": 300, **k}),
+    "pgd-margin": lambda *a, **k: attacks.pgd(*a, **{"steps": 100, "objective": "margin", **k}),
+    "apgd": attacks.apgd,
+}
+MINIMAL = {
+    "ddn": lambda *a, **k: attacks.ddn(*a, **{"steps": 300, **k}),
+    "minimal_norm": lambda *a, **k: attacks.minimal_norm(*a, **{"ddn_steps": 50, **k}),
+}
+
+
+class Linear:
+    """f = <w,x> + b, by the protocol and nothing else."""
+
+    def __init__(self, w, b):
+        self.w, self.b = np.asarray(w, dtype=float), b
+
+    def decision_function(self, X):
+        return X @ self.w + self.b
+
+    def input_gradient(self, X):
+        return np.tile(self.w, (len(X), 1))
+
+
+class Flat:
+    """f = 1 everywhere: no gradient, and nothing to find."""
+
+    def decision_function(self, X):
+        return np.ones(len(X))
+
+    def input_gradient(self, X):
+        return np.zeros_like(X)
+
+
+class Hidden:
+    """A network of which the attacks see the protocol only."""
+
+    def __init__(self, network):
+        network = network.astype("float64")
+        self.decision_function, self.input_gradient = network.decision_function, network.input_gradient
+
+
+def sign_margins(network, X, y, delta):
+    """Return y f at X + delta for a two-layer network of any scale, in float64."""
+    return y * network.rescaled()[0].astype("float64").decision_function(X.astype("float64") + delta)
+
+
+def run_all(classifier, X, y, eps, centers=None, labels=None):
+    """Name, result and largest norm allowed of every attack."""
+    for name, attack in BALL.items():
+        yield name, attack(classifier, X, y, eps=eps), eps
+    for name, attack in MINIMAL.items():
+        yield name, attack(classifier, X, y), np.inf
+    if centers is not None:
+        given = {"centers": centers, "center_labels": labels}
+        yield "swap", attacks.swap(classifier, X, y, **given), np.inf
+        yield "minimal_norm with centres", attacks.minimal_norm(classifier, X, y, ddn_steps=50, **given), np.inf
+
+
+@pytest.fixture(scope="module")
+def linear():
+    """A linear classifier, points of which the first five are wrong, and labels."""
+    rng = np.random.default_rng(0)
+    classifier = Linear(rng.standard_normal(30), 0.3)
+    X = rng.standard_normal((80, 30))
+    y = np.where(classifier.decision_function(X) > 0, 1, -1)
+    y[:5] *= -1
+    return classifier, X, y
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A small net learned by the flow at little noise, fresh points, the mixture, and the bracket."""
+    gmm = pf.OrthonormalGMM(120, 3, 2, 0.1, rng=0)
+    data = gmm.sample(500, balanced=True, rng=1)
+    network = pf.gradient_flow(pf.initialize(40, 120, 1e-6, rng=2), data.X, data.y, t1=80.0, rtol=1e-2).network
+    fresh = gmm.sample(100, rng=3)
+    return network, fresh, gmm, pf.robust_radius(network, fresh.X, fresh.y)
+
+
+# ---- known answers
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("name", BALL)
+def test_a_linear_classifier_breaks_exactly_beyond_its_radius(linear, name, norm):
+    classifier, X, y = linear
+    dual = np.linalg.norm(classifier.w, 2 if norm == "l2" else 1)
+    radius = np.maximum(y * classifier.decision_function(X), 0) / dual
+    options = {"steps": 2000} if name == "pgd" else {}
+    for eps in np.quantile(radius[5:], [0.2, 0.5]):
+        found = BALL[name](classifier, X, y, eps=eps, norm=norm, **options)
+        clear = np.abs(radius / eps - 1) > 1e-9
+        np.testing.assert_array_equal(found.success[clear], (radius < eps)[clear])
+        assert found.norms.max() <= eps
+        assert not found.delta[:5].any()
+        assert found.accuracy == pytest.approx(np.mean(radius > eps), abs=0.02)
+
+
+def test_minimal_norms_of_a_linear_classifier(linear):
+    classifier, X, y = linear
+    radius = np.maximum(y * classifier.decision_function(X), 0) / np.linalg.norm(classifier.w)
+    found = attacks.ddn(classifier, X, y)
+    assert found.success.all()
+    assert np.all(found.norms >= radius * (1 - 1e-12))
+    np.testing.assert_allclose(found.norms, radius, rtol=1e-3)
+    np.testing.assert_allclose(attacks.minimal_norm(classifier, X, y, ddn_steps=20).norms, radius, rtol=1e-9)
+    assert found.gradients == 75 * 1000  # the five points that are wrong need none
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0])
+def test_minimal_norms_of_two_clusters_are_the_nearest_cluster_radius(p):
+    gmm = pf.OrthonormalGMM(30, 1, 1, 0.3, rng=0)
+    data = gmm.sample(60, dtype="float64", rng=1)
+    network = pf.classifiers.cluster_prelu(gmm, p)
+    exact = pf.theory.nearest_cluster_radius(gmm, data.X, data.y)
+    given = {"centers": gmm.centers, "center_labels": gmm.labels}
+    np.testing.assert_allclose(attacks.swap(network, data.X, data.y, **given).norms, exact, rtol=1e-6)
+    np.testing.assert_allclose(attacks.minimal_norm(network, data.X, data.y, **given).norms, exact, rtol=1e-6)
+    np.testing.assert_allclose(attacks.ddn(network, data.X, data.y).norms, exact, rtol=3e-3)
+
+
+# ---- what holds of every attack
+
+
+def test_no_attack_claims_what_it_did_not_do(trained):
+    network, fresh, gmm, bracket = trained
+    y = fresh.y.astype(float)
+    y[:3] *= -1  # wrong to begin with
+    for name, found, limit in run_all(network, fresh.X, y, 0.72, gmm.centers, gmm.labels):
+        margin = sign_margins(network, fresh.X, y, found.delta)
+        np.testing.assert_array_equal(found.success, margin <= 0, err_msg=name)
+        assert found.success[:3].all() and not found.delta[:3].any(), name
+        length = np.linalg.norm(found.delta, axis=1)
+        assert length.max() <= limit, name
+        np.testing.assert_array_equal(found.norms[found.success], length[found.success], err_msg=name)
+        right = np.arange(len(y)) >= 3
+        assert np.all((found.norms >= bracket.lower)[right & found.success]), name
+        assert found.delta.dtype == found.norms.dtype == np.float64
+        assert found.accuracy == np.mean(~found.success)
+
+
+def test_gradient_attacks_overstate_what_a_swap_breaks(trained):
+    network, fresh, gmm, bracket = trained
+    X, y = fresh.X, fresh.y
+    swapped = attacks.swap(network, X, y, centers=gmm.centers, center_labels=gmm.labels)
+    broken = np.mean(swapped.norms > 0.72)
+    papers = attacks.pgd(network, X, y, eps=0.72, steps=500).accuracy
+    assert broken <= 0.02
+    assert papers > 0.9  # a theorem allows 0.6
+    assert all(BALL[name](network, X, y, eps=0.72).accuracy >= broken for name in BALL)
+    # Without knowing the neurons it finds what the attack on the neurons finds.
+    np.testing.assert_allclose(swapped.norms, bracket.upper, rtol=1e-4)
+
+
+def test_the_protocol_is_enough(trained):
+    network, fresh, gmm, _ = trained
+    X, y = fresh.X[:20].astype("float64"), fresh.y[:20]
+    pairs = zip(
+        run_all(network, X, y, 0.72, gmm.centers, gmm.labels),
+        run_all(Hidden(network), X, y, 0.72, gmm.centers, gmm.labels),
+        strict=True,
+    )
+    for (name, seen, _), (_, hidden, _) in pairs:
+        np.testing.assert_array_equal(seen.success, hidden.success, err_msg=name)
+        np.testing.assert_allclose(seen.norms, hidden.norms, rtol=1e-5, err_msg=name)
+
+
+def test_tiny_networks_are_attacked_like_large_ones(trained):
+    network, fresh, gmm, _ = trained
+    X, y = fresh.X[:20], fresh.y[:20]
+    for factor in (1e-30, 1e-300):
+        tiny = network.replace(log_abs_v=network.log_abs_v + np.log(factor))
+        pairs = zip(
+            run_all(tiny, X, y, 0.75, gmm.centers, gmm.labels),
+            run_all(network, X, y, 0.75, gmm.centers, gmm.labels),
+            strict=True,
+        )
+        for (name, small, _), (_, large, _) in pairs:
+            if name == "pgd":  # exp(-y f) is flat: the papers' attack sees nothing, and says so
+                assert small.accuracy == 1.0
+                assert small.norms.max() < 1e-20
+            else:
+                np.testing.assert_array_equal(small.success, large.success, err_msg=name)
+                np.testing.assert_allclose(small.norms, large.norms, rtol=1e-4, err_msg=name)
+
+
+def test_results_depend_on_the_seed_alone(trained, monkeypatch):
+    network, fresh, gmm, _ = trained
+    X, y = fresh.X[:40], fresh.y[:40]
+    given = {"centers": gmm.centers, "center_labels": gmm.labels}
+
+    def everything(seed):
+        return {
+            "pgd": attacks.pgd(network, X, y, eps=0.9, steps=20, restarts=2, seed=seed),
+            "linf": attacks.pgd(network, X, y, eps=0.1, norm="linf", steps=5, restarts=2, seed=seed),
+            "apgd": attacks.apgd(network, X, y, eps=0.9, restarts=1, seed=seed),
+            "swap": attacks.swap(network, X, y, seed=seed, **given),
+            "minimal_norm": attacks.minimal_norm(network, X, y, ddn_steps=30, seed=seed, **given),
+        }
+
+    np.random.seed(1)  # noqa: NPY002 - the global state must not matter
+    first = everything(0)
+    np.random.seed(2)  # noqa: NPY002
+    again, other = everything(0), everything(1)
+    monkeypatch.setattr(attacks, "_ROWS", 7)
+    blocks = everything(0)
+    for name, found in first.items():
+        np.testing.assert_array_equal(found.delta, again[name].delta, err_msg=name)
+        np.testing.assert_array_equal(found.success, blocks[name].success, err_msg=name)
+        np.testing.assert_allclose(found.delta, blocks[name].delta, atol=1e-6, err_msg=name)
+        assert found.gradients == again[name].gradients
+    assert np.abs(first["apgd"].delta - other["apgd"].delta).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["pgd", "pgd-margin", "apgd"])
+def test_restarts_never_make_it_worse(trained, name):
+    network, fresh, _, _ = trained
+    options = {"eps": 0.9, "steps": 25}
+    once = BALL[name](network, fresh.X, fresh.y, **options)
+    more = BALL[name](network, fresh.X, fresh.y, restarts=3, **options)
+    assert np.all(more.success | ~once.success)
+    np.testing.assert_array_equal(more.delta[once.success], once.delta[once.success])
+    margins = [sign_margins(network, fresh.X, fresh.y, found.delta) for found in (once, more)]
+    assert np.all(margins[1] <= margins[0])
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("name", BALL)
+def test_bounds_hold_to_the_last_bit(name, norm):
+    rng = np.random.default_rng(5)
+    classifier = Linear(rng.standard_normal(12), -0.1)
+    X = rng.uniform(0.1, 0.7, (50, 12))
+    X[0] = 0.1
+    X[1, ::2] = 0.7
+    y = np.where(classifier.decision_function(X) > 0, 1, -1)
+    found = BALL[name](classifier, X, y, eps=0.3, norm=norm, bounds=(0.1, 0.7))
+    moved = X + found.delta
+    assert 0.1 <= moved.min() and moved.max() <= 0.7
+    assert found.norms.max() <= 0.3
+    free = BALL[name](classifier, X, y, eps=0.3, norm=norm)
+    assert np.all(free.success | ~found.success)
+    assert found.success.any()
+
+
+def test_ddn_stays_within_bounds(linear):
+    classifier, X, y = linear
+    bounds = (-4.0, 4.0)
+    found = attacks.ddn(classifier, X, y, bounds=bounds, steps=200)
+    moved = X + found.delta
+    assert -4.0 <= moved.min() and moved.max() <= 4.0
+    assert found.success.mean() > 0.9
+
+
+def test_where_nothing_is_found_nothing_is_claimed():
+    X, y = np.random.default_rng(0).standard_normal((5, 4)), np.array([1, 1, 1, 1, -1])
+    for name, found, limit in run_all(Flat(), X, y, 0.5, np.eye(4), [1, 1, -1, -1]):
+        np.testing.assert_array_equal(found.success, [False] * 4 + [True], err_msg=name)
+        assert not np.isnan(found.delta).any(), name
+        if np.isinf(limit):
+            assert not found.delta.any(), name
+            np.testing.assert_array_equal(found.norms, [np.inf] * 4 + [0.0], err_msg=name)
+
+
+def test_one_neuron_whose_gradient_vanishes_beyond_the_boundary():
+    network = pf.TwoLayerNetwork([[2.0, 0.0]], [5.0], p=3.0)
+    X, y = np.array([[3.0, 4.0], [1.0, -1.0], [-1.0, 0.0]]), [1, 1, 1]
+    found = attacks.minimal_norm(network, X, y, centers=[[1.0, 0.0]], center_labels=[1])
+    np.testing.assert_allclose(found.norms, [3.0, 1.0, 0.0], rtol=1e-9)
+    for name, attack, _ in run_all(network, X, y, 1.5):
+        np.testing.assert_array_equal(attack.success[1:], True, err_msg=name)
+
+
+# ---- how the algorithms go
+
+
+def torch_pgd(network, X, y, eps, steps, step, exponential):
+    """PGD as it is usually written, one point's loss at a time summed; returns every iterate."""
+    torch = pytest.importorskip("torch")
+    U = torch.from_numpy(network.directions.astype("float64"))
+    c = torch.from_numpy(network.sign * network.contributions)
+    x, label = torch.from_numpy(X), torch.from_numpy(y)
+    delta, path = torch.zeros_like(x), []
+    for _ in range(steps + 1):
+        path.append(delta.detach().numpy().copy())
+        delta = delta.detach().requires_grad_()
+        margin = label * (torch.relu((x + delta) @ U.T) ** network.p @ c)
+        (torch.exp(-margin) if exponential else -margin).sum().backward()
+        gradient = delta.grad if exponential else delta.grad / delta.grad.norm(dim=1, keepdim=True)
+        delta = delta.detach() + step * gradient
+        delta = delta * torch.clamp(eps / delta.norm(dim=1, keepdim=True), max=1.0)
+    return path
+
+
+@pytest.mark.parametrize("objective", ["exponential", "margin"])
+def test_pgd_goes_step_for_step_as_in_torch(trained, objective):
+    network, fresh, _, _ = trained
+    X, y = fresh.X[:10].astype("float64"), fresh.y[:10].astype("float64")
+    network = network.astype("float64")
+    path = torch_pgd(network, X, y, 0.7, 60, 0.1, objective == "exponential")
+    margins = np.array([sign_margins(network, X, y, delta) for delta in path])
+    for steps in (1, 2, 5, 20, 60):
+        found = attacks.pgd(network, X, y, eps=0.7, steps=steps, objective=objective, stop_early=False)
+        best = np.argmin(margins[: steps + 1], axis=0)
+        lowest = np.array([path[k][i] for i, k in enumerate(best)])
+        np.testing.assert_allclose(
+            sign_margins(network, X, y, found.delta), margins[best, range(10)], rtol=1e-9, atol=1e-11
+        )
+        same = np.abs(np.diff(np.sort(margins[: steps + 1], axis=0)[:2], axis=0))[0] > 1e-9  # the best is unique
+        assert same.any() or steps > 20
+        np.testing.assert_allclose(found.delta[same], lowest[same], atol=1e-10)
+
+
+def test_pgd_goes_as_in_foolbox(trained):
+    torch, foolbox = pytest.importorskip("torch"), pytest.importorskip("foolbox")
+    network, fresh, _, _ = trained
+    module = network.astype("float64").to_torch()
+
+    class Logits(torch.nn.Module):
+        def forward(self, x):
+            f = module(x)
+            return torch.stack([-f, f], dim=1)
+
+    X, y = fresh.X[:10].astype("float64"), fresh.y[:10]
+    model = foolbox.PyTorchModel(Logits().eval(), bounds=(-100, 100))
+    labels = torch.from_numpy((y > 0).astype("int64"))
+    attack = foolbox.attacks.L2PGD(abs_stepsize=0.05, steps=8, random_start=False)
+    _, moved, success = attack(model, torch.from_numpy(X), labels, epsilons=0.5)
+    found = attacks.pgd(network, X, y, eps=0.5, steps=8, step=0.05, objective="margin", stop_early=False)
+    # Eight short steps downhill: the last iterate is the best one.
+    np.testing.assert_allclose(found.delta, moved.detach().numpy() - X, atol=1e-6)
+    np.testing.assert_array_equal(found.success, success.numpy())
+
+
+def test_checkpoints_are_the_published_ones():
+    assert attacks._checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
+
+
+# ---- bad input
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("pgd", {"X": np.full((2, 3), np.nan)}, "X must be finite"),
+        ("pgd", {"X": np.ones(3)}, "2 dimensions"),
+        ("pgd", {"y": [1, 0]}, "labels"),
+        ("pgd", {"eps": 0.0}, "eps"),
+        ("pgd", {"eps": np.inf}, "eps"),
+        ("pgd", {"norm": "l1"}, "norm"),
+        ("pgd", {"steps": 0}, "steps"),
+        ("pgd", {"step": -0.1}, "step"),
+        ("pgd", {"objective": "logistic"}, "objective"),
+        ("pgd", {"normalize": "yes"}, "normalize"),
+        ("pgd", {"stop_early": 1}, "stop_early"),
+        ("pgd", {"restarts": -1}, "restarts"),
+        ("pgd", {"seed": 1.5}, "seed"),
+        ("pgd", {"bounds": (1.0, 0.0)}, "bounds"),
+        ("pgd", {"bounds": 3.0}, "bounds"),
+        ("pgd", {"bounds": (2.0, 3.0)}, "X must lie within bounds"),
+        ("pgd", {"classifier": object()}, "decision_function"),
+        ("apgd", {"rho": 1.5}, "rho"),
+        ("apgd", {"momentum": 0.0}, "momentum"),
+        ("ddn", {"gamma": 1.0}, "gamma"),
+        ("ddn", {"init_eps": 0.0}, "init_eps"),
+        ("swap", {"centers": np.ones((2, 4))}, "centers must have shape"),
+        ("swap", {"centers": np.zeros((2, 3))}, "centers must not be 0"),
+        ("swap", {"center_labels": [1, 2]}, "center_labels"),
+        ("swap", {"starts": 0}, "starts"),
+        ("minimal_norm", {"center_labels": None}, "together"),
+        ("minimal_norm", {"ddn_steps": 0}, "ddn_steps"),
+    ],
+)
+def test_bad_input_is_refused(name, change, message):
+    arguments = {"classifier": Linear(np.ones(3), 0.0), "X": np.ones((2, 3)), "y": [1, 1]}
+    if name in ("pgd", "apgd"):
+        arguments["eps"] = 0.5
+    if name in ("swap", "minimal_norm"):
+        arguments |= {"centers": np.eye(3)[:2], "center_labels": [1, -1]}
+    with pytest.raises((TypeError, ValueError), match=message):
+        getattr(attacks, name)(**arguments | change)
+
+
+def test_a_classifier_that_returns_nonsense_is_named():
+    broken = Linear(np.ones(3), 0.0)
+    broken.decision_function = lambda X: np.ones((len(X), 2))
+    with pytest.raises(ValueError, match="decision_function must return shape"):
+        attacks.fgsm(broken, np.ones((2, 3)), [1, 1], eps=0.1)
+    broken.decision_function = lambda X: np.full(len(X), np.nan)
+    with pytest.raises(ValueError, match="not finite"):
+        attacks.fgsm(broken, np.ones((2, 3)), [1, 1], eps=0.1)
