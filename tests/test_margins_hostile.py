@@ -89,7 +89,7 @@ FAMILIES = (plain, opposite, collinear, ratios, one_sign, cancelling, lattice, t
 
 
 def points_of(rng, network, W, whole):
-    """(5, D) points: random, on a kink, along a neuron, close to the boundary, huge or tiny; and labels."""
+    """(5, D) points: random, on a kink, along a neuron, 1e-3 to 1e-10 (relatively) from the boundary, huge or tiny; labels."""
     D = W.shape[1]
     X = rng.integers(-2, 3, (5, D)).astype(float) if whole else rng.standard_normal((5, D))
     X[3] = rng.standard_normal(D)
@@ -106,7 +106,7 @@ def points_of(rng, network, W, whole):
     e /= np.linalg.norm(e)
     t = cone.first_error((cone.U @ x)[None], (cone.U @ e)[None], y[3:4], FINE)[0] if len(cone.c) else 0.0
     if 0 < t < 1.5:
-        t *= 1 - 1e-6
+        t *= 1 - 10 ** -rng.uniform(3, 10)
         X[3] = np.cos(t) * x + np.sin(t) * e
     y[rng.random(5) < 0.05] *= -1  # misclassified
     return X, y

@@ -896,8 +896,8 @@ def _boundary(
     low, high = low.copy(), high.copy()
     above, below = (model.value(x + t[:, None] * direction, y) for t in (low, high))
     stayed = np.zeros(len(x))
-    for k in range(iterations):
-        live = np.flatnonzero(high - low > 1e-14 * high)
+    for k in range(max(iterations, 48)):
+        live = np.flatnonzero((high - low > 1e-14 * high) & ((below == 0) | (k < iterations)))
         if not live.size:
             break
         secant = np.clip(above[live] / (above[live] - below[live]), 1e-3, 1.0 - 1e-3)

@@ -72,6 +72,11 @@ def info() -> None:
     type=click.Choice(["descent", "flow"]),
     help="fig5 and fig6: draw the gradient flow too, on one time axis.",
 )
+@click.option("--alpha", type=click.FloatRange(0, min_open=True), help="fig2, fig7, pgd-gap, mv24: noise. Printed.")
+@click.option("--batch", type=click.IntRange(1), help="fig2, fig7, mv24: points of a step of SGD. Printed.")
+@click.option("--loss", type=click.Choice(["squared", "exponential", "logistic"]), help="fig2, fig7, mv24. Printed.")
+@click.option("--epochs", type=click.IntRange(1), help="fig2, fig7, mv24: at most so many. Printed.")
+@click.option("--scale", "full", is_flag=True, help="mv24: the paper's size instead of one for a laptop.")
 @click.option("--threads", type=click.IntRange(1), help="Default: all cores.")
 @click.option("--format", "format_", default="png", show_default=True, type=click.Choice(["png", "pdf"]))
 @click.option("--profile", is_flag=True, help="Print where the time went.")
@@ -83,6 +88,11 @@ def reproduce(
     seed: int,
     width: int | None,
     dynamics: str,
+    alpha: float | None,
+    batch: int | None,
+    loss: str | None,
+    epochs: int | None,
+    full: bool,
     threads: int | None,
     format_: str,
     profile: bool,
@@ -104,7 +114,17 @@ def reproduce(
 
     began = time.perf_counter()
     options = Options(
-        seed=seed, quick=quick, width=width, dynamics=dynamics, num_threads=threads, progress=sys.stderr.isatty()
+        seed=seed,
+        quick=quick,
+        width=width,
+        dynamics=dynamics,
+        alpha=alpha,
+        batch=batch,
+        loss=loss,
+        epochs=epochs,
+        full=full,
+        num_threads=threads,
+        progress=sys.stderr.isatty(),
     )
     for name in names:
         started = time.perf_counter()

@@ -31,6 +31,10 @@ class Options:
         Neurons; None means the experiment's own.
     dynamics : {"descent", "flow"}
         For experiments that can do either.
+    alpha, batch, loss, epochs : float, int, str, int, or None
+        Of the robustness figures, whose papers leave some of them unstated; None means the experiment's own.
+    full : bool
+        At the paper's scale where the default is a smaller one.
     num_threads : int or None
     progress : bool
     """
@@ -39,6 +43,11 @@ class Options:
     quick: bool = False
     width: int | None = None
     dynamics: str = "descent"
+    alpha: float | None = None
+    batch: int | None = None
+    loss: str | None = None
+    epochs: int | None = None
+    full: bool = False
     num_threads: int | None = None
     progress: bool = False
 
@@ -145,6 +154,11 @@ def over_seeds(values: NDArray[np.float64], reduce: Callable[..., Any]) -> NDArr
     """Reduce values, (seeds, m), over the seeds that are there; NaN where there is none."""
     columns = [column[np.isfinite(column)] for column in values.T]
     return np.array([reduce(column) if column.size else np.nan for column in columns])
+
+
+def chosen(options: Options, *names: str) -> dict[str, Any]:
+    """The options among ``names`` that were given, to replace a configuration's own."""
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 
 def options_config(options: Options) -> dict[str, Any]:
