@@ -211,3 +211,159 @@ def test_bad_input_is_refused(change, message):
     arguments = {"network": pf.TwoLayerNetwork(np.ones((1, 3)), [1.0]), "X": np.ones((2, 3)), "y": [1, 1], **change}
     with pytest.raises((TypeError, ValueError), match=message):
         pf.robust_radius(arguments.pop("network"), arguments.pop("X"), arguments.pop("y"), **arguments)
+
+
+# ---- levels
+
+
+def hostile_points(rng, D, count=5):
+    """A hostile net and points it classifies correctly."""
+    network = random_network(rng, D)
+    X = rng.standard_normal((count, D))
+    return network, X, np.where(values(network, X) > 0, 1, -1)
+
+
+@pytest.mark.parametrize("D", [2, 3, 8])
+def test_levels_only_tighten(D):
+    rng = np.random.default_rng(100 + D)
+    for _ in range(40):
+        network, X, y = hostile_points(rng, D)
+        fast, tight, exact = (pf.robust_radius(network, X, y, level) for level in ("fast", "tight", "exact"))
+        assert np.all(fast.lower <= tight.lower)
+        assert np.all(tight.lower <= exact.lower)
+        assert np.all(exact.upper <= fast.upper)
+        for found in (fast, tight, exact):
+            assert found.consistent.all()
+            np.testing.assert_allclose(np.linalg.norm(found.witness, axis=1), found.upper, rtol=1e-14)
+
+
+@pytest.mark.parametrize("D", [2, 3, 8])
+def test_exact_radii_close_the_bracket(D):
+    rng = np.random.default_rng(200 + D)
+    gaps = []
+    for _ in range(60):
+        network, X, y = hostile_points(rng, D)
+        found = pf.robust_radius(network, X, y, "exact")
+        right = found.correct & (found.upper > 0)
+        gaps.append(1 - found.lower[right] / found.upper[right])
+    gaps = np.concatenate(gaps)
+    assert gaps.max() <= 1.01e-4
+
+
+def test_exact_radii_shorten_what_the_attack_found():
+    # Two own neurons in the way: the shortest perturbation kills both, along no swap and no gradient.
+    network = pf.TwoLayerNetwork([[1.0, 0.2], [0.2, 1.0], [-1.0, -1.0]], [1.0, 1.0, -1e-6], p=3.0)
+    x = np.array([[0.8, 0.8]])
+    found = pf.robust_radius(network, x, [1], "exact", restarts=0)
+    assert found.lower[0] >= found.upper[0] * (1 - 1.01e-4)
+    reached = reached_in_the_plane(network, x[0], 1, angles=3600, radii=2000)
+    assert found.upper[0] == pytest.approx(reached, rel=2e-3)
+
+
+@pytest.fixture(scope="module")
+def rough():
+    """A ReLU net from a large initialisation, far from any mixture of clusters, and fresh points."""
+    gmm = pf.OrthonormalGMM(60, 3, 2, 0.1, rng=0)
+    data = gmm.sample(1000, balanced=True, rng=1)
+    start = pf.initialize(30, 60, 0.5, kind="gaussian", p=1.0, rng=2)
+    run = pf.sgd(start, data.X, data.y, step=0.02, batch=50, epochs=40, rng=3)
+    return run.network, gmm.sample(150, rng=4)
+
+
+def test_tight_brackets_networks_that_the_tangent_form_does_not(rough):
+    network, fresh = rough
+    ratios = {}
+    for level in ("fast", "tight"):
+        found = pf.robust_radius(network, fresh.X, fresh.y, level)
+        assert found.correct.mean() > 0.95
+        ratios[level] = found.lower[found.correct] / found.upper[found.correct]
+    assert np.median(ratios["fast"]) < 0.8
+    assert np.median(ratios["tight"]) > 0.95
+    assert np.quantile(ratios["tight"], 0.05) > 0.85
+
+
+@pytest.mark.parametrize("level", ["tight", "exact"])
+def test_bits_of_levels_do_not_depend_on_threads(rough, level):
+    network, fresh = rough
+    one, more = (
+        pf.robust_radius(network, fresh.X[:20], fresh.y[:20], level, max_nodes=200, num_threads=threads)
+        for threads in (1, 3)
+    )
+    np.testing.assert_array_equal(one.lower, more.lower)
+    np.testing.assert_array_equal(one.witness, more.witness)
+
+
+def test_too_few_nodes_still_certify(rough):
+    network, fresh = rough
+    tight, few, more = (
+        pf.robust_radius(network, fresh.X[:10], fresh.y[:10], level, max_nodes=nodes)
+        for level, nodes in (("tight", 1), ("exact", 5), ("exact", 500))
+    )
+    assert np.all(tight.lower <= few.lower)
+    assert np.all(few.lower <= more.lower * (1 + 1e-9))
+    assert np.all(more.lower <= few.upper)
+
+
+# ---- other classifiers
+
+
+def test_classifiers_bring_their_own_certificates():
+    gmm = pf.OrthonormalGMM(40, 3, 2, 0.5, rng=0)
+    fresh = gmm.sample(200, rng=1)
+    linear = pf.classifiers.Linear(np.ones(40), 0.3)
+    found = pf.robust_radius(linear, fresh.X, np.where(linear.decision_function(fresh.X) > 0, 1, -1))
+    exact = np.abs(linear.decision_function(fresh.X)) / np.sqrt(40)
+    np.testing.assert_allclose(found.lower, exact, rtol=1e-8)
+    np.testing.assert_allclose(found.upper, exact, rtol=1e-8)
+    nearest = pf.robust_radius(pf.classifiers.NearestCluster(gmm), fresh.X, fresh.y)
+    np.testing.assert_allclose(nearest.upper, pf.theory.nearest_cluster_radius(gmm, fresh.X, fresh.y), rtol=1e-8)
+    np.testing.assert_allclose(nearest.lower, nearest.upper, rtol=1e-8)
+    bayes = pf.robust_radius(pf.classifiers.Bayes(gmm), fresh.X, fresh.y)
+    assert bayes.consistent.all()
+    assert np.median(bayes.lower[bayes.correct] / bayes.upper[bayes.correct]) > 0.97
+    assert "attacked only" not in bayes.summary() + repr(bayes)
+
+
+def test_without_a_certificate_a_result_says_attacked_only(tmp_path):
+    network = pf.TwoLayerNetwork(np.eye(3), [1.0, -1.0, -1.0], "tanh")
+    x = np.array([[1.0, 0.2, 0.1], [0.1, 0.9, 0.0]])
+    found = pf.robust_radius(network, x, [1, -1])
+    assert not found.lower.any()
+    assert np.all(found.upper > 0)
+    after = [1, -1] * network.decision_function(x + found.witness)
+    assert np.all(after <= 0)
+    assert "attacked only" in found.summary()
+    found.save(tmp_path / "radius.npz")
+    assert "attacked only" in repr(pf.RobustRadius.load(tmp_path / "radius.npz"))
+
+
+def test_a_polynomial_and_a_prelu_net_of_one_function_have_one_radius(trained):
+    network, fresh, _ = trained
+    same = pf.TwoLayerNetwork.from_polar(
+        network.directions, np.zeros(network.width), network.sign, network.log_contributions, "polynomial", network.p
+    )
+    one, other = (pf.robust_radius(net, fresh.X[:50], fresh.y[:50]) for net in (network, same))
+    np.testing.assert_allclose(one.lower, other.lower, rtol=1e-12)
+    np.testing.assert_allclose(one.upper, other.upper, rtol=1e-9)
+
+
+# ---- margins
+
+
+def test_margins_are_what_they_say():
+    rng = np.random.default_rng(0)
+    W, v = rng.standard_normal((6, 9)), rng.standard_normal(6)
+    X, y = rng.standard_normal((20, 9)), rng.choice([-1.0, 1.0], 20)
+    for activation, degree in (("prelu", 2.0), ("polynomial", 4.0)):
+        network = pf.TwoLayerNetwork(W, v, activation, 3.0)
+        functional = pf.functional_margins(network, X, y)
+        np.testing.assert_allclose(functional, y * network.decision_function(X), rtol=1e-12)
+        normalized = pf.normalized_margins(network, X, y)
+        theta = np.sqrt((W**2).sum() + (v**2).sum())
+        np.testing.assert_allclose(normalized, functional / theta**degree, rtol=1e-12)
+        tiny = pf.TwoLayerNetwork(1e-120 * W, 1e-120 * v, activation, 3.0)
+        np.testing.assert_allclose(pf.normalized_margins(tiny, X, y), normalized, rtol=1e-9)
+    with pytest.raises(ValueError, match="tanh"):
+        pf.normalized_margins(pf.TwoLayerNetwork(W, v, "tanh"), X, y)
+    with pytest.raises(ValueError, match="not 0"):
+        pf.normalized_margins(pf.TwoLayerNetwork(0 * W, 0 * v), X, y)

@@ -120,10 +120,23 @@ class Polar:
             broken = broken[~wins]
             if not broken.size:
                 break
-        witness[broken] = -X[broken]
+        for i in broken:
+            witness[i] = self._off_corner(X[i], y[i], witness[i])
         longer = np.linalg.norm(witness, axis=1) > np.linalg.norm(X, axis=1)
         witness[longer] = -X[longer]
         return witness
+
+    def _off_corner(self, x: Float64, y: float, d: Float64) -> Float64:
+        """Push neurons that the witness only just silences below 0; -x, to the origin, if that is no error either."""
+        size = np.linalg.norm(x)
+        edge = self.U[np.abs(self.U @ (x + d)) <= 1e-9 * size]
+        if len(edge) and d.any():
+            push = np.linalg.pinv(edge).sum(axis=1) * size
+            for shift in (1e-14, 1e-12, 1e-10, 1e-8):
+                trial = d - shift * push
+                if self.margins((x + trial)[None], np.array([y]))[0] <= 0:
+                    return trial
+        return -x
 
 
 def _groups(gram: Float64, sign: Float64, a: Float64, near: float) -> tuple[NDArray[np.int64], int]:

@@ -27,7 +27,7 @@ _STRETCHES = (0.0, 1e-13, 1e-12, 1e-11, 1e-10, 1e-9)
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
-Search = Callable[["_Margin", Float64, Float64, Ints], Float64]
+Search = Callable[["_Points"], Float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,12 +172,12 @@ def pgd(
     exponential = _arrays.choice(objective, "objective", OBJECTIVES) == "exponential"
     normalize = not exponential if normalize is None else _flag(normalize, "normalize")
 
-    def ascent(model: _Margin, margin: Float64, gradient: Float64) -> Float64:
+    def ascent(log_scale: float, margin: Float64, gradient: Float64) -> Float64:
         uphill = ball.steepest(-gradient) if normalize else -gradient
         if exponential and not normalize:
             # exp(-y f) falls short of overflow; log_scale undoes the network's rescaling, in value and in gradient.
-            true = margin * math.exp(min(model.log_scale, 700.0))
-            uphill = uphill * np.exp(np.minimum(model.log_scale - true, _LARGEST))[:, None]
+            true = margin * math.exp(min(log_scale, 700.0))
+            uphill = uphill * np.exp(np.minimum(log_scale - true, _LARGEST))[:, None]
         return step * uphill
 
     search = partial(
@@ -284,7 +284,7 @@ def ddn(
     steps : int, default 1000
         Gradients; the paper shows 100, 300 and 1000.
     gamma : float, default 0.05
-        In (0, 1).
+        Share by which the radius changes, in (0, 0.99].
     init_eps : float, default 1
         First radius, > 0.
     seed : int, default 0
@@ -304,13 +304,15 @@ def ddn(
     Rony et al., CVPR 2019, Algorithm 1.
     """
     box = _bounds(bounds)
-    options: dict[str, Any] = {
-        "steps": _arrays.integer(steps, "steps", minimum=1),
-        "gamma": _fraction(gamma, "gamma"),
-        "init_eps": _arrays.real(init_eps, "init_eps", above=0.0),
-        "seed": _arrays.integer(seed, "seed", minimum=0),
-    }
-    return _run(classifier, X, y, partial(_ddn, bounds=box, **options), _Ball(np.inf, "l2", box))
+    search = partial(
+        _ddn,
+        steps=_arrays.integer(steps, "steps", minimum=1),
+        gamma=_arrays.real(gamma, "gamma", above=0.0, maximum=0.99),
+        init_eps=_arrays.real(init_eps, "init_eps", above=0.0),
+        seed=_arrays.integer(seed, "seed", minimum=0),
+        bounds=box,
+    )
+    return _run(classifier, X, y, search, _Ball(np.inf, "l2", box))
 
 
 def swap(
@@ -405,18 +407,18 @@ def minimal_norm(
     options = _swap_options(starts, steps, restarts, seed)
     ddn_steps = _arrays.integer(ddn_steps, "ddn_steps", minimum=1)
 
-    def search(model: _Margin, x: Float64, y: Float64, rows: Ints) -> Float64:
-        first = _ddn(model, x, y, rows, steps=ddn_steps, gamma=0.05, init_eps=1.0, seed=options["seed"], bounds=None)
-        return _swap(model, x, y, rows, mixture=mixture, first=first, **options)
+    def search(points: _Points) -> Float64:
+        first = _ddn(points, steps=ddn_steps, gamma=0.05, init_eps=1.0, seed=options["seed"], bounds=None)
+        return _swap(points, mixture=mixture, first=first, **options)
 
     return _run(classifier, X, y, search, _Ball(np.inf, "l2", None))
 
 
-# ---- the classifier, the ball and the points
+# ---- the classifier, the points and the ball
 
 
 class _Margin:
-    """y f(x) and its gradient in float64, for any classifier; every gradient is counted.
+    """The classifier in float64, every gradient counted.
 
     A TwoLayerNetwork is rescaled, so that its sign survives where f underflows: f = exp(log_scale) times what is here.
     """
@@ -432,19 +434,18 @@ class _Margin:
                 raise TypeError(f"classifier must have a method {name}, but {type(classifier).__name__} has none")
         self.classifier = classifier
 
-    def value(self, x: Float64, y: Float64) -> Float64:
-        """Evaluate y f at x (m, D), shape (m,)."""
-        return y * _output(self.classifier.decision_function(x), "decision_function", y.shape)
+    def value(self, x: Float64) -> Float64:
+        """Evaluate f at x (m, D), shape (m,)."""
+        return _output(self.classifier.decision_function(x), "decision_function", x.shape[:1])
 
-    def both(self, x: Float64, y: Float64) -> tuple[Float64, Float64]:
-        """Evaluate y f at x (m, D), shape (m,), and its gradient (m, D)."""
+    def both(self, x: Float64) -> tuple[Float64, Float64]:
+        """Evaluate f at x (m, D), shape (m,), and its gradient (m, D)."""
         self.gradients += len(x)
         if callable(getattr(self.classifier, "value_and_input_gradient", None)):
             f, gradient = self.classifier.value_and_input_gradient(x)
         else:
             f, gradient = self.classifier.decision_function(x), self.classifier.input_gradient(x)
-        f, gradient = _output(f, "decision_function", y.shape), _output(gradient, "input_gradient", x.shape)
-        return y * f, y[:, None] * gradient
+        return _output(f, "decision_function", x.shape[:1]), _output(gradient, "input_gradient", x.shape)
 
 
 def _output(array: ArrayLike, name: str, shape: tuple[int, ...]) -> Float64:
@@ -454,6 +455,39 @@ def _output(array: ArrayLike, name: str, shape: tuple[int, ...]) -> Float64:
     if not np.isfinite(result).all():
         raise ValueError(f"classifier.{name} returned values that are not finite")
     return result
+
+
+@dataclass(frozen=True, eq=False)
+class _Points:
+    """Points x (m, D) under attack, their labels y (m,) and their numbers in the whole."""
+
+    model: _Margin
+    x: Float64
+    y: Float64
+    rows: Ints
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def only(self, which: Any) -> _Points:
+        """Those of an index array or a mask."""
+        return _Points(self.model, self.x[which], self.y[which], self.rows[which])
+
+    def value(self, delta: Float64) -> Float64:
+        """Evaluate y f at x + delta, shape (m,)."""
+        return self.y * self.model.value(self.x + delta)
+
+    def both(self, delta: Float64) -> tuple[Float64, Float64]:
+        """Evaluate y f at x + delta, shape (m,), and its gradient (m, D)."""
+        f, gradient = self.model.both(self.x + delta)
+        return self.y * f, self.y[:, None] * gradient
+
+    def random(self, seed: int, run: int, count: int, kind: str = "normal") -> Float64:
+        """Draw (m, count) numbers, normal or uniform in [-1, 1], that depend on seed, run and row numbers alone."""
+        generators = [np.random.default_rng([seed, run, int(row)]) for row in self.rows]
+        if kind == "normal":
+            return np.stack([rng.standard_normal(count) for rng in generators])
+        return np.stack([rng.uniform(-1.0, 1.0, count) for rng in generators])
 
 
 @dataclass(frozen=True)
@@ -480,46 +514,44 @@ class _Ball:
         """Unit step along which a linear function grows most; 0 where the gradient is."""
         return np.sign(gradient) if self.norm == "linf" else _unit(gradient)
 
-    def start(self, x: Float64, seed: int, run: int, rows: Ints) -> Float64:
+    def start(self, points: _Points, seed: int, run: int) -> Float64:
         """Random points of the surface."""
-        if self.norm == "linf":
-            uniform = _random(seed, run, rows, x.shape[1], "uniform")
-            return self.project(x, self.eps * uniform / np.abs(uniform).max(axis=1, keepdims=True))
-        return self.project(x, self.eps * _unit(_random(seed, run, rows, x.shape[1])))
+        drawn = points.random(seed, run, points.x.shape[1], "uniform" if self.norm == "linf" else "normal")
+        return self.project(points.x, self.eps * drawn / _norms(drawn, self.norm)[:, None])
 
 
 def _run(classifier: Any, X: ArrayLike, y: ArrayLike, search: Search, ball: _Ball) -> Attack:
     """Search, in blocks, for perturbations of the points that are right, and judge what comes back.
 
-    ``search(model, x, y, rows)`` gets points x (m, D), labels and their numbers, and returns perturbations (m, D).
+    Of minimal norms (``ball.eps`` infinite) what does not flip is dropped.
     """
     model = _Margin(classifier)
-    points = _arrays.as_array(X, "X")
-    points = _arrays.real_array(points, "X", dtype=points.dtype if points.dtype.kind == "f" else np.float64, ndim=2)
-    target = _arrays.labels(y, n=len(points))
-    if ball.bounds is not None and not (ball.bounds[0] <= points.min() and points.max() <= ball.bounds[1]):
-        raise ValueError(f"X must lie within bounds {ball.bounds}, got values from {points.min()} to {points.max()}")
+    data = _arrays.as_array(X, "X")
+    data = _arrays.real_array(data, "X", dtype=data.dtype if data.dtype.kind == "f" else np.float64, ndim=2)
+    target = _arrays.labels(y, n=len(data))
+    if ball.bounds is not None and not (ball.bounds[0] <= data.min() and data.max() <= ball.bounds[1]):
+        raise ValueError(f"X must lie within bounds {ball.bounds}, got values from {data.min()} to {data.max()}")
     minimal = math.isinf(ball.eps)
-    delta = np.zeros(points.shape)
-    success = np.ones(len(points), dtype=bool)
-    for first in range(0, len(points), _ROWS):
-        x = points[first : first + _ROWS].astype(np.float64)
-        right = np.flatnonzero(model.value(x, target[first : first + _ROWS]) > 0)
-        if not right.size:
+    delta = np.zeros(data.shape)
+    success = np.ones(len(data), dtype=bool)
+    for first in range(0, len(data), _ROWS):
+        rows = np.arange(first, min(first + _ROWS, len(data)))
+        block = _Points(model, data[rows].astype(np.float64), target[rows], rows)
+        block = block.only(block.value(np.zeros(1)) > 0)
+        if not len(block):
             continue
-        x, rows = x[right], first + right
-        found = search(model, x, target[rows], rows)
-        success[rows] = False
+        found = search(block)
+        success[block.rows] = False
         # Minimal norms end on the boundary, where rounding may say otherwise another time: go a hair further.
         for stretch in _STRETCHES if minimal else (0.0,):
-            left = np.flatnonzero(~success[rows])
-            if not left.size:
+            trial = _clip(block.x, found * (1.0 + stretch), ball.bounds)
+            flipped = block.value(trial) <= 0
+            success[block.rows] = flipped
+            kept = flipped if minimal else np.ones(len(block), dtype=bool)
+            delta[block.rows[kept]] = trial[kept]
+            block, found = block.only(~flipped), found[~flipped]
+            if not len(block):
                 break
-            trial = _clip(x[left], found[left] * (1.0 + stretch), ball.bounds)
-            flipped = model.value(x[left] + trial, target[rows[left]]) <= 0
-            success[rows[left]] = flipped
-            kept = flipped if minimal else np.ones(len(left), dtype=bool)
-            delta[rows[left[kept]]] = trial[kept]
     norms = _norms(delta, ball.norm)
     if minimal:
         norms[~success] = np.inf
@@ -550,14 +582,6 @@ def _clip(x: Float64, delta: Float64, bounds: tuple[float, float] | None) -> Flo
     return np.where((moved > high) | (moved < low), np.nextafter(delta, 0.0), delta)
 
 
-def _random(seed: int, run: int, rows: Ints, count: int, kind: str = "normal") -> Float64:
-    """Draw ``count`` numbers for each row: they depend on seed, run and the row's number alone."""
-    generators = (np.random.default_rng([seed, run, int(row)]) for row in rows)
-    if kind == "normal":
-        return np.stack([rng.standard_normal(count) for rng in generators])
-    return np.stack([rng.uniform(-1.0, 1.0, count) for rng in generators])
-
-
 def _only(rows: Bools, *arrays: Any) -> list[Any]:
     """Those rows of every array."""
     return [array[rows] for array in arrays]
@@ -580,44 +604,32 @@ def _flag(value: Any, name: str) -> bool:
     return bool(value)
 
 
-def _fraction(value: Any, name: str) -> float:
-    result = _arrays.real(value, name, above=0.0, maximum=1.0)
-    if result == 1.0:
-        raise ValueError(f"{name} must be less than 1, got 1")
-    return result
+# ---- searches within a ball: points that are right in, delta (m, D) out
 
 
-# ---- searches within a ball: delta (m, D) for points x (m, D) that are right
-
-
-def _fgsm(model: _Margin, x: Float64, y: Float64, rows: Ints, *, ball: _Ball) -> Float64:
-    return ball.project(x, ball.eps * ball.steepest(-model.both(x, y)[1]))
+def _fgsm(points: _Points, *, ball: _Ball) -> Float64:
+    return ball.project(points.x, ball.eps * ball.steepest(-points.both(np.zeros_like(points.x))[1]))
 
 
 def _restarted(
-    once: Callable[..., tuple[Float64, Float64]],
-    model: _Margin,
-    x: Float64,
-    y: Float64,
-    rows: Ints,
+    once: Callable[[_Points, Float64], _Best],
+    points: _Points,
     *,
     ball: _Ball,
     restarts: int,
     seed: int,
     from_point: bool,
 ) -> Float64:
-    """Run from the point itself or a random one, then again from random ones for the survivors; keep the best."""
-    best, lowest = np.zeros_like(x), np.full(len(x), np.inf)
+    """Run from the points themselves or random ones, then again from random ones for the survivors; keep the best."""
+    best = _Best(points.x.shape)
     for run in range(1 + restarts):
-        live = np.flatnonzero(lowest > 0)
+        live = np.flatnonzero(best.margin > 0)
         if not live.size:
             break
-        at = x[live]
-        start = np.zeros_like(at) if from_point and run == 0 else ball.start(at, seed, run, rows[live])
-        found, margin = once(model, at, y[live], start)
-        better = margin < lowest[live]
-        best[live[better]], lowest[live[better]] = found[better], margin[better]
-    return best
+        some = points.only(live)
+        found = once(some, np.zeros_like(some.x) if from_point and run == 0 else ball.start(some, seed, run))
+        best.see(live, found.delta, found.margin)
+    return best.delta
 
 
 class _Best:
@@ -634,27 +646,27 @@ class _Best:
 
 
 def _pgd(
-    model: _Margin,
-    x: Float64,
-    y: Float64,
+    points: _Points,
     delta: Float64,
     *,
     ball: _Ball,
     steps: int,
-    ascent: Callable[[_Margin, Float64, Float64], Float64],
+    ascent: Callable[[float, Float64, Float64], Float64],
     stop_early: bool,
-) -> tuple[Float64, Float64]:
-    best, live = _Best(x.shape), np.arange(len(x))
+) -> _Best:
+    best, live = _Best(delta.shape), np.arange(len(points))
     for _ in range(steps):
-        margin, gradient = model.both(x + delta, y)
+        margin, gradient = points.both(delta)
         best.see(live, delta, margin)
         if stop_early and (margin <= 0).any():
-            live, x, y, delta, margin, gradient = _only(margin > 0, live, x, y, delta, margin, gradient)
+            on = margin > 0
+            points = points.only(on)
+            live, delta, margin, gradient = _only(on, live, delta, margin, gradient)
             if not live.size:
-                return best.delta, best.margin
-        delta = ball.project(x, delta + ascent(model, margin, gradient))
-    best.see(live, delta, model.value(x + delta, y))
-    return best.delta, best.margin
+                return best
+        delta = ball.project(points.x, delta + ascent(points.model.log_scale, margin, gradient))
+    best.see(live, delta, points.value(delta))
+    return best
 
 
 def _checkpoints(steps: int) -> list[int]:
@@ -666,29 +678,27 @@ def _checkpoints(steps: int) -> list[int]:
     return points
 
 
-def _apgd(
-    model: _Margin, x: Float64, y: Float64, delta: Float64, *, ball: _Ball, steps: int, rho: float, momentum: float
-) -> tuple[Float64, Float64]:
-    best, live = _Best(x.shape), np.arange(len(x))
+def _apgd(points: _Points, delta: Float64, *, ball: _Ball, steps: int, rho: float, momentum: float) -> _Best:
+    best, live = _Best(delta.shape), np.arange(len(points))
     checkpoints, last_check = _checkpoints(steps), 0
-    margin, gradient = model.both(x + delta, y)
+    margin, gradient = points.both(delta)
     best.see(live, delta, margin)
     previous, top_gradient, top_then = delta, gradient.copy(), margin
-    size = np.full(len(x), 2.0 * ball.eps)
-    rises, halved = np.zeros(len(x)), np.zeros(len(x), dtype=bool)
+    size = np.full(len(points), 2.0 * ball.eps)
+    rises, halved = np.zeros(len(points)), np.zeros(len(points), dtype=bool)
     for k in range(1, steps + 1):
         if (margin <= 0).any():
             on = margin > 0
-            live, x, y, size, rises, halved, top_then = _only(on, live, x, y, size, rises, halved, top_then)
+            points = points.only(on)
+            live, margin, size, rises, halved, top_then = _only(on, live, margin, size, rises, halved, top_then)
             delta, previous, gradient, top_gradient = _only(on, delta, previous, gradient, top_gradient)
-            margin = margin[on]
             if not live.size:
                 break
-        ahead = ball.project(x, delta + size[:, None] * ball.steepest(-gradient))
+        ahead = ball.project(points.x, delta + size[:, None] * ball.steepest(-gradient))
         weight = momentum if k > 1 else 1.0
-        ahead = ball.project(x, delta + weight * (ahead - delta) + (1.0 - weight) * (delta - previous))
+        ahead = ball.project(points.x, delta + weight * (ahead - delta) + (1.0 - weight) * (delta - previous))
         previous, delta, before = delta, ahead, margin
-        margin, gradient = model.both(x + delta, y) if k < steps else (model.value(x + delta, y), gradient)
+        margin, gradient = points.both(delta) if k < steps else (points.value(delta), gradient)
         rises += margin < before
         better = best.see(live, delta, margin)
         top_gradient[better] = gradient[better]
@@ -700,17 +710,14 @@ def _apgd(
             gradient = np.where(stuck[:, None], top_gradient, gradient)
             margin = np.where(stuck, best.margin[live], margin)
             rises, last_check = np.zeros(len(live)), k
-    return best.delta, best.margin
+    return best
 
 
 # ---- searches for minimal l2 norms: delta (m, D), 0 where nothing is found
 
 
 def _ddn(
-    model: _Margin,
-    x: Float64,
-    y: Float64,
-    rows: Ints,
+    points: _Points,
     *,
     steps: int,
     gamma: float,
@@ -718,13 +725,14 @@ def _ddn(
     seed: int,
     bounds: tuple[float, float] | None,
 ) -> Float64:
+    x = points.x
     best, shortest = np.zeros_like(x), np.full(len(x), np.inf)
     farthest = _FAR * (1.0 + _norms(x))
     if bounds is not None:
         farthest = _norms(np.maximum(x - bounds[0], bounds[1] - x))
     delta, radius = np.zeros_like(x), np.minimum(init_eps, farthest)
     for k in range(steps + 1):
-        margin, gradient = model.both(x + delta, y) if k < steps else (model.value(x + delta, y), delta)
+        margin, gradient = points.both(delta) if k < steps else (points.value(delta), delta)
         flipped, length = margin <= 0, _norms(delta)
         better = flipped & (length < shortest)
         best[better], shortest[better] = delta[better], length[better]
@@ -733,7 +741,7 @@ def _ddn(
         uphill = _unit(-gradient)
         lost = np.flatnonzero(~gradient.any(axis=1))
         if lost.size:
-            uphill[lost] = _unit(_random(seed, k, rows[lost], x.shape[1]))
+            uphill[lost] = _unit(points.only(lost).random(seed, k, x.shape[1]))
         rate = 0.01 + 0.99 * (1.0 + math.cos(math.pi * k / steps)) / 2.0
         radius = np.minimum(radius * np.where(flipped, 1.0 - gamma, 1.0 + gamma), farthest)
         delta = _clip(x, radius[:, None] * _unit(delta + rate * uphill), bounds)
@@ -789,10 +797,7 @@ def _swap_options(starts: Any, steps: Any, restarts: Any, seed: Any) -> dict[str
 
 
 def _swap(
-    model: _Margin,
-    x: Float64,
-    y: Float64,
-    rows: Ints,
+    points: _Points,
     *,
     mixture: _Centers | None,
     starts: int,
@@ -801,101 +806,102 @@ def _swap(
     seed: int,
     first: Float64 | None = None,
 ) -> Float64:
-    best, shortest = np.zeros_like(x), np.full(len(x), np.inf)
-    for direction, length in _starts(model, x, y, rows, mixture, starts, restarts, seed, shortest, first):
+    best, shortest = np.zeros_like(points.x), np.full(len(points), np.inf)
+    for direction, length in _starts(points, mixture, starts, restarts, seed, first, shortest):
         some = np.flatnonzero(np.isfinite(length))
-        if not some.size:
-            continue
-        found = _refine(model, x[some], y[some], direction[some], length[some], steps)
-        reached = _norms(found)
-        better = reached < shortest[some]
-        best[some[better]], shortest[some[better]] = found[better], reached[better]
+        if some.size:
+            found = _refine(points.only(some), direction[some], length[some], steps)
+            better = _norms(found) < shortest[some]
+            best[some[better]] = found[better]
+            shortest[some[better]] = _norms(found[better])
     some = np.flatnonzero(np.isfinite(shortest))
-    direction = _unit(best[some])
-    best[some] = _boundary(model, x[some], y[some], direction, 0.0 * some, shortest[some], 40)[:, None] * direction
+    if some.size:
+        direction = _unit(best[some])
+        length = _boundary(points.only(some), direction, np.zeros(len(some)), shortest[some], 48)
+        best[some] = length[:, None] * direction
     return best
 
 
 def _starts(
-    model: _Margin,
-    x: Float64,
-    y: Float64,
-    rows: Ints,
+    points: _Points,
     mixture: _Centers | None,
     starts: int,
     restarts: int,
     seed: int,
-    shortest: Float64,
     first: Float64 | None,
+    shortest: Float64,
 ) -> Iterator[tuple[Float64, Float64]]:
-    """Directions (m, D) and lengths (m,) at which they are flipped, inf where not; ``shortest`` is what is known."""
+    """Directions (m, D) and lengths (m,) that flip, inf where none is known.
 
-    def follow(direction: Float64) -> tuple[Float64, Float64]:
-        # Twice what is known: a longer start may well be refined into a shorter way.
-        return direction, _first_crossing(model, x, y, direction, 2.0 * shortest)
-
+    ``shortest`` (m,) is what the caller knows by now: no ray is followed beyond twice that, for a longer start may well
+    be refined into a shorter way.
+    """
+    x, y = points.x, points.y
     if first is not None:
         length = _norms(first)
         yield _unit(first), np.where(length > 0, length, np.inf)
-    downhill = _unit(-model.both(x, y)[1])
-    yield follow(downhill)
-    yield follow(_unit(-x))
+    downhill = _unit(-points.both(np.zeros_like(x))[1])
+    for direction in (downhill, _unit(-x)):
+        yield direction, _first_crossing(points, direction, 2.0 * shortest)
+    base, centers = downhill, 0
     if mixture is not None:
-        own = mixture.own(x, y)
-        order, count = mixture.rivals(x, y)
-        ranks = int(count.max())
-        reach = np.full((max(ranks, 1), len(x)), np.inf)
-        variant = np.zeros(reach.shape, dtype=np.int64)
-        for j in range(ranks):
-            for v in range(len(_TURNS) + 1):
-                length = follow(mixture.ray(x, own, order[:, j], np.full(len(x), v)))[1]
-                better = (length < reach[j]) & (j < count)
-                reach[j, better], variant[j, better] = length[better], v
-        ranked = np.argsort(reach, axis=0, kind="stable")
-        points = np.arange(len(x))
-        for j in ranked[:starts] if ranks else ():
-            yield mixture.ray(x, own, order[points, j], variant[j, points]), reach[j, points]
+        own, centers = mixture.own(x, y), len(mixture.labels)
+        order, reach, variant = _rays(points, mixture, own, 2.0 * shortest)
+        some = np.arange(len(points))
+        for j in np.argsort(reach, axis=0, kind="stable")[:starts]:
+            yield mixture.ray(x, own, order[some, j], variant[j, some]), reach[j, some]
     for run in range(restarts):
-        noise = _random(seed, run, rows, x.shape[1] + (0 if mixture is None else len(mixture.labels)))
-        base = downhill
+        noise = points.random(seed, run, x.shape[1] + centers)
         if mixture is not None:
             weights = np.where(mixture.labels == y[:, None], 0.0, noise[:, x.shape[1] :] ** 2)
             base = _unit(_unit(weights @ mixture.units) - own)
-        yield follow(_unit(base + 0.5 * _unit(noise[:, : x.shape[1]])))
+        direction = _unit(base + 0.5 * _unit(noise[:, : x.shape[1]]))
+        yield direction, _first_crossing(points, direction, 2.0 * shortest)
 
 
-def _first_crossing(model: _Margin, x: Float64, y: Float64, direction: Float64, reach: Float64) -> Float64:
-    """Length (m,) at which the rays are flipped, at most ``reach``, inf where they are not.
+def _rays(points: _Points, mixture: _Centers, own: Float64, limit: Float64) -> tuple[Ints, Float64, Ints]:
+    """Rivals of each point, nearest first (m, K), the length of the best ray to each (K, m), inf if none; and which."""
+    order, count = mixture.rivals(points.x, points.y)
+    reach = np.full((int(count.max()), len(points)), np.inf)
+    variant = np.zeros(reach.shape, dtype=np.int64)
+    for j in range(len(reach)):
+        for v in range(len(_TURNS) + 1):
+            direction = mixture.ray(points.x, own, order[:, j], np.full(len(points), v))
+            length = _first_crossing(points, direction, np.where(j < count, limit, 0.0))
+            better = length < reach[j]
+            reach[j, better], variant[j, better] = length[better], v
+    return order, reach, variant
 
-    Where ``reach`` is inf, lengths are doubled from a small one.
+
+def _first_crossing(points: _Points, direction: Float64, limit: Float64) -> Float64:
+    """Length (m,) at which the rays are flipped, at most ``limit``, inf where they are not.
+
+    Where ``limit`` is inf, lengths are doubled from a small one.
     """
-    length = np.full(len(x), np.inf)
-    low = np.zeros(len(x))
-    live = np.flatnonzero(direction.any(axis=1))
-    trial = np.where(np.isfinite(reach), reach, (1.0 + _norms(x)) / 64.0)
+    scale = 1.0 + _norms(points.x)
+    length, low = np.full(len(points), np.inf), np.zeros(len(points))
+    trial = np.where(np.isfinite(limit), limit, scale / 64.0)
+    live = np.flatnonzero(direction.any(axis=1) & (limit > 0))
     while live.size:
-        flipped = model.value(x[live] + trial[live, None] * direction[live], y[live]) <= 0
+        flipped = points.only(live).value(trial[live, None] * direction[live]) <= 0
         length[live[flipped]] = trial[live[flipped]]
-        live = live[~flipped]
-        live = live[~np.isfinite(reach[live]) & (trial[live] < _FAR * (1.0 + _norms(x[live])))]
+        live = live[~flipped & np.isinf(limit[live]) & (trial[live] < _FAR * scale[live])]
         low[live], trial[live] = trial[live], 2.0 * trial[live]
     some = np.flatnonzero(np.isfinite(length))
     if some.size:
-        length[some] = _boundary(model, x[some], y[some], direction[some], low[some], length[some], 6)
+        length[some] = _boundary(points.only(some), direction[some], low[some], length[some], 6)
     return length
 
 
-def _boundary(
-    model: _Margin, x: Float64, y: Float64, direction: Float64, low: Float64, high: Float64, iterations: int
-) -> Float64:
+def _boundary(points: _Points, direction: Float64, low: Float64, high: Float64, iterations: int) -> Float64:
     """Shorten ``high`` (m,), flipped, towards ``low``, not flipped, along unit directions; stays flipped.
 
-    False position that halves the value of an end that stays (Illinois), with a bisection every third time, and always
-    where f is 0 at ``high``, which may lie deep in a region where f is.
+    False position that halves the value of an end that stays (Illinois), with a bisection every third time. Where f is
+    0 at ``high``, which may lie deep in a region where f is, only bisections, and as many as it takes.
     """
     low, high = low.copy(), high.copy()
-    above, below = (model.value(x + t[:, None] * direction, y) for t in (low, high))
-    stayed = np.zeros(len(x))
+    above, below = (points.value(t[:, None] * direction) for t in (low, high))
+    stayed = np.zeros(len(points))
     for k in range(max(iterations, 48)):
         live = np.flatnonzero((high - low > 1e-14 * high) & ((below == 0) | (k < iterations)))
         if not live.size:
@@ -903,37 +909,43 @@ def _boundary(
         secant = np.clip(above[live] / (above[live] - below[live]), 1e-3, 1.0 - 1e-3)
         share = np.where((below[live] < 0) & (k % 3 < 2), secant, 0.5)
         middle = low[live] + share * (high[live] - low[live])
-        value = model.value(x[live] + middle[:, None] * direction[live], y[live])
-        for flipped, end, at_end, at_other in ((value <= 0, high, below, above), (value > 0, low, above, below)):
-            moved, side = live[flipped], 1.0 if end is high else -1.0
-            end[moved], at_end[moved] = middle[flipped], value[flipped]
+        value = points.only(live).value(middle[:, None] * direction[live])
+        for moves, side, end, at_end, at_other in (
+            (value <= 0, 1.0, high, below, above),
+            (value > 0, -1.0, low, above, below),
+        ):
+            moved = live[moves]
+            end[moved], at_end[moved] = middle[moves], value[moves]
             at_other[moved] *= np.where(stayed[moved] == side, 0.5, 1.0)
             stayed[moved] = side
     return high
 
 
-def _refine(model: _Margin, x: Float64, y: Float64, direction: Float64, length: Float64, steps: int) -> Float64:
-    """Shorten flipped perturbations length (m,) * direction (m, D): minimal-norm steps on f = 0."""
-    direction, zero = direction.copy(), np.zeros(len(x))
-    length = _boundary(model, x, y, direction, zero, length, 12)
-    turn, live = np.ones(len(x)), np.arange(len(x))
+def _refine(points: _Points, direction: Float64, length: Float64, steps: int) -> Float64:
+    """Shorten flipped perturbations length (m,) * direction (m, D): minimal-norm steps on f = 0.
+
+    The shortest way to {f = 0}, linearised at a boundary point, goes along the gradient there.
+    """
+    direction = direction.copy()
+    length = _boundary(points, direction, np.zeros(len(points)), length, 12)
+    turn, live = np.ones(len(points)), np.arange(len(points))
     for _ in range(steps):
-        at, label, along, reach = x[live], y[live], direction[live], length[live]
+        at, along, reach = points.only(live), direction[live], length[live]
         # A hair before the boundary: beyond it f and its gradient may vanish.
-        uphill = _unit(-model.both(at + (reach * (1.0 - 1e-7))[:, None] * along, label)[1])
+        uphill = _unit(-at.both((reach * (1.0 - 1e-7))[:, None] * along)[1])
         trial = _unit(along + turn[live, None] * (uphill - along))
         # Worth following only if the boundary is nearer along it.
         aim = reach * (1.0 - 1e-12)
-        helps = np.flatnonzero(model.value(at + aim[:, None] * trial, label) <= 0)
+        helps = np.flatnonzero(at.value(aim[:, None] * trial) <= 0)
+        turn[live] *= 0.5
+        slow = np.asarray(~uphill.any(axis=1))
         if helps.size:
             better = live[helps]
-            length[better] = _boundary(model, at[helps], label[helps], trial[helps], zero[better], aim[helps], 12)
+            length[better] = _boundary(at.only(helps), trial[helps], np.zeros(len(helps)), aim[helps], 12)
             direction[better] = trial[helps]
-        turn[live] *= 0.5
-        turn[live[helps]] = np.minimum(1.0, 4.0 * turn[live[helps]])
-        slow = np.zeros(len(live), dtype=bool)
-        slow[helps] = length[live[helps]] > reach[helps] * (1.0 - 1e-10)
-        live = live[(turn[live] > 1e-3) & ~slow & uphill.any(axis=1)]
+            turn[better] = np.minimum(1.0, 4.0 * turn[better])
+            slow[helps] |= length[better] > reach[helps] * (1.0 - 1e-10)
+        live = live[(turn[live] > 1e-3) & ~slow]
         if not live.size:
             break
     return length[:, None] * direction
