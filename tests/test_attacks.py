@@ -129,6 +129,18 @@ def test_minimal_norms_of_two_clusters_are_the_nearest_cluster_radius(p):
     np.testing.assert_allclose(attacks.ddn(network, data.X, data.y).norms, exact, rtol=3e-3)
 
 
+@pytest.mark.parametrize("rule", ["Bayes", "NearestCluster"])
+def test_minimal_norms_of_the_rules_of_the_mixture(rule):
+    gmm = pf.OrthonormalGMM(100, 3, 2, 0.3, rng=0)
+    data = gmm.sample(40, dtype="float64", rng=3)
+    exact = pf.theory.nearest_cluster_radius(gmm, data.X, data.y)
+    found = attacks.minimal_norm(
+        getattr(pf.classifiers, rule)(gmm), data.X, data.y, centers=gmm.centers, center_labels=gmm.labels, ddn_steps=50
+    )
+    # Bayes is the nearest-cluster rule up to alpha^2/D log K.
+    np.testing.assert_allclose(found.norms, exact, rtol=1e-6 if rule == "NearestCluster" else 1e-3)
+
+
 # ---- what holds of every attack
 
 

@@ -89,7 +89,7 @@ FAMILIES = (plain, opposite, collinear, ratios, one_sign, cancelling, lattice, t
 
 
 def points_of(rng, network, W, whole):
-    """(5, D) points: random, on a kink, along a neuron, 1e-3 to 1e-10 (relatively) from the boundary, huge or tiny; labels."""
+    """(5, D) points: random, on a kink, along a neuron, near the boundary (1e-3 to 1e-10), huge or tiny; and labels."""
     D = W.shape[1]
     X = rng.integers(-2, 3, (5, D)).astype(float) if whole else rng.standard_normal((5, D))
     X[3] = rng.standard_normal(D)

@@ -92,21 +92,22 @@ class Polar:
         witness[correct] = self._confirmed(X[correct], y[correct], witness[correct])
         witness[~correct] = 0.0
         upper = np.linalg.norm(witness, axis=1)
-        if effort.level != "fast":
+        if effort.level == "fast":
+            return lower, upper, witness, correct
+        gap = TIGHT if effort.level == "tight" else GAP
+        open_ = np.flatnonzero(correct & (lower < (1.0 - gap) * upper))
+        if open_.size:
             basis, span = self.span
-            open_ = np.flatnonzero(correct & (lower < (1.0 - TIGHT) * upper))
-            if open_.size:
-                x, d = (np.ascontiguousarray(rows[open_] @ basis) for rows in (X, witness))
-                lower[open_] = span.tighten(x, d, y[open_], lower[open_], TIGHT, effort.num_threads)
-        if effort.level == "exact":
-            open_ = np.flatnonzero(correct & (lower < (1.0 - GAP) * upper))
-            if open_.size:
-                x, d = (np.ascontiguousarray(rows[open_] @ basis) for rows in (X, witness))
-                lower[open_], d, _ = span.exact(x, d, y[open_], lower[open_], GAP, effort.max_nodes, effort.num_threads)
-                found = self._confirmed(X[open_], y[open_], d @ basis.T)
-                lengths = np.linalg.norm(found, axis=1)
-                shorter = lengths < upper[open_]
-                witness[open_[shorter]], upper[open_[shorter]] = found[shorter], lengths[shorter]
+            x, d = (np.ascontiguousarray(rows[open_] @ basis) for rows in (X, witness))
+            lower[open_] = span.tighten(x, d, y[open_], lower[open_], gap, effort.num_threads)
+        open_ = np.flatnonzero(correct & (lower < (1.0 - gap) * upper))
+        if effort.level == "exact" and open_.size:
+            x, d = (np.ascontiguousarray(rows[open_] @ basis) for rows in (X, witness))
+            lower[open_], d, _ = span.exact(x, d, y[open_], lower[open_], gap, effort.max_nodes, effort.num_threads)
+            found = self._confirmed(X[open_], y[open_], d @ basis.T)
+            lengths = np.linalg.norm(found, axis=1)
+            shorter = lengths < upper[open_]
+            witness[open_[shorter]], upper[open_[shorter]] = found[shorter], lengths[shorter]
         return lower, upper, witness, correct
 
     def _confirmed(self, X: Float64, y: Float64, witness: Float64) -> Float64:
