@@ -22,7 +22,8 @@ import preluflow as pf
 
 ROUNDING = 2e-15
 DEGREES = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)
-FAST, SLOW = {2: 2000, 3: 500}, {2: 7500, 3: 2500}  # nets by dimension
+FAST, SLOW, EXACT = {2: 2000, 3: 500}, {2: 7500, 3: 2500}, {2: 160, 3: 64}  # nets by dimension
+NOISE = 1e-9  # a radius below NOISE ||x|| says nothing of the attack: f(x) is mostly rounding
 
 
 # ---- hostile nets: (rng, D, h) -> W, v
@@ -155,12 +156,13 @@ HAS_LEVEL = "level" in inspect.signature(pf.robust_radius).parameters
 
 
 def bracket(network, X, y, level):
-    """robust_radius, where any warning is an error."""
+    """robust_radius, where any warning is an error; few nodes at level exact: what is proved until then must hold."""
     if not HAS_LEVEL and level != "fast":
         pytest.skip(f"no level {level!r} yet")
+    effort = {"level": level, **({"max_nodes": 2000} if level == "exact" else {})} if HAS_LEVEL else {}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return pf.robust_radius(network, X, y, **({"level": level} if HAS_LEVEL else {}))
+        return pf.robust_radius(network, X, y, **effort)
 
 
 def violations(here, found):
@@ -189,8 +191,8 @@ def violations(here, found):
 
 
 def check(D, indices, level):
-    """Assert that no bracket is wrong; return upper / exact of the correct points."""
-    told, count, excess = [], Counter(), []
+    """Assert that no bracket is wrong; return lower / exact and upper / exact of the points beyond NOISE."""
+    told, count, ratios = [], Counter(), []
     for index in indices:
         here = case(D, index)
         try:
@@ -201,18 +203,18 @@ def check(D, indices, level):
             count[claim] += 1
             if len(told) < 3:
                 told.append(here.tell(i, found, claim))
-        right = found.correct & (here.exact > 0)
-        excess.append(found.upper[right] / here.exact[right])
+        right = found.correct & (here.exact > NOISE * np.linalg.norm(here.X, axis=1))
+        ratios.append(np.c_[found.lower, found.upper][right] / here.exact[right, None])
     assert not count, f"{dict(count)} of {len(indices)} nets; the first ones:\n\n" + "\n\n".join(told)
-    return np.concatenate(excess)
+    return np.concatenate(ratios).T
 
 
 @pytest.mark.parametrize("D", [2, 3])
 @pytest.mark.parametrize("level", ["fast", "tight"])
 def test_certified_exact_attacked(D, level):
-    excess = check(D, range(FAST[D]), level)
-    assert len(excess) > FAST[D]
-    assert np.mean(excess < 1.01) > 0.97
+    _, upper = check(D, range(FAST[D]), level)
+    assert len(upper) > FAST[D]
+    assert np.mean(upper < 1.01) > 0.97
 
 
 @pytest.mark.slow
@@ -223,23 +225,23 @@ def test_certified_exact_attacked_on_ten_thousand_nets(D, level):
 
 
 @pytest.mark.parametrize("D", [2, 3])
-def test_certified_exact_attacked_at_level_exact(D):
-    check(D, range(FAST[D] // 5), "exact")
+def test_level_exact_is_exact_where_it_comes_to_an_end(D):
+    lower, upper = check(D, range(EXACT[D]), "exact")
+    if D == 2:
+        assert np.mean(lower > 1 - 2e-4) > 0.9
+        assert np.mean(upper < 1.01) > 0.98
 
 
-def test_level_exact_is_exact_in_the_plane():
-    for index in range(400):
-        here = case(2, index)
-        found = bracket(here.network, here.X, here.y, "exact")
-        finished = getattr(found, "finished", np.ones(len(found.lower), dtype=bool))
-        for i in np.flatnonzero(found.correct & finished):
-            assert found.lower[i] >= (1 - 2e-4) * here.exact[i], here.tell(i, found, "not exact")
+@pytest.mark.slow
+@pytest.mark.parametrize("D", [2, 3])
+def test_level_exact_on_more_nets(D):
+    check(D, range(5 * EXACT[D]), "exact")
 
 
 @pytest.mark.parametrize("p", DEGREES)
-def test_the_oracle_finds_what_two_million_angles_find(p):
+def test_the_oracle_finds_what_half_a_million_angles_find(p):
     rng = np.random.default_rng(int(10 * p))
-    turn = np.linspace(-np.pi, np.pi, 2_000_001)
+    turn = np.linspace(-np.pi, np.pi, 500_001)
     circle = np.c_[np.cos(turn), np.sin(turn)]
     for width in (1, 3, 8):
         network = pf.TwoLayerNetwork(*plain(rng, 2, width), p=p)
@@ -250,4 +252,4 @@ def test_the_oracle_finds_what_two_million_angles_find(p):
             off = np.abs(turn - np.arctan2(x[1], x[0]))
             off = np.minimum(off, 2 * np.pi - off)[label * plus <= 0]
             nearest = min(off.min(initial=np.inf), np.pi / 2)
-            assert radius == pytest.approx(np.linalg.norm(x) * np.sin(nearest), abs=4e-6 * np.linalg.norm(x))
+            assert radius == pytest.approx(np.linalg.norm(x) * np.sin(nearest), abs=2e-5 * np.linalg.norm(x))
