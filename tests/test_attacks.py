@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import preluflow as pf
-from preluflow import attacks
+from preluflow import _searches, attacks
 
 BALL = {
     "fgsm": attacks.fgsm,
@@ -224,7 +224,7 @@ def test_results_depend_on_the_seed_alone(trained, monkeypatch):
     first = everything(0)
     np.random.seed(2)  # noqa: NPY002
     again, other = everything(0), everything(1)
-    monkeypatch.setattr(attacks, "_ROWS", 7)
+    monkeypatch.setattr(_searches, "_ROWS", 7)
     blocks = everything(0)
     for name, found in first.items():
         np.testing.assert_array_equal(found.delta, again[name].delta, err_msg=name)
@@ -356,7 +356,7 @@ def test_pgd_goes_as_in_foolbox(trained):
 
 
 def test_checkpoints_are_the_published_ones():
-    assert attacks._checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
+    assert _searches._checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
 
 
 # ---- bad input

@@ -136,8 +136,8 @@ class Polar:
             for shift in (1e-14, 1e-12, 1e-10, 1e-8):
                 trial = d - shift * push
                 if self.margins((x + trial)[None], np.array([y]))[0] <= 0:
-                    return trial
-        return -x
+                    return np.asarray(trial)
+        return np.asarray(-x)
 
 
 def _groups(gram: Float64, sign: Float64, a: Float64, near: float) -> tuple[NDArray[np.int64], int]:
