@@ -38,16 +38,18 @@ class BoundMargin {
     return lower;
   }
 
-  py::tuple attack(const Array<double>& z, const Array<double>& y, const Array<double>& lower, int starts, int restarts,
-                   int steps, std::uint64_t seed, Index first, int threads) const {
+  py::tuple attack(const Array<double>& z, const Array<double>& y, const Array<double>& norms,
+                   const Array<double>& lower, int starts, int restarts, int steps, std::uint64_t seed, Index first,
+                   int threads) const {
     const AttackOptions options{starts, restarts, steps, seed, first};
     check(z, y);
+    require_vector(norms, z.shape(0), "norms");
     require_vector(lower, z.shape(0), "lower");
     Array<double> upper(z.shape(0)), beta({z.shape(0), z.shape(1)});
-    const double *zp = z.data(), *yp = y.data(), *lp = lower.data();
+    const double *zp = z.data(), *yp = y.data(), *np = norms.data(), *lp = lower.data();
     double *out = upper.mutable_data(), *coefficients = beta.mutable_data();
     const Index n = z.shape(0);
-    run(n, threads, [&](Team& team) { preluflow::attack(team, net_, zp, yp, lp, n, options, out, coefficients); });
+    run(n, threads, [&](Team& team) { preluflow::attack(team, net_, zp, yp, np, lp, n, options, out, coefficients); });
     return py::make_tuple(upper, beta);
   }
 
@@ -142,8 +144,8 @@ void bind_margin(py::module_& m) {
       .def("certify", &BoundMargin::certify, py::arg("z").noconvert(), py::arg("y").noconvert(),
            py::arg("norms").noconvert(), py::arg("threads"))
       .def("attack", &BoundMargin::attack, py::arg("z").noconvert(), py::arg("y").noconvert(),
-           py::arg("lower").noconvert(), py::arg("starts"), py::arg("restarts"), py::arg("steps"), py::arg("seed"),
-           py::arg("first"), py::arg("threads"));
+           py::arg("norms").noconvert(), py::arg("lower").noconvert(), py::arg("starts"), py::arg("restarts"),
+           py::arg("steps"), py::arg("seed"), py::arg("first"), py::arg("threads"));
   py::class_<BoundSpan>(m, "Span", py::module_local())
       .def(py::init<Array<double>, Array<double>, Array<double>, double>(), py::arg("directions").noconvert(),
            py::arg("a").noconvert(), py::arg("sign").noconvert(), py::arg("p"))

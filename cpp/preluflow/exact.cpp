@@ -134,10 +134,10 @@ class Search {
     const double unit = slope(root(sum, p_), p_);
     tangent.root_gradient = tangent.gradient / unit;
     tangent.root_value /= unit;
-    tangent.root_size = tangent.root_size / unit + upper_ * root_total_;
+    tangent.root_size = tangent.root_size / unit + (1.0 + upper_) * root_total_;
     tangent.gradient *= p_;
     tangent.value = sum - tangent.gradient.dot(d);
-    tangent.size = sum + upper_ * p_ * unit * root_total_;
+    tangent.size = sum + (1.0 + upper_) * p_ * unit * root_total_;
     tangents_.push_back(std::move(tangent));
     return static_cast<Index>(tangents_.size()) - 1;
   }
@@ -190,12 +190,12 @@ class Search {
       most += at_high;
       chord += slant(k) * rival_.col(k);
       chord_value += base(k) + slant(k) * rival_z_(k);
-      chord_size += std::abs(base(k)) + slant(k) * (std::abs(rival_z_(k)) + upper_);
+      chord_size += std::abs(base(k)) + slant(k) * (1.0 + upper_);
     }
     std::vector<HalfSpace> spaces;
     for (Index k = 0; k < count; ++k) {
       const auto at = static_cast<std::size_t>(k);
-      const double rounding = 8.0 * kEpsilon * (std::abs(rival_z_(k)) + upper_);
+      const double rounding = 64.0 * kEpsilon * (1.0 + upper_);  // ||x|| = 1: what z is as exact as
       if (node.high[at] < rival_z_(k) + 0.999 * upper_)
         spaces.push_back({rival_.col(k), rival_z_(k) - node.high[at], rounding});
       if (node.low[at] > rival_z_(k) - 0.999 * upper_)
@@ -205,7 +205,7 @@ class Search {
     for (Index j = 0; j < own_z_.size(); ++j) {
       const double limit = root(most / own_a_(j), p_) * (1.0 + 1e-12);
       if (limit < own_z_(j) + 0.999 * upper_)
-        spaces.push_back({own_.col(j), own_z_(j) - limit, 8.0 * kEpsilon * (std::abs(own_z_(j)) + limit + upper_)});
+        spaces.push_back({own_.col(j), own_z_(j) - limit, 64.0 * kEpsilon * (1.0 + limit + upper_)});
     }
     // <c, d> + e <= 0, as a half-space; false if it has no solution.
     const auto add = [&](const VectorXd& c, double e, double size) {
@@ -250,10 +250,10 @@ class Search {
       const auto place = static_cast<Index>(ranges + 2 * i);
       if (place + 1 < weights.size() && weights(place) + weights(place + 1) > 0.0) node.cuts.push_back(used[i]);
     }
-    if (!try_error(d) && root(own_value(d), p_) - root(rival_value(d), p_) < 1e-3 * root(start_, p_)) {
+    if (!try_error(d) && root(own_value(d), p_) - root(rival_value(d), p_) < 0.05 * root(start_, p_)) {
       // Just inside all of the inequalities: their corner itself may be an error in exact arithmetic only.
       VectorXd inside(rank_);
-      for (double margin : {1e-9, 1e-7, 1e-5}) {
+      for (double margin : {1e-9, 1e-7, 1e-5, 1e-4}) {
         std::vector<HalfSpace> shifted = spaces;
         for (HalfSpace& space : shifted) space.e += margin * upper_;
         shortest(shifted, inside);

@@ -14,10 +14,13 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr Index kBlock = 16;  // points of a task
-// An attack within this of the certificate is good enough; otherwise so much more is tried.
-constexpr double kTight = 0.9;
+// An attack within kEnough of the certificate is good enough; one not within kTight has much more tried.
+constexpr double kEnough = 1.0 - 5e-4, kTight = 0.97;
 constexpr std::size_t kMoreSwaps = 12;
-constexpr int kMoreRestarts = 8, kTrials = 100;
+constexpr int kMoreRestarts = 8, kHops = 24, kTrials = 100;
+constexpr int kMultiples = 12, kFewMultiples = 3;  // at which a ray is looked at, first and when it is turned
+constexpr Index kFew = 16;
+constexpr double kWidths[] = {0.05, 0.2, 0.4, 0.8}, kBlurs[] = {0.1, 0.02, 0.0};
 
 // SplitMix64 (Steele, Lea, Flood 2014): the same numbers on every machine, for every number of threads.
 class Random {
@@ -62,8 +65,9 @@ double value_along(const MarginNetwork& net, const double* signed_a, const doubl
 // A small t in (0, limit) at which y f changes sign, from the far side; infinite if none is found. Looked at are
 // multiples of the limit, and where the strongest own neurons die: between that and a neighbour's birth y f may be
 // negative briefly.
-double crossing(const MarginNetwork& net, const double* own, const double* z, const double* dz, double limit) {
-  constexpr int kMultiples = 8, kDeaths = 4;
+double crossing(const MarginNetwork& net, const double* own, const double* z, const double* dz, double limit,
+                int multiples) {
+  constexpr int kDeaths = 4;
   double probes[kMultiples + kDeaths], strength[kDeaths];
   int deaths = 0;
   for (Index j = 0; j < net.width; ++j) {
@@ -80,11 +84,11 @@ double crossing(const MarginNetwork& net, const double* own, const double* z, co
     probes[place] = t * (1.0 + 1e-12);
     deaths = std::min(deaths + 1, kDeaths);
   }
-  for (int k = 1; k <= kMultiples; ++k) probes[deaths + k - 1] = limit * k / kMultiples;
-  for (int k = 1; k < deaths + kMultiples; ++k)  // insertion sort
+  for (int k = 1; k <= multiples; ++k) probes[deaths + k - 1] = limit * k / multiples;
+  for (int k = 1; k < deaths + multiples; ++k)  // insertion sort
     for (int m = k; m > 0 && probes[m - 1] > probes[m]; --m) std::swap(probes[m - 1], probes[m]);
   double before = 0.0, value_before = value_along(net, own, z, dz, 0.0);
-  for (int probe = 0; probe < deaths + kMultiples; ++probe) {
+  for (int probe = 0; probe < deaths + multiples; ++probe) {
     const double t = probes[probe];
     const double value = value_along(net, own, z, dz, t);
     if (value > 0.0) {
@@ -186,8 +190,8 @@ void certify(Team& team, const MarginNetwork& net, const double* z, const double
   });
 }
 
-void attack(Team& team, const MarginNetwork& net, const double* z, const double* y, const double* lower, Index n,
-            const AttackOptions& options, double* upper, double* beta) {
+void attack(Team& team, const MarginNetwork& net, const double* z, const double* y, const double* norms,
+            const double* lower, Index n, const AttackOptions& options, double* upper, double* beta) {
   const int starts = options.starts, steps = options.steps, restarts = options.restarts;
   const std::uint64_t seed = options.seed;
   const Index first = options.first;
@@ -227,16 +231,16 @@ void attack(Team& team, const MarginNetwork& net, const double* z, const double*
       out.setZero();
       upper[i] = 0.0;
       if (value_along(net, own.data(), zi, zi, 0.0) <= 0.0) continue;
-      double best = kInfinity, farthest = 0.0;
-      for (Index j = 0; j < h; ++j) farthest = std::max(farthest, 8.0 * std::abs(zi[j]));
+      double best = kInfinity;
+      const double farthest = norms[i];  // the origin is an error
       // Along coefficients `direction` with products dz: how far to the boundary.
-      const auto try_direction = [&](double limit) {
+      const auto try_direction = [&](double limit, int multiples) {
         const double square = (direction * dz).sum();
         if (!(square > 0.0) || !std::isfinite(square)) return kInfinity;
         const double norm = std::sqrt(square);
         direction /= norm;
         dz /= norm;
-        return crossing(net, own.data(), zi, dz.data(), limit);
+        return crossing(net, own.data(), zi, dz.data(), limit, multiples);
       };
       const auto keep = [&](double t) {
         if (!(t < best)) return;
@@ -244,18 +248,27 @@ void attack(Team& team, const MarginNetwork& net, const double* z, const double*
         best_beta = t * direction;
       };
       // From a boundary point, d parallel to the gradient there; with a smaller turn whenever that does not help.
+      const auto good = [&] { return lower[i] > kEnough * best; };
+      double blur = 0.0;  // averages the slope over a kink
       const auto refine = [&](double t, int count) {
         at = direction;
         along = dz;
         double turn = 1.0;
         for (int k = 0; k < count && turn > 1e-3; ++k) {
-          for (Index j = 0; j < h; ++j) c(j) = -own(j) * slope(zi[j] + t * along(j), net.p);
+          if (blur > 0.0) {
+            for (Index j = 0; j < h; ++j) {
+              const double middle = zi[j] + t * along(j), off = blur * t;
+              c(j) = -0.5 * own(j) * (slope(middle + off, net.p) + slope(middle - off, net.p));
+            }
+          } else {
+            for (Index j = 0; j < h; ++j) c(j) = -own(j) * slope(zi[j] + t * along(j), net.p);
+          }
           dz = (c.matrix() * gram).array();
           const double norm = std::sqrt(std::max((c * dz).sum(), 0.0));
           if (!(norm > 0.0)) return;
           direction = at + turn * (c / norm - at);
           dz = along + turn * (dz / norm - along);
-          const double found = try_direction(t);
+          const double found = try_direction(t, kFewMultiples);
           if (found < t * (1.0 - 1e-12)) {
             const bool settled = found > t * (1.0 - 1e-9);
             t = found;
@@ -265,16 +278,24 @@ void attack(Team& team, const MarginNetwork& net, const double* z, const double*
             if (settled) return;
             turn = std::min(1.0, 2.0 * turn);
           } else {
-            turn *= 0.4;
+            turn *= good() ? 0.05 : 0.3;
           }
         }
       };
+      Random random(seed, static_cast<std::uint64_t>(first + i));
       // Along coefficients `direction`: to the boundary, and from there on.
       const auto start_from = [&](double limit) {
-        const double found = try_direction(limit);
+        const double found = try_direction(limit, kMultiples);
         if (!std::isfinite(found)) return;
         keep(found);
         refine(found, steps);
+      };
+      // The best direction and a random share of another.
+      const auto hop = [&](double width) {
+        for (Index j = 0; j < h; ++j) c(j) = random.normal();
+        dz = (c.matrix() * gram).array();
+        direction = best_beta / best + width / std::sqrt(std::max((c * dz).sum(), 1e-300)) * c;
+        dz = (direction.matrix() * gram).array();
       };
       const auto along_coefficients = [&](double limit) {
         dz = (direction.matrix() * gram).array();
@@ -306,12 +327,13 @@ void attack(Team& team, const MarginNetwork& net, const double* z, const double*
         return b.reach != e.reach ? b.reach < e.reach : b.own != e.own ? b.own < e.own : b.rival < e.rival;
       });
       const auto swaps = std::min(static_cast<std::size_t>(starts), order.size());
-      for (std::size_t k = 0; k < swaps; ++k) swap(order[k]);
+      for (std::size_t k = 0; k < swaps && !good(); ++k) swap(order[k]);
       // The gradient at the point itself.
-      for (Index j = 0; j < h; ++j) direction(j) = -own(j) * slope(zi[j], net.p);
-      along_coefficients(farthest);
+      if (!good()) {
+        for (Index j = 0; j < h; ++j) direction(j) = -own(j) * slope(zi[j], net.p);
+        along_coefficients(farthest);
+      }
       // Seeded restarts: towards rivals and away from own neurons in random shares.
-      Random random(seed, static_cast<std::uint64_t>(first + i));
       const auto restart = [&] {
         for (Index j = 0; j < h; ++j) {
           const double share = -std::log(random.uniform());
@@ -319,7 +341,7 @@ void attack(Team& team, const MarginNetwork& net, const double* z, const double*
         }
         along_coefficients(farthest);
       };
-      for (int k = 0; k < restarts; ++k) restart();
+      for (int k = 0; k < restarts && !good(); ++k) restart();
       // Where the certificate leaves much open the radius may be far below what these found, as between own groups or
       // at kinks, where no gradient leads: more swaps, restarts, and a random search around the best direction.
       if (restarts > 0 && !(lower[i] > kTight * best)) {
@@ -328,16 +350,18 @@ void attack(Team& team, const MarginNetwork& net, const double* z, const double*
         });
         for (std::size_t k = swaps; k < std::min(order.size(), swaps + kMoreSwaps); ++k) swap(order[k]);
         for (int k = 0; k < kMoreRestarts; ++k) restart();
+        // Hops from the best direction, refined again; few neurons are searched more densely without.
+        for (int k = 0; k < kHops && std::isfinite(best) && best > 0.0; ++k) {
+          blur = net.p < 2.0 ? kBlurs[k % 3] : 0.0;
+          hop(kWidths[k % 4]);
+          start_from(2.0 * best);
+        }
+        blur = 0.0;
         double width = 0.5;
-        for (int k = 0; k < kTrials && std::isfinite(best) && best > 0.0; ++k) {
-          for (Index j = 0; j < h; ++j) c(j) = random.normal();
-          dz = (c.matrix() * gram).array();
-          const double size = std::sqrt(std::max((c * dz).sum(), 1e-300));
-          direction = best_beta / best + width / size * c;
-          dz = (direction.matrix() * gram).array();
+        for (int k = 0; k < (h <= kFew ? kTrials : 0) && std::isfinite(best) && best > 0.0; ++k) {
+          hop(width);
           const double before = best;
-          const double found = try_direction(best);
-          if (std::isfinite(found)) keep(found);
+          keep(try_direction(best, kFewMultiples));
           width = best < before ? std::min(2.0 * width, 0.5) : std::max(0.9 * width, 1e-5);
         }
         direction = best_beta;

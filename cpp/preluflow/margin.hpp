@@ -44,9 +44,10 @@ struct AttackOptions {
   Index first;  // number of the first point
 };
 
-// lower (n,): certified radii; where they leave much open more is tried. Writes upper (n,), infinite where nothing was
-// found, and beta (n, h), the witness's coefficients.
-void attack(Team& team, const MarginNetwork& net, const double* z, const double* y, const double* lower, Index n,
-            const AttackOptions& options, double* upper, double* beta);
+// norms (n,) = ||x_i||; lower (n,): certified radii, where an attack close to them is good enough, and one far from
+// them has more tried. Writes upper (n,), infinite where nothing was found, and beta (n, h), the witness's
+// coefficients.
+void attack(Team& team, const MarginNetwork& net, const double* z, const double* y, const double* norms,
+            const double* lower, Index n, const AttackOptions& options, double* upper, double* beta);
 
 }  // namespace preluflow

@@ -11,6 +11,8 @@ namespace preluflow {
 namespace {
 
 constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
+constexpr int kRounds = 12;        // of moving contacts
+constexpr double kNarrow = 1.002;  // bracket of l that is narrow enough
 
 // Quadratic bounds of -y f on balls around a centre, for one point.
 class Majorant {
@@ -25,6 +27,8 @@ class Majorant {
         reach_(net.width),
         z_(net.width),
         move_(net.width),
+        aimed_at_(net.width),
+        contact_(net.width),
         own_(net.width),
         b_(rank),
         half_(rank),
@@ -51,28 +55,55 @@ class Majorant {
     for (Index j = 0; j < net_.width; ++j) own_(j) = net_.sign[j] == y ? 1.0 : -1.0;
   }
 
-  // Whether -y f < 0 on the ball of this radius. `share` moves contacts of active rivals towards 0 (p >= 2); for p < 2
-  // contacts keep at least `share` of the range's upper end from the kink.
+  // Whether -y f < 0 on the ball of this radius. Contacts are at first the values at the witness, `share` of the way to
+  // 0 where rivals are active (p >= 2), or at least `share` of the range's upper end from the kink (p < 2). While the
+  // bound stays positive they move towards the values at its maximiser, where a quadratic that touches is lowest.
   bool certifies(double radius, double share) {
+    const Index h = net_.width;
+    contact_ = z_ + radius * aimed_at_;
+    if (net_.p >= 2.0)
+      for (Index j = 0; j < h; ++j)
+        if (own_(j) < 0.0 && contact_(j) > 0.0) contact_(j) *= 1.0 - share;
+    double before = std::numeric_limits<double>::infinity();
+    for (int round = 0; round < kRounds; ++round) {
+      if (below_zero(radius, share)) {
+        aimed_at_ = (contact_ - z_) / radius;
+        return true;
+      }
+      if (round > 1 && bound_ > 0.7 * before) return false;  // too slow
+      before = bound_;
+      const double length = half_.norm(), step = 0.4 / (1.0 + 0.3 * round);
+      half_ *= std::min(1.0, radius / std::max(length, 1e-300));
+      residual_ = half_;
+      contact_ += step * (z_ + columns_.transpose() * residual_ - contact_);
+    }
+    return false;
+  }
+
+  void aim_again() { aimed_at_ = move_; }
+
+ private:
+  // Bounds with the contacts there are; leaves the bound and (nearly) its maximiser, half_, behind.
+  bool below_zero(double radius, double share) {
     const double p = net_.p;
     double c0 = 0.0, scale = 0.0, bends = 0.0;  // bends >= ||Q||
     b_.setZero();
+    half_.setZero();
     Index curved = 0;
     for (Index j = 0; j < net_.width; ++j) {
       const double low = z_(j) - radius * reach_(j), high = z_(j) + radius * reach_(j);
       const bool own = own_(j) > 0.0;
       if (high <= 0.0) continue;  // adds nothing
-      const double a = net_.a[j], at = z_(j) + radius * move_(j);
-      double c = at;
-      if (!own && p >= 2.0 && at > 0.0) c = (1.0 - share) * at;
-      if (!own && p < 2.0 && low <= 0.0) c = at > 0.0 ? std::max(at, share * high) : std::min(at, -share * high);
+      const double a = net_.a[j];
+      double c = contact_(j);
+      if (!own && p < 2.0 && low <= 0.0) c = c > 0.0 ? std::max(c, share * high) : std::min(c, -share * high);
       const double bend = own ? -a * least_curvature(low, high, c, p) : a * most_curvature(low, high, c, p);
       const double sign = own ? -a : a, value = sign * relu_power(c, p), slant = sign * p * slope(c, p);
       // value + slant (z + s - c) + bend (z + s - c)^2 in s = <u,d>
       const double off = z_(j) - c;
       c0 += value + slant * off + bend * off * off;
-      scale +=
-          std::abs(value) + std::abs(slant) * (std::abs(off) + radius) + std::abs(bend) * (off * off + radius * radius);
+      // In units of ||x|| = 1, which z is as exact as.
+      scale += std::abs(value) + std::abs(slant) * (1.0 + radius) + std::abs(bend) * (1.0 + radius) * (1.0 + radius);
       b_ += (slant + 2.0 * bend * off) * columns_.col(j);
       if (bend != 0.0) {
         curved_.col(curved) = columns_.col(j);
@@ -85,13 +116,19 @@ class Majorant {
     c0 += allowance;
     const double square = radius * radius, length = b_.norm();
     const double unit = kEpsilon * static_cast<double>(64 + net_.rank);
+    bound_ = c0;
     if (c0 >= 0.0) return false;  // the bound at the centre
-    if (curved == 0) return c0 + radius * length < 0.0;
+    if (curved == 0) {
+      half_ = b_;
+      bound_ = c0 + radius * length;
+      return bound_ < 0.0;
+    }
     Q_.setZero();
     Q_.triangularView<Eigen::Lower>() = weighted_.leftCols(curved) * curved_.leftCols(curved).transpose();
+    bound_ = std::numeric_limits<double>::infinity();
     double bad = 0.0, good = std::numeric_limits<double>::infinity();  // l too small, l too large or large enough
     double l = std::max(length / (2.0 * radius), 1e-3 * std::abs(c0) / square);
-    for (int k = 0; k < 14; ++k) {
+    for (int k = 0; k < 30 && !(good < bad * kNarrow); ++k) {
       // l - Q is not only positive but above this, rounding of the factors included.
       const double floor = 1e-6 * l + 4.0 * kEpsilon * static_cast<double>(net_.rank) * bends;
       A_.triangularView<Eigen::Lower>() = -Q_;
@@ -100,56 +137,47 @@ class Majorant {
       if (llt_.info() != Eigen::Success) {
         bad = l;
         l = std::isinf(good) ? 2.0 * l : std::sqrt(bad * good);
-        if (std::isfinite(good) && good < bad * 1.02) return false;
         continue;
       }
+      // The solution for l - floor - Q. Any d' bounds the maximum, exactly: with A = l - Q,
+      // max_d <b,d> - d^T A d <= <b,d'> - d'^T A d' + ||b - 2 A d'||^2 / (4 lambda_min(A)), lambda_min(A) >= floor.
       half_ = 0.5 * b_;
-      llt_.solveInPlace(
-          half_);  // of l - floor - Q: a feasible point of a slightly different dual, bounded exactly below
-      // For any d': max_d <b,d> - d^T A d <= <b,d'> - d'^T A d' + ||b - 2 A d'||^2 / (4 lambda_min(A)), A = l - floor -
-      // Q, and lambda_min(l - Q) >= floor.
+      llt_.solveInPlace(half_);
       residual_.noalias() = Q_.selfadjointView<Eigen::Lower>() * half_;
       const double step = half_.norm();
-      const double bow = l * half_.squaredNorm() - half_.dot(residual_);  // d'^T (l - Q) d'
+      const double bow = l * half_.squaredNorm() - half_.dot(residual_);  // d'^T A d'
       residual_ = b_ - 2.0 * (l * half_ - residual_);
       const double value = c0 + l * square + b_.dot(half_) - bow + residual_.squaredNorm() / (4.0 * floor) + allowance +
                            unit * (l * (square + step * step) + length * step + bends * step * step);
+      bound_ = std::min(bound_, value);
       if (value < 0.0) return true;
-      const double fall = square - step * step;  // derivative of the dual in l
-      if (fall > 0.0) {
-        good = l;
-        if (value - fall * (good - bad) > 0.0) return false;  // convex: nowhere below 0
-      } else {
-        bad = l;
-        if (std::isfinite(good) && value + fall * (good - bad) > 0.0) return false;
-      }
-      if (std::isfinite(good) && good < bad * 1.02) return false;
+      const double fall = square - step * step;  // derivative of the dual in l, which is convex
+      (fall > 0.0 ? good : bad) = l;
+      if (std::abs(fall) < 1e-3 * square) break;
       // Newton's step for 1/||d|| = 1/r, safeguarded.
       residual_ = half_;
       llt_.matrixL().solveInPlace(residual_);
       const double next = l + step * step / std::max(residual_.squaredNorm(), 1e-300) * (step - radius) / radius;
       const double upper = std::isfinite(good) ? good : 16.0 * l;
-      l = next > bad * 1.01 && next < 0.99 * upper ? next
-          : std::isfinite(good)                    ? std::sqrt(std::max(bad, 1e-6 * good) * good)
-                                                   : 2.0 * l;
+      if (next > bad * 1.0005 && next < 0.9995 * upper)
+        l = next;
+      else
+        l = std::isfinite(good) ? std::sqrt(std::max(bad, 1e-6 * good) * good) : 2.0 * l;
     }
     return false;
   }
 
-  double aimed() const { return aimed_; }
-
- private:
   void aim(const Eigen::VectorXd& d) {
-    aimed_ = d.norm();
-    move_.noalias() = columns_.transpose() * (d / std::max(aimed_, 1e-300));
+    move_.noalias() = columns_.transpose() * (d / std::max(d.norm(), 1e-300));
+    aim_again();
     reach_ = columns_.colwise().norm().transpose() * (1.0 + 1e-14);
   }
 
   const SpanNetwork& net_;
   Eigen::MatrixXd columns_, curved_, weighted_, Q_, A_;
-  Eigen::VectorXd reach_, z_, move_, own_, b_, half_, residual_;
+  Eigen::VectorXd reach_, z_, move_, aimed_at_, contact_, own_, b_, half_, residual_;
   Eigen::LLT<Eigen::MatrixXd> llt_;
-  double aimed_ = 0.0;
+  double bound_ = 0.0;
 };
 
 // The largest certified radius in (low, high) within `tolerance` of high, or low. ok(low) need not hold.
@@ -181,19 +209,17 @@ void tighten(Team& team, const SpanNetwork& net, const double* x, const double* 
     Majorant majorant(net, net.rank);
     majorant.labels(y[i]);
     const Eigen::VectorXd unit = point / size, change = witness / size;
-    const auto done = [&] { return best >= (1.0 - tolerance) * upper; };
-    const double shares[] = {net.p < 2.0 ? 0.02 : 0.0, net.p < 2.0 ? 0.1 : 1.0, net.p < 2.0 ? 0.3 : 0.5};
+    const auto raise = [&](double share, const auto& radius_of) {
+      if (best >= (1.0 - tolerance) * upper) return;
+      majorant.aim_again();
+      const auto ok = [&](double r) { return majorant.certifies(radius_of(r), share); };
+      best = std::max(best, largest(best, std::min(upper, 1.0 - 1e-9), tolerance, ok));
+    };
     majorant.slice(directions, unit, change);
-    for (double share : shares) {
-      if (done()) break;
-      const auto ok = [&](double r) { return r < 1.0 - 1e-9 && majorant.certifies(r / std::sqrt(1.0 - r * r), share); };
-      best = std::max(best, largest(best, std::min(upper, 1.0), tolerance, ok));
-    }
-    if (!done()) {
-      majorant.flat(directions, unit, change);
-      const auto ok = [&](double r) { return majorant.certifies(r, shares[0]); };
-      best = std::max(best, largest(best, std::min(upper, 1.0), tolerance, ok));
-    }
+    for (double share : {net.p < 2.0 ? 0.02 : 0.0, net.p < 2.0 ? 0.1 : 1.0})
+      raise(share, [](double r) { return r / std::sqrt(1.0 - r * r); });
+    majorant.flat(directions, unit, change);
+    raise(net.p < 2.0 ? 0.02 : 0.0, [](double r) { return r; });
     lower[i] = std::max(lower[i], best * size * (1.0 - 1e-9));
   });
 }

@@ -109,6 +109,7 @@ class Margin:
         self,
         z: NDArray[np.float64],
         y: NDArray[np.float64],
+        norms: NDArray[np.float64],
         lower: NDArray[np.float64],
         starts: int,
         restarts: int,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,7 @@ from preluflow._dispatch import core
 from preluflow.network import TwoLayerNetwork
 
 NEAR = 0.9  # cosine above which neurons of one sign form a group for the attack's starts
-SAME = 1.0 - 1e-14  # cosine above which they are one neuron
+SAME = 4.0 * np.finfo(np.float64).eps  # largest difference of directions that are one neuron, but for rounding
 TIGHT = 1e-3  # level "tight" leaves points alone whose certificate is within this of the attack
 GAP = 1e-4  # level "exact" ends there
 
@@ -45,16 +46,9 @@ class Polar:
         kept = a > 0
         self.a, self.U, self.sign = a[kept], U[kept], network.sign[alive][kept].astype(np.float64)
         self.p = float(network.p)
-        self._merge()
-
-    def _merge(self) -> None:
-        if not len(self.a):
-            return
-        group, count = _groups(self.U @ self.U.T, self.sign, self.a, SAME)
-        if count == len(self.a):
-            return
-        first = np.array([np.flatnonzero(group == g)[0] for g in range(count)])
-        self.a = np.bincount(group, weights=self.a, minlength=count)
+        self.whole = self.U, self.sign * self.a
+        first, group = _same(self.U, self.sign)
+        self.a = np.bincount(group, weights=self.a, minlength=len(first))
         self.U, self.sign = np.ascontiguousarray(self.U[first]), self.sign[first]
 
     @cached_property
@@ -72,9 +66,9 @@ class Polar:
         return basis, core.Span(np.ascontiguousarray(coordinates.T), self.a, self.sign, self.p)
 
     def margins(self, X: Float64, y: Float64) -> Float64:
-        """Return y f(x), up to a positive factor, shape (n,)."""
-        z = np.maximum(X @ self.U.T, 0.0)
-        return np.asarray(y * ((z**self.p) @ (self.sign * self.a)))
+        """Return y f(x) of the network as it was given, up to a positive factor, shape (n,)."""
+        U, weights = self.whole
+        return np.asarray(y * (np.maximum(X @ U.T, 0.0) ** self.p @ weights))
 
     def bracket(self, X: Float64, y: Float64, first: int, effort: Effort) -> tuple[Any, ...]:
         """Lower, upper, witness, correct of a block of points, the first of which has number ``first``."""
@@ -86,7 +80,7 @@ class Polar:
         correct = self.margins(X, y) > 0
         lower[~correct] = 0.0
         _, beta = self.margin.attack(
-            z, y, lower, effort.starts, effort.restarts, effort.steps, effort.seed, first, effort.num_threads
+            z, y, norms, lower, effort.starts, effort.restarts, effort.steps, effort.seed, first, effort.num_threads
         )
         witness = np.where(np.isfinite(beta), beta, 0.0) @ self.U
         witness[correct] = self._confirmed(X[correct], y[correct], witness[correct])
@@ -100,35 +94,48 @@ class Polar:
             basis, span = self.span
             x, d = (np.ascontiguousarray(rows[open_] @ basis) for rows in (X, witness))
             lower[open_] = span.tighten(x, d, y[open_], lower[open_], gap, effort.num_threads)
-        open_ = np.flatnonzero(correct & (lower < (1.0 - gap) * upper))
-        if effort.level == "exact" and open_.size:
+        undecided = correct & (lower < (1.0 - gap) * upper)
+        # Again from a shorter witness, where a search ended without one that meets its bound.
+        for _ in range(3 if effort.level == "exact" else 0):
+            open_ = np.flatnonzero(undecided & (lower < (1.0 - gap) * upper))
+            if not open_.size:
+                break
             x, d = (np.ascontiguousarray(rows[open_] @ basis) for rows in (X, witness))
-            lower[open_], d, _ = span.exact(x, d, y[open_], lower[open_], gap, effort.max_nodes, effort.num_threads)
+            lower[open_], d, nodes = span.exact(x, d, y[open_], lower[open_], gap, effort.max_nodes, effort.num_threads)
             found = self._confirmed(X[open_], y[open_], d @ basis.T)
             lengths = np.linalg.norm(found, axis=1)
             shorter = lengths < upper[open_]
             witness[open_[shorter]], upper[open_[shorter]] = found[shorter], lengths[shorter]
+            undecided[open_[~shorter | (nodes >= effort.max_nodes)]] = False
         return lower, upper, witness, correct
 
     def _confirmed(self, X: Float64, y: Float64, witness: Float64) -> Float64:
-        """Witnesses that hold in input coordinates: a hair longer if rounding says so, else to the origin, an error."""
+        """Witnesses that hold in input coordinates: longer if rounding asks for it, else to the origin, an error."""
         witness = witness.copy()
         broken = np.arange(len(X))
-        for stretch in (0.0, 1e-13, 1e-12, 1e-11, 1e-10, 1e-9):
-            trial = witness[broken] * (1.0 + stretch)
-            wins = (self.margins(X[broken] + trial, y[broken]) <= 0) & trial.any(axis=1)
-            witness[broken[wins]] = trial[wins]
-            broken = broken[~wins]
-            if not broken.size:
-                break
+
+        def stretched(exponents: Iterable[float]) -> Any:
+            left = broken
+            for stretch in (0.0, *(10.0**exponent for exponent in exponents)):
+                if not left.size:
+                    break
+                trial = witness[left] * (1.0 + stretch)
+                wins = (self.margins(X[left] + trial, y[left]) <= 0) & trial.any(axis=1)
+                witness[left[wins]] = trial[wins]
+                left = left[~wins]
+            return left
+
+        broken = stretched(range(-13, -8))
         for i in broken:
             witness[i] = self._off_corner(X[i], y[i], witness[i])
+        broken = stretched(np.arange(-8.5, -0.9, 0.5))
+        witness[broken] = -X[broken]
         longer = np.linalg.norm(witness, axis=1) > np.linalg.norm(X, axis=1)
         witness[longer] = -X[longer]
         return witness
 
     def _off_corner(self, x: Float64, y: float, d: Float64) -> Float64:
-        """Push neurons that the witness only just silences below 0; -x, to the origin, if that is no error either."""
+        """Push neurons that the witness only just silences below 0, if that is an error; else the witness as it was."""
         size = np.linalg.norm(x)
         edge = self.U[np.abs(self.U @ (x + d)) <= 1e-9 * size]
         if len(edge) and d.any():
@@ -137,7 +144,25 @@ class Polar:
                 trial = d - shift * push
                 if self.margins((x + trial)[None], np.array([y]))[0] <= 0:
                     return np.asarray(trial)
-        return np.asarray(-x)
+        return d
+
+
+def _same(U: Float64, sign: Float64) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows that are one direction and sign, but for rounding: the first of each group, and the group of each row."""
+    order = np.lexsort((U[:, 0], sign)) if len(U) else np.empty(0, dtype=np.int64)
+    group = np.full(len(U), -1, dtype=np.int64)
+    first: list[int] = []
+    for i, j in enumerate(order):
+        if group[j] >= 0:
+            continue
+        group[j] = len(first)
+        for k in order[i + 1 :]:  # candidates lie together in the first coordinate
+            if sign[k] != sign[j] or U[k, 0] - U[j, 0] > SAME:
+                break
+            if group[k] < 0 and np.abs(U[k] - U[j]).max() <= SAME:
+                group[k] = group[j]
+        first.append(int(j))
+    return np.array(first, dtype=np.int64), group
 
 
 def _groups(gram: Float64, sign: Float64, a: Float64, near: float) -> tuple[NDArray[np.int64], int]:
