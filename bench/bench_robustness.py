@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import inspect
 import math
 import time
 import tracemalloc
@@ -32,7 +31,7 @@ import preluflow as pf
 from preluflow._arrays import threads
 from preluflow._polar import Polar
 
-LEVELS = ("fast", "tight") if "level" in inspect.signature(pf.robust_radius).parameters else ("fast",)
+LEVELS = ("fast", "tight")
 LOOK = (math.sqrt(0.5), 0.72, 0.80)  # radii whose accuracy is told; at the first no classifier exceeds 60 %
 ASKED_FAST = {0.1: (0.999, 0.998), 0.4: (0.997, 0.99), 1.0: (0.992, 0.98)}  # certified/attacked by alpha: median, 5 %
 ASKED_TIGHT = (0.95, 0.85)  # the same on every recipe
@@ -149,9 +148,8 @@ def foolbox_ddn(model: torch.nn.Module, X: Tensor, y: Tensor, steps: int = 200) 
 
 
 def bracket(problem: Problem, level: str = "fast") -> pf.margins.RobustRadius:
-    """robust_radius, with the level where it is offered."""
-    chosen: dict[str, Any] = {"level": level} if len(LEVELS) > 1 else {}
-    return pf.robust_radius(problem.network, problem.X, problem.y, **chosen)
+    """Ours, at a level."""
+        return pf.robust_radius(problem.network, problem.X, problem.y, level)
 
 
 def certificates(problem: Problem, rows: int = 1024) -> np.ndarray:

@@ -9,7 +9,6 @@ net that close, and no shorter than its exact radius.
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections import Counter
 from functools import cache
@@ -153,17 +152,11 @@ def case(D, index):
     return Case(name, W, v, network, X, y, kind, reached(network, X, y))
 
 
-HAS_LEVEL = "level" in inspect.signature(pf.robust_radius).parameters
-
-
 def bracket(network, X, y, level):
     """robust_radius, where any warning is an error; few nodes at level exact: what is proved until then must hold."""
-    if not HAS_LEVEL and level != "fast":
-        pytest.skip(f"no level {level!r} yet")
-    effort = {"level": level, **({"max_nodes": 2000} if level == "exact" else {})} if HAS_LEVEL else {}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return pf.robust_radius(network, X, y, **effort)
+        return pf.robust_radius(network, X, y, level, max_nodes=2000)
 
 
 def violations(here, found):
