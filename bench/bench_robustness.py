@@ -149,7 +149,7 @@ def foolbox_ddn(model: torch.nn.Module, X: Tensor, y: Tensor, steps: int = 200) 
 
 def bracket(problem: Problem, level: str = "fast") -> pf.margins.RobustRadius:
     """Ours, at a level."""
-        return pf.robust_radius(problem.network, problem.X, problem.y, level)
+    return pf.robust_radius(problem.network, problem.X, problem.y, level)
 
 
 def certificates(problem: Problem, rows: int = 1024) -> np.ndarray:
