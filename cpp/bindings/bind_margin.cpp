@@ -85,35 +85,37 @@ class BoundSpan {
   }
 
   Array<double> tighten(const Array<double>& x, const Array<double>& d, const Array<double>& y,
-                        const Array<double>& lower, double tolerance, int threads) const {
-    check(x, d, y, lower);
+                        const Array<double>& norms, const Array<double>& lower, double tolerance, int threads) const {
+    check(x, d, y, norms, lower);
     Array<double> raised = copy(lower);
-    const double *xp = x.data(), *dp = d.data(), *yp = y.data();
+    const double *xp = x.data(), *dp = d.data(), *yp = y.data(), *np = norms.data();
     double* out = raised.mutable_data();
     const Index n = y.size();
-    run(n, threads, [&](Team& team) { preluflow::tighten(team, net_, xp, dp, yp, n, tolerance, out); });
+    run(n, threads, [&](Team& team) { preluflow::tighten(team, net_, xp, dp, yp, np, n, tolerance, out); });
     return raised;
   }
 
-  py::tuple exact(const Array<double>& x, const Array<double>& d, const Array<double>& y, const Array<double>& lower,
-                  double gap, Index most, int threads) const {
-    check(x, d, y, lower);
+  py::tuple exact(const Array<double>& x, const Array<double>& d, const Array<double>& y, const Array<double>& norms,
+                  const Array<double>& lower, double gap, Index most, int threads) const {
+    check(x, d, y, norms, lower);
     Array<double> raised = copy(lower), shorter = copy(d);
     Array<Index> nodes(y.size());
-    const double *xp = x.data(), *yp = y.data();
+    const double *xp = x.data(), *yp = y.data(), *np = norms.data();
     double *out = raised.mutable_data(), *dp = shorter.mutable_data();
     Index* count = nodes.mutable_data();
     const Index n = y.size();
-    run(n, threads, [&](Team& team) { preluflow::exact_radii(team, net_, xp, yp, n, gap, most, out, dp, count); });
+    run(n, threads, [&](Team& team) { preluflow::exact_radii(team, net_, xp, yp, np, n, gap, most, out, dp, count); });
     return py::make_tuple(raised, shorter, nodes);
   }
 
  private:
-  void check(const Array<double>& x, const Array<double>& d, const Array<double>& y, const Array<double>& lower) const {
+  void check(const Array<double>& x, const Array<double>& d, const Array<double>& y, const Array<double>& norms,
+             const Array<double>& lower) const {
     require_matrix(x, net_.rank, "x");
     require_matrix(d, net_.rank, "d");
     require(d.shape(0) == x.shape(0), "d must have as many rows as x");
     require_vector(y, x.shape(0), "y");
+    require_vector(norms, x.shape(0), "norms");
     require_vector(lower, x.shape(0), "lower");
   }
 
@@ -150,9 +152,10 @@ void bind_margin(py::module_& m) {
       .def(py::init<Array<double>, Array<double>, Array<double>, double>(), py::arg("directions").noconvert(),
            py::arg("a").noconvert(), py::arg("sign").noconvert(), py::arg("p"))
       .def("tighten", &BoundSpan::tighten, py::arg("x").noconvert(), py::arg("d").noconvert(), py::arg("y").noconvert(),
-           py::arg("lower").noconvert(), py::arg("tolerance"), py::arg("threads"))
+           py::arg("norms").noconvert(), py::arg("lower").noconvert(), py::arg("tolerance"), py::arg("threads"))
       .def("exact", &BoundSpan::exact, py::arg("x").noconvert(), py::arg("d").noconvert(), py::arg("y").noconvert(),
-           py::arg("lower").noconvert(), py::arg("gap"), py::arg("most"), py::arg("threads"));
+           py::arg("norms").noconvert(), py::arg("lower").noconvert(), py::arg("gap"), py::arg("most"),
+           py::arg("threads"));
 }
 
 }  // namespace preluflow::bindings

@@ -45,13 +45,14 @@ struct Tangent {
 
 class Search {
  public:
-  Search(const SpanNetwork& net, const VectorXd& x, double y, const VectorXd& witness)
-      : p_(net.p), rank_(net.rank), best_(witness), upper_(witness.norm()) {
+  // x and witness in units of ||x||; `blur` times the rounding unit is how exact they are.
+  Search(const SpanNetwork& net, const VectorXd& x, double y, const VectorXd& witness, double blur)
+      : p_(net.p), rank_(net.rank), best_(witness), upper_(witness.norm()), blur_(blur) {
     const Eigen::Map<const Eigen::MatrixXd> directions(net.directions, net.rank, net.width);
     std::vector<Index> own, rivals;
     for (Index j = 0; j < net.width; ++j) {
       const double z = directions.col(j).dot(x);
-      if (z + upper_ * (1.0 + 1e-9) <= 0.0) continue;  // never active within reach
+      if (z + upper_ * (1.0 + 1e-9) + 64.0 * kEpsilon * blur_ <= 0.0) continue;  // never active within reach
       (net.sign[j] == y ? own : rivals).push_back(j);
     }
     gather(net, directions, own, x, own_, own_a_, own_z_);
@@ -134,10 +135,10 @@ class Search {
     const double unit = slope(root(sum, p_), p_);
     tangent.root_gradient = tangent.gradient / unit;
     tangent.root_value /= unit;
-    tangent.root_size = tangent.root_size / unit + (1.0 + upper_) * root_total_;
+    tangent.root_size = tangent.root_size / unit + (blur_ + upper_) * root_total_;
     tangent.gradient *= p_;
     tangent.value = sum - tangent.gradient.dot(d);
-    tangent.size = sum + (1.0 + upper_) * p_ * unit * root_total_;
+    tangent.size = sum + (blur_ + upper_) * p_ * unit * root_total_;
     tangents_.push_back(std::move(tangent));
     return static_cast<Index>(tangents_.size()) - 1;
   }
@@ -190,12 +191,12 @@ class Search {
       most += at_high;
       chord += slant(k) * rival_.col(k);
       chord_value += base(k) + slant(k) * rival_z_(k);
-      chord_size += std::abs(base(k)) + slant(k) * (1.0 + upper_);
+      chord_size += std::abs(base(k)) + slant(k) * (blur_ + upper_);
     }
     std::vector<HalfSpace> spaces;
     for (Index k = 0; k < count; ++k) {
       const auto at = static_cast<std::size_t>(k);
-      const double rounding = 64.0 * kEpsilon * (1.0 + upper_);  // ||x|| = 1: what z is as exact as
+      const double rounding = 64.0 * kEpsilon * (blur_ + upper_);
       if (node.high[at] < rival_z_(k) + 0.999 * upper_)
         spaces.push_back({rival_.col(k), rival_z_(k) - node.high[at], rounding});
       if (node.low[at] > rival_z_(k) - 0.999 * upper_)
@@ -205,7 +206,7 @@ class Search {
     for (Index j = 0; j < own_z_.size(); ++j) {
       const double limit = root(most / own_a_(j), p_) * (1.0 + 1e-12);
       if (limit < own_z_(j) + 0.999 * upper_)
-        spaces.push_back({own_.col(j), own_z_(j) - limit, 64.0 * kEpsilon * (1.0 + limit + upper_)});
+        spaces.push_back({own_.col(j), own_z_(j) - limit, 64.0 * kEpsilon * (blur_ + limit + upper_)});
     }
     // <c, d> + e <= 0, as a half-space; false if it has no solution.
     const auto add = [&](const VectorXd& c, double e, double size) {
@@ -397,7 +398,7 @@ class Search {
   double p_;
   Index rank_;
   VectorXd best_;
-  double upper_;
+  double upper_, blur_;
   double root_total_ = 0.0;  // the root of the own side is at most this on the unit sphere
   Eigen::MatrixXd own_, rival_, gram_;
   VectorXd own_a_, own_z_, rival_a_, rival_z_;
@@ -408,8 +409,8 @@ class Search {
 
 }  // namespace
 
-void exact_radii(Team& team, const SpanNetwork& net, const double* x, const double* y, Index n, double gap, Index most,
-                 double* lower, double* d, Index* nodes) {
+void exact_radii(Team& team, const SpanNetwork& net, const double* x, const double* y, const double* norms, Index n,
+                 double gap, Index most, double* lower, double* d, Index* nodes) {
   team.parallel_for(n, [&](Index i) {
     nodes[i] = 0;
     const VectorXd point = ConstVectorMap<double>(x + i * net.rank, net.rank);
@@ -417,7 +418,7 @@ void exact_radii(Team& team, const SpanNetwork& net, const double* x, const doub
     const double size = point.norm();
     if (!(size > 0.0) || !(change.norm() > 0.0)) return;
     // In units of ||x||.
-    Search search(net, point / size, y[i], change / size);
+    Search search(net, point / size, y[i], change / size, std::max(norms[i] / size, 1.0));
     const double radius = search.run(gap, most) * size * (1.0 - 1e-9);
     lower[i] = std::max(lower[i], radius);
     if (search.upper() * size < change.norm() * (1.0 - 1e-12)) change = search.best() * size;

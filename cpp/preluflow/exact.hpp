@@ -17,9 +17,9 @@
 
 namespace preluflow {
 
-// x (n, rank) points, y (n,). Raises lower (n,), shortens d (n, rank); nodes (n,) looked at, at most `most` for each
-// point: where that was not enough, lower is what the open nodes allow.
-void exact_radii(Team& team, const SpanNetwork& net, const double* x, const double* y, Index n, double gap, Index most,
-                 double* lower, double* d, Index* nodes);
+// x (n, rank) points, y (n,), norms (n,) of the points in input coordinates. Raises lower (n,), shortens d (n, rank);
+// nodes (n,) looked at, at most `most` for each point: where that was not enough, lower is what the open nodes allow.
+void exact_radii(Team& team, const SpanNetwork& net, const double* x, const double* y, const double* norms, Index n,
+                 double gap, Index most, double* lower, double* d, Index* nodes);
 
 }  // namespace preluflow

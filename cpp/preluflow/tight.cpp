@@ -51,7 +51,9 @@ class Majorant {
     aim(along > 0.0 ? Eigen::VectorXd((x + d) / along - x) : d);
   }
 
-  void labels(double y) {
+  // `blur` times the rounding unit is how exact z is, in units of ||x||.
+  void point(double y, double blur) {
+    blur_ = blur;
     for (Index j = 0; j < net_.width; ++j) own_(j) = net_.sign[j] == y ? 1.0 : -1.0;
   }
 
@@ -93,8 +95,11 @@ class Majorant {
     for (Index j = 0; j < net_.width; ++j) {
       const double low = z_(j) - radius * reach_(j), high = z_(j) + radius * reach_(j);
       const bool own = own_(j) > 0.0;
-      if (high <= 0.0) continue;  // adds nothing
       const double a = net_.a[j];
+      if (high <= 0.0) {  // adds nothing but rounding
+        if (!own && p < 2.0) scale += a * blur_;
+        continue;
+      }
       double c = contact_(j);
       if (!own && p < 2.0 && low <= 0.0) c = c > 0.0 ? std::max(c, share * high) : std::min(c, -share * high);
       const double bend = own ? -a * least_curvature(low, high, c, p) : a * most_curvature(low, high, c, p);
@@ -102,8 +107,8 @@ class Majorant {
       // value + slant (z + s - c) + bend (z + s - c)^2 in s = <u,d>
       const double off = z_(j) - c;
       c0 += value + slant * off + bend * off * off;
-      // In units of ||x|| = 1, which z is as exact as.
-      scale += std::abs(value) + std::abs(slant) * (1.0 + radius) + std::abs(bend) * (1.0 + radius) * (1.0 + radius);
+      scale +=
+          std::abs(value) + std::abs(slant) * (blur_ + radius) + std::abs(bend) * (blur_ + radius) * (blur_ + radius);
       b_ += (slant + 2.0 * bend * off) * columns_.col(j);
       if (bend != 0.0) {
         curved_.col(curved) = columns_.col(j);
@@ -177,7 +182,7 @@ class Majorant {
   Eigen::MatrixXd columns_, curved_, weighted_, Q_, A_;
   Eigen::VectorXd reach_, z_, move_, aimed_at_, contact_, own_, b_, half_, residual_;
   Eigen::LLT<Eigen::MatrixXd> llt_;
-  double bound_ = 0.0;
+  double bound_ = 0.0, blur_ = 1.0;
 };
 
 // The largest certified radius in (low, high) within `tolerance` of high, or low. ok(low) need not hold.
@@ -196,8 +201,8 @@ double largest(double low, double high, double tolerance, const Certifies& ok) {
 
 }  // namespace
 
-void tighten(Team& team, const SpanNetwork& net, const double* x, const double* d, const double* y, Index n,
-             double tolerance, double* lower) {
+void tighten(Team& team, const SpanNetwork& net, const double* x, const double* d, const double* y, const double* norms,
+             Index n, double tolerance, double* lower) {
   // Columns are neurons: (rank, h), in memory as the rows are.
   const Eigen::Map<const Eigen::MatrixXd> directions(net.directions, net.rank, net.width);
   team.parallel_for(n, [&](Index i) {
@@ -207,7 +212,7 @@ void tighten(Team& team, const SpanNetwork& net, const double* x, const double* 
     double best = lower[i] / size;
     if (!(size > 0.0) || !(upper > 0.0) || !(best > 0.0) || best >= (1.0 - tolerance) * upper) return;
     Majorant majorant(net, net.rank);
-    majorant.labels(y[i]);
+    majorant.point(y[i], std::max(norms[i] / size, 1.0));
     const Eigen::VectorXd unit = point / size, change = witness / size;
     const auto raise = [&](double share, const auto& radius_of) {
       if (best >= (1.0 - tolerance) * upper) return;

@@ -29,9 +29,9 @@ struct SpanNetwork {
   double p;  // >= 1
 };
 
-// x, d (n, rank): points and witnesses, y (n,). Raises lower (n,); points whose lower is at least (1 - tolerance) ||d||
-// are left alone.
-void tighten(Team& team, const SpanNetwork& net, const double* x, const double* d, const double* y, Index n,
-             double tolerance, double* lower);
+// x, d (n, rank): points and witnesses, y (n,), norms (n,) of the points in input coordinates, whose rounding it is.
+// Raises lower (n,); points whose lower is at least (1 - tolerance) ||d|| are left alone.
+void tighten(Team& team, const SpanNetwork& net, const double* x, const double* d, const double* y, const double* norms,
+             Index n, double tolerance, double* lower);
 
 }  // namespace preluflow

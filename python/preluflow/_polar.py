@@ -93,7 +93,7 @@ class Polar:
         if open_.size:
             basis, span = self.span
             x, d = (np.ascontiguousarray(rows[open_] @ basis) for rows in (X, witness))
-            lower[open_] = span.tighten(x, d, y[open_], lower[open_], gap, effort.num_threads)
+            lower[open_] = span.tighten(x, d, y[open_], norms[open_], lower[open_], gap, effort.num_threads)
         undecided = correct & (lower < (1.0 - gap) * upper)
         # Again from a shorter witness, where a search ended without one that meets its bound.
         for _ in range(3 if effort.level == "exact" else 0):
@@ -101,7 +101,9 @@ class Polar:
             if not open_.size:
                 break
             x, d = (np.ascontiguousarray(rows[open_] @ basis) for rows in (X, witness))
-            lower[open_], d, nodes = span.exact(x, d, y[open_], lower[open_], gap, effort.max_nodes, effort.num_threads)
+            lower[open_], d, nodes = span.exact(
+                x, d, y[open_], norms[open_], lower[open_], gap, effort.max_nodes, effort.num_threads
+            )
             found = self._confirmed(X[open_], y[open_], d @ basis.T)
             lengths = np.linalg.norm(found, axis=1)
             shorter = lengths < upper[open_]
