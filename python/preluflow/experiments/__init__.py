@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from preluflow.experiments import descent_vs_flow, geometry, neurons, phases, theorem1, two_phases
+from preluflow.experiments import (
+    descent_vs_flow,
+    geometry,
+    mv24,
+    neurons,
+    pgd_gap,
+    phases,
+    robust_accuracy,
+    theorem1,
+    two_phases,
+)
 from preluflow.experiments._experiment import Experiment, Options, Outcome, Row
 
 REGISTRY: dict[str, Experiment] = {
@@ -17,6 +27,10 @@ REGISTRY: dict[str, Experiment] = {
         theorem1.THEOREM1,
         theorem1.PROPOSITION4,
         descent_vs_flow.DESCENT_VS_FLOW,
+        robust_accuracy.FIG2,
+        robust_accuracy.FIG7,
+        pgd_gap.PGD_GAP,
+        mv24.MV24,
     )
 }
 

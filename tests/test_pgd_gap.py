@@ -1,0 +1,218 @@
+"""pgd-gap: the reduction to the span, what holds between attacks and bracket, and what an outcome promises."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from conftest import make_problem
+
+import preluflow as pf
+from preluflow import attacks, theory
+from preluflow.experiments import pgd_gap
+from preluflow.experiments._experiment import Options, Outcome
+from preluflow.experiments.pgd_gap import PGD_GAP
+
+
+@cache
+def quick():
+    """The quick form, run once; not to be changed."""
+    return PGD_GAP.run(Options(seed=1, quick=True, num_threads=1))
+
+
+def measured(rows, quantity):
+    (found,) = [row.measured for row in rows if row.quantity == quantity]
+    return found
+
+
+# ---- the reduction
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0])
+def test_attacks_in_the_span_are_attacks_in_the_whole_space(p):
+    problem = make_problem(n=12, h=6, D=25, seed=4, gap=0.02)
+    network = problem.network(p=p)
+    reduced, Q = pgd_gap.in_span(network)
+    assert reduced.dim == 6
+    X, Z = problem.X, problem.X @ Q
+    y = np.sign(network.decision_function(X))
+    f, gradient = network.value_and_input_gradient(X)
+    g, slope = reduced.value_and_input_gradient(Z)
+    np.testing.assert_allclose(g, f, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(slope @ Q.T, gradient, rtol=0, atol=1e-12)
+    for options in ({}, {"objective": "margin"}):
+        whole = attacks.pgd(network, X, y, eps=0.2, steps=40, **options)
+        inside = attacks.pgd(reduced, Z, y, eps=0.2, steps=40, **options)
+        np.testing.assert_allclose(inside.delta @ Q.T, whole.delta, rtol=0, atol=1e-9)
+        np.testing.assert_array_equal(inside.success, whole.success)
+        assert inside.gradients == whole.gradients
+    whole, inside = attacks.ddn(network, X, y, steps=60), attacks.ddn(reduced, Z, y, steps=60)
+    # Where a gradient vanishes DDN draws a direction at random, and the two draw different ones.
+    same = np.isclose(inside.norms, whole.norms, rtol=0, atol=1e-9)
+    assert np.isfinite(whole.norms[same]).sum() >= 10
+
+
+def test_a_network_narrower_than_its_span_is_reduced_to_the_whole_space():
+    network = make_problem(h=9, D=4).network()
+    reduced, Q = pgd_gap.in_span(network)
+    assert reduced.dim == 4
+    X = np.random.default_rng(0).standard_normal((5, 4))
+    np.testing.assert_allclose(reduced.decision_function(X @ Q), network.decision_function(X), rtol=0, atol=1e-12)
+
+
+def test_the_other_coordinates_do_not_count():
+    network = make_problem(h=6, D=5).network()
+    wide = pgd_gap.InBasis(network)
+    X = np.random.default_rng(0).standard_normal((7, 9))
+    np.testing.assert_array_equal(wide.decision_function(X), network.decision_function(X[:, :5]))
+    np.testing.assert_array_equal(wide.input_gradient(X)[:, :5], network.input_gradient(X[:, :5]))
+    assert not wide.input_gradient(X)[:, 5:].any()
+
+
+def test_apgd_has_all_dimensions(monkeypatch):
+    seen = []
+
+    def apgd(classifier, X, y, **options):
+        seen.append(X.shape)
+        return attacks.pgd(classifier, X, y, eps=options["eps"], steps=1)
+
+    reduced, Q = pgd_gap.in_span(make_problem(h=6, D=25).network())
+    monkeypatch.setattr(pgd_gap.attacks, "apgd", apgd)
+    config = replace(pgd_gap.QUICK, dim=25)
+    pgd_gap.BALLS["apgd"].run(config, reduced, np.ones((3, 25)) @ Q, np.ones(3), 0.1, 0)
+    assert seen == [(3, 25)]
+
+
+# ---- what was found
+
+
+def test_no_attack_goes_below_the_certificate_nor_does_ours_above_any():
+    outcome = quick()
+    arrays = outcome.arrays
+    assert not outcome.stopped
+    np.testing.assert_allclose(arrays["radii"], sorted(pgd_gap.QUICK.radii))
+    assert np.all(arrays["lower"] <= arrays["upper"])
+    assert np.all(arrays["lower"] <= arrays["ddn"])
+    bracket = pgd_gap.bracket_of(outcome)
+    certified, attacked = bracket.accuracy(arrays["radii"])
+    grid = np.linspace(0.0, 1.0, 101)
+    assert np.all(bracket.accuracy(grid)[0] <= pgd_gap.ddn_accuracy(outcome, grid))
+    assert np.all(bracket.accuracy(grid)[1] <= pgd_gap.ddn_accuracy(outcome, grid))
+    for key in pgd_gap.BALLS:
+        broken = arrays[f"broken_{key}"]
+        assert broken.shape == (len(arrays["radii"]), pgd_gap.QUICK.points)
+        # An error within the ball is never nearer than the certificate.
+        assert not np.any(broken & (arrays["radii"][:, None] < arrays["lower"]))
+        assert np.all(pgd_gap.ball_accuracy(outcome, key) >= certified)
+        assert np.all(pgd_gap.ball_accuracy(outcome, key) >= attacked)
+
+
+def test_the_papers_attack_reports_what_proposition_1_forbids():
+    outcome = quick()
+    level = pgd_gap.floor(outcome)
+    gmm = pf.OrthonormalGMM(20, 6, 4, 0.1, rng=0)
+    assert level == theory.max_robust_accuracy(gmm) == pytest.approx(0.6)
+    _, attacked = pgd_gap.bracket_of(outcome).accuracy([theory.MAX_RADIUS, 0.8])
+    assert np.all(attacked <= level)
+    at_080 = int(np.flatnonzero(outcome.arrays["radii"] == 0.8)[0])
+    for key in ("papers", "margin", "apgd"):
+        assert pgd_gap.ball_accuracy(outcome, key)[at_080] > level
+    assert pgd_gap.ball_accuracy(outcome, "papers")[at_080] == 1.0
+    assert attacked[1] == 0.0
+    assert pgd_gap.impossible(outcome)
+    assert "theorem rules out" in PGD_GAP.draw(outcome).get_suptitle()
+    arrays = {**outcome.arrays, **{f"broken_{key}": outcome.arrays[f"broken_{key}"] | True for key in pgd_gap.BALLS}}
+    assert not pgd_gap.impossible(replace(outcome, arrays=arrays))
+
+
+def test_the_table_counts_what_was_done():
+    outcome, rows = quick(), PGD_GAP.table(quick())
+    config = pgd_gap.QUICK
+    name = "robust accuracy at 0.65 / 0.7071 / 0.72 / 0.8, attacked"
+    _, attacked = pgd_gap.bracket_of(outcome).accuracy(pgd_gap.TOLD)
+    assert measured(rows, name) == " / ".join(f"{value:.3f}" for value in attacked)
+    assert outcome.arrays["gradients_ddn"] == config.ddn_steps * config.points
+    assert outcome.arrays["gradients_papers"][0] == config.pgd_steps * config.points
+    assert np.all(outcome.arrays["gradients_apgd"] <= config.apgd_steps * config.apgd_starts * config.points)
+    assert measured(rows, f"papers' PGD, {config.pgd_steps} steps: the same").startswith("1.000 / 1.000")
+    assert all(row.paper == "-" for row in rows)  # what is known is of the full size
+
+
+def test_the_median_of_an_attack_is_between_radii():
+    radii = np.array([0.5, 0.7, 0.9])
+    assert pgd_gap._median(radii, np.array([1.0, 0.6, 0.2])) == "0.7 to 0.9"
+    assert pgd_gap._median(radii, np.array([1.0, 0.9, 0.8])) == "above 0.9"
+    assert pgd_gap._median(radii, np.array([0.1, 0.0, 0.0])) == "below 0.5"
+    assert pgd_gap._median(radii[:0], radii[:0]) == "-"
+
+
+# ---- what an outcome promises
+
+
+def test_the_outcome_survives_its_file(tmp_path):
+    outcome = quick()
+    assert outcome.drawable
+    outcome.save(tmp_path / "x.npz")
+    again = Outcome.load(tmp_path / "x.npz")
+    assert again.config == outcome.config
+    assert PGD_GAP.table(again) == PGD_GAP.table(outcome)
+    pictures = []
+    for each in (outcome, again):
+        figure = PGD_GAP.draw(each)
+        pictures.append(np.asarray(figure.canvas.buffer_rgba()).copy())
+        left, right = figure.axes
+        assert "quick" in figure.get_suptitle()
+        assert left.get_ylabel()
+        assert left.get_xlabel() == right.get_xlabel() != ""
+        assert len(left.get_legend().get_texts()) == 6
+    np.testing.assert_array_equal(*pictures)
+
+
+def test_the_options_that_count():
+    assert pgd_gap.configure(Options()) == pgd_gap.FULL
+    config = pgd_gap.configure(Options(quick=True, alpha=0.4, width=30))
+    assert config == replace(pgd_gap.QUICK, alpha=0.4, width=30)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    config = replace(pgd_gap.QUICK, dim=40, n=100, width=20, points=20, pgd_steps=5, ddn_steps=20)
+    monkeypatch.setattr(pgd_gap, "QUICK", config)
+    return config
+
+
+@pytest.mark.parametrize("done", [0, 1, 3, 4, 100])
+def test_what_was_done_before_an_interrupt_is_kept(done, monkeypatch, small):
+    calls, pgd = [], attacks.pgd
+
+    def counted(*args, **kwargs):
+        calls.append(1)
+        if len(calls) > done:
+            raise KeyboardInterrupt
+        return pgd(*args, **kwargs)
+
+    monkeypatch.setattr(pgd_gap.attacks, "pgd", counted)
+    outcome = PGD_GAP.run(Options(quick=True))
+    assert outcome.drawable
+    radii = outcome.arrays["radii"]
+    assert outcome.stopped == (done < 2 * len(small.radii))
+    assert len(radii) == min(done // 2, len(small.radii))  # two of the three attacks call it
+    assert set(radii) <= set(small.radii)
+    assert PGD_GAP.table(outcome)
+    if done in (0, 3, 100):
+        assert ("interrupted" in PGD_GAP.draw(outcome).get_suptitle()) == outcome.stopped
+
+
+@pytest.mark.parametrize("what", ["gradient_flow", "robust_radius", "status"])
+def test_an_interrupt_before_there_is_anything_to_draw(what, monkeypatch, small):
+    flow = pgd_gap.gradient_flow
+
+    def stop(*args, **kwargs):
+        if what == "status":
+            return replace(flow(*args, **kwargs), status="interrupted")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pgd_gap, "gradient_flow" if what == "status" else what, stop)
+    outcome = PGD_GAP.run(Options(quick=True))
+    assert outcome.stopped
+    assert not outcome.drawable
