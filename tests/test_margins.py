@@ -5,6 +5,7 @@ import pytest
 import reference as ref
 
 import preluflow as pf
+from preluflow import margins
 
 
 def random_network(rng, D, *, width=None, p=None):
@@ -367,3 +368,25 @@ def test_margins_are_what_they_say():
         pf.normalized_margins(pf.TwoLayerNetwork(W, v, "tanh"), X, y)
     with pytest.raises(ValueError, match="not 0"):
         pf.normalized_margins(pf.TwoLayerNetwork(0 * W, 0 * v), X, y)
+
+
+def test_ctrl_c_returns_the_points_done(trained, monkeypatch):
+    network, fresh, _ = trained
+    whole = pf.robust_radius(network, fresh.X[:30], fresh.y[:30])
+    bracket, calls = margins.Polar.bracket, []
+
+    def interrupted(self, X, y, first, effort):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(first)
+        return bracket(self, X, y, first, effort)
+
+    monkeypatch.setitem(margins._ROWS, "fast", 10)
+    monkeypatch.setattr(margins.Polar, "bracket", interrupted)
+    found = pf.robust_radius(network, fresh.X[:30], fresh.y[:30])
+    assert calls == [0, 10]
+    np.testing.assert_allclose(found.lower, whole.lower[:20], rtol=1e-12)
+    np.testing.assert_allclose(found.upper, whole.upper[:20], rtol=1e-9)
+    calls[:] = [None, None]
+    with pytest.raises(KeyboardInterrupt):  # nothing is done yet
+        pf.robust_radius(network, fresh.X[:30], fresh.y[:30])
