@@ -57,7 +57,7 @@ class Search {
     }
     gather(net, directions, own, x, own_, own_a_, own_z_);
     gather(net, directions, rivals, x, rival_, rival_a_, rival_z_);
-    gram_.noalias() = rival_.transpose() * rival_;
+    gram_ = rival_.transpose().lazyProduct(rival_);
     root_total_ = root(own_a_.sum(), p_);
     start_ = own_value(VectorXd::Zero(rank_));
   }

@@ -205,14 +205,14 @@ void attack(Team& team, const MarginNetwork& net, const double* z, const double*
     sign[static_cast<std::size_t>(net.group_of[j])] = net.sign[j];
     member(net.group_of[j], j) = net.a[j];
   }
-  RowMatrix<double> reach = member * gram;  // (groups, h) <c_g, u_j>
+  RowMatrix<double> reach = member.lazyProduct(gram);  // (groups, h) <c_g, u_j>
   for (Index g = 0; g < groups; ++g) {
     const double norm = std::sqrt(std::max(reach.row(g).dot(member.row(g)), 1e-300));
     member.row(g) /= norm;
     reach.row(g) /= norm;
   }
-  const RowMatrix<double> between = reach * member.transpose();  // (groups, groups) cosines
-  Vector<double> force(groups);                                  // of a group as one neuron: A^(1/p)
+  const RowMatrix<double> between = reach.lazyProduct(member.transpose());  // (groups, groups) cosines
+  Vector<double> force(groups);                                             // of a group as one neuron: A^(1/p)
   for (Index g = 0; g < groups; ++g) force(g) = root(A[static_cast<std::size_t>(g)], net.p);
   struct Start {
     double strength, reach;
