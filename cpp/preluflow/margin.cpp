@@ -15,7 +15,7 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr Index kBlock = 16;  // points of a task
 // An attack within kEnough of the certificate is good enough; one not within kTight has much more tried.
-constexpr double kEnough = 1.0 - 5e-4, kTight = 0.97;
+constexpr double kEnough = 1.0 - 9.9e-4, kTight = 0.97;
 constexpr std::size_t kMoreSwaps = 12;
 constexpr int kMoreRestarts = 8, kHops = 24, kTrials = 100;
 constexpr int kMultiples = 12, kFewMultiples = 3;  // at which a ray is looked at, first and when it is turned

@@ -68,7 +68,11 @@ class Polar:
     def margins(self, X: Float64, y: Float64) -> Float64:
         """Return y f(x) of the network as it was given, up to a positive factor, shape (n,)."""
         U, weights = self.whole
-        return np.asarray(y * (np.maximum(X @ U.T, 0.0) ** self.p @ weights))
+        return np.asarray(y * (self._activated(X @ U.T) @ weights))
+
+    def _activated(self, z: Float64) -> Float64:
+        z = np.maximum(z, 0.0)
+        return z * z * z if self.p == 3.0 else np.asarray(z**self.p)
 
     def bracket(self, X: Float64, y: Float64, first: int, effort: Effort) -> tuple[Any, ...]:
         """Lower, upper, witness, correct of a block of points, the first of which has number ``first``."""
@@ -77,7 +81,9 @@ class Polar:
         norms = np.linalg.norm(X, axis=1)
         z = np.ascontiguousarray(X @ self.U.T)
         lower = self.margin.certify(z, y, norms, effort.num_threads)
-        correct = self.margins(X, y) > 0
+        # Without neurons merged the products are those of the network as it was given.
+        merged = len(self.a) < len(self.whole[1])
+        correct = (self.margins(X, y) if merged else y * (self._activated(z) @ (self.sign * self.a))) > 0
         lower[~correct] = 0.0
         _, beta = self.margin.attack(
             z, y, norms, lower, effort.starts, effort.restarts, effort.steps, effort.seed, first, effort.num_threads
