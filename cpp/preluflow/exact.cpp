@@ -81,9 +81,7 @@ class Search {
     const auto offer = [&](Node&& node) {
       ++nodes_;
       const bool divisible = look(node, (1.0 - gap) * upper_);
-      if (node.bound >= (1.0 - gap) * upper_) {
-        leaves = std::min(leaves, node.bound);
-      } else if (!divisible) {
+      if (node.bound >= (1.0 - gap) * upper_ || !divisible) {
         leaves = std::min(leaves, node.bound);
       } else {
         open.push(std::move(node));

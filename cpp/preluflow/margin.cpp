@@ -247,8 +247,8 @@ void attack(Team& team, const MarginNetwork& net, const double* z, const double*
         best = t;
         best_beta = t * direction;
       };
-      // From a boundary point, d parallel to the gradient there; with a smaller turn whenever that does not help.
       const auto good = [&] { return lower[i] > kEnough * best; };
+      // From a boundary point, d parallel to the gradient there; with a smaller turn whenever that does not help.
       double blur = 0.0;  // averages the slope over a kink
       const auto refine = [&](double t, int count) {
         at = direction;
@@ -321,10 +321,12 @@ void attack(Team& team, const MarginNetwork& net, const double* z, const double*
         dz = (ar * reach.row(start.rival) - ag * reach.row(start.own)).array();
         start_from(std::min(farthest, 1.25 * best));  // a longer start may end shorter
       };
-      // The strongest own group decides: a weaker one's swap is cheap and changes nothing.
-      std::sort(order.begin(), order.end(), [](const Start& b, const Start& e) {
-        if (b.strength != e.strength) return b.strength > e.strength;
+      const auto nearer = [](const Start& b, const Start& e) {
         return b.reach != e.reach ? b.reach < e.reach : b.own != e.own ? b.own < e.own : b.rival < e.rival;
+      };
+      // The strongest own group decides: a weaker one's swap is cheap and changes nothing.
+      std::sort(order.begin(), order.end(), [&](const Start& b, const Start& e) {
+        return b.strength != e.strength ? b.strength > e.strength : nearer(b, e);
       });
       const auto swaps = std::min(static_cast<std::size_t>(starts), order.size());
       for (std::size_t k = 0; k < swaps && !good(); ++k) swap(order[k]);
@@ -345,9 +347,7 @@ void attack(Team& team, const MarginNetwork& net, const double* z, const double*
       // Where the certificate leaves much open the radius may be far below what these found, as between own groups or
       // at kinks, where no gradient leads: more swaps, restarts, and a random search around the best direction.
       if (restarts > 0 && !(lower[i] > kTight * best)) {
-        std::sort(order.begin() + static_cast<std::ptrdiff_t>(swaps), order.end(), [](const Start& b, const Start& e) {
-          return b.reach != e.reach ? b.reach < e.reach : b.own != e.own ? b.own < e.own : b.rival < e.rival;
-        });
+        std::sort(order.begin() + static_cast<std::ptrdiff_t>(swaps), order.end(), nearer);
         for (std::size_t k = swaps; k < std::min(order.size(), swaps + kMoreSwaps); ++k) swap(order[k]);
         for (int k = 0; k < kMoreRestarts; ++k) restart();
         // Hops from the best direction, refined again; few neurons are searched more densely without.

@@ -76,8 +76,7 @@ class Majorant {
       before = bound_;
       const double length = half_.norm(), step = 0.4 / (1.0 + 0.3 * round);
       half_ *= std::min(1.0, radius / std::max(length, 1e-300));
-      residual_ = half_;
-      contact_ += step * (z_ + columns_.transpose() * residual_ - contact_);
+      contact_ += step * (z_ + columns_.transpose() * half_ - contact_);
     }
     return false;
   }

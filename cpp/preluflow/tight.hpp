@@ -8,7 +8,8 @@
 //
 //   c0 + l r^2 + b^T (l - Q)^-1 b / 4 < 0                              (S-lemma; nothing is lost in this step)
 //
-// Contacts are the values at the witness, scaled to r, where the bound is then exact. Because f is homogeneous the same
+// Contacts are at first the values at the witness, scaled to r, where the bound is then exact; while it is not below 0
+// they move towards the values at its maximiser. Because f is homogeneous the same
 // may be said on the slice <y,x> = ||x||^2 of the cone over the ball, a ball of radius tan(asin(r/||x||)) ||x|| in
 // which neurons aligned with x do not move: exact for orthogonal neurons. All forms are tried and the best radius is
 // kept. (mathematics.md, section 7, trust-region form; the slice and neuron-wise own terms are ours.)

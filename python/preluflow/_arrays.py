@@ -84,6 +84,15 @@ def data_matrix(X: ArrayLike, *, dim: int, dtype: np.dtype[Any], name: str = "X"
     return result
 
 
+def points(X: ArrayLike, *, dim: int | None = None) -> Float:
+    """X (n, D), finite, its float dtype kept; anything else becomes float64."""
+    given = as_array(X, "X")
+    result: Float = real_array(given, "X", dtype=given.dtype if given.dtype.kind == "f" else np.float64, ndim=2)
+    if dim is not None and result.shape[1] != dim:
+        raise ValueError(f"X must have shape (n, {dim}) as the classifier's inputs, got {result.shape}")
+    return result
+
+
 def labels(y: ArrayLike, *, n: int, name: str = "y") -> Float64:
     """Labels (n,) of any real dtype with values -1 and +1, as float64."""
     array = as_array(y, name)

@@ -55,7 +55,7 @@ class Polar:
     def margin(self) -> Any:
         """Certificates and attacks on inner products."""
         gram = np.ascontiguousarray(self.U @ self.U.T)
-        group, count = _groups(gram, self.sign, self.a, NEAR)
+        group, count = _groups(gram, self.sign, self.a)
         L_plus, L_minus = (_lipschitz(gram, self.a, self.sign == label, self.p) for label in (1.0, -1.0))
         return core.Margin(gram, self.a, self.sign, self.p, L_plus, L_minus, group, count)
 
@@ -173,13 +173,13 @@ def _same(U: Float64, sign: Float64) -> tuple[NDArray[np.int64], NDArray[np.int6
     return np.array(first, dtype=np.int64), group
 
 
-def _groups(gram: Float64, sign: Float64, a: Float64, near: float) -> tuple[NDArray[np.int64], int]:
-    """Put neurons of one sign whose cosine with the heaviest of a group exceeds ``near`` into that group."""
+def _groups(gram: Float64, sign: Float64, a: Float64) -> tuple[NDArray[np.int64], int]:
+    """Put neurons of one sign whose cosine with the heaviest of a group is at least ``NEAR`` into that group."""
     group = np.full(len(a), -1, dtype=np.int64)
     count = 0
     for j in np.argsort(-a, kind="stable"):
         if group[j] < 0:
-            group[(group < 0) & (sign == sign[j]) & (gram[j] >= near)] = count
+            group[(group < 0) & (sign == sign[j]) & (gram[j] >= NEAR)] = count
             group[j] = count
             count += 1
     return group, count

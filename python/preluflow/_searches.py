@@ -171,8 +171,7 @@ def run(classifier: Any, X: ArrayLike, y: ArrayLike, search: Search, ball: Ball)
     Of minimal norms (``ball.eps`` infinite) what does not flip is dropped.
     """
     model = Margin(classifier)
-    data = _arrays.as_array(X, "X")
-    data = _arrays.real_array(data, "X", dtype=data.dtype if data.dtype.kind == "f" else np.float64, ndim=2)
+    data = _arrays.points(X)
     target = _arrays.labels(y, n=len(data))
     if ball.bounds is not None and not (ball.bounds[0] <= data.min() and data.max() <= ball.bounds[1]):
         raise ValueError(f"X must lie within bounds {ball.bounds}, got values from {data.min()} to {data.max()}")

@@ -65,15 +65,6 @@ class _Classifier(ABC):
         return np.where(self.decision_function(X) > 0, 1, -1)
 
 
-def _points(X: ArrayLike, dim: int | None = None) -> Float:
-    """X (n, D), finite, its float dtype kept."""
-    given = _arrays.as_array(X, "X")
-    points = _arrays.real_array(given, "X", dtype=given.dtype if given.dtype.kind == "f" else np.float64, ndim=2)
-    if dim is not None and points.shape[1] != dim:
-        raise ValueError(f"X must have shape (n, {dim}) as the classifier's inputs, got {points.shape}")
-    return points
-
-
 def _products(points: Float, vectors: Float64) -> Float64:
     """Inner products of points (n, D) and vectors (K, D): (n, K), float64."""
     out = np.empty((len(points), len(vectors)))
@@ -107,7 +98,7 @@ class Linear(_Classifier):
 
     def decision_function(self, X: ArrayLike) -> Float64:
         """Evaluate f on X (n, D); returns (n,)."""
-        return self._value(_points(X, len(self.w)))
+        return self._value(_arrays.points(X, dim=len(self.w)))
 
     def value_and_input_gradient(self, X: ArrayLike) -> tuple[Float64, Float64]:
         """Return f (n,) and its gradient w in every row (n, D)."""
@@ -116,12 +107,12 @@ class Linear(_Classifier):
 
     def certified_radius(self, X: ArrayLike, y: ArrayLike) -> Float64:
         """Distance to the boundary, [y f]_+ / ||w||, shape (n,)."""
-        points = _points(X, len(self.w))
+        points = _arrays.points(X, dim=len(self.w))
         return _SAFETY * np.maximum(_arrays.labels(y, n=len(points)) * self._value(points), 0.0) / self._norm
 
     def nearest_error(self, X: ArrayLike, y: ArrayLike) -> Float64:
         """Shortest perturbations to the boundary, -y [y f]_+ w / ||w||^2, shape (n, D)."""
-        points = _points(X, len(self.w))
+        points = _arrays.points(X, dim=len(self.w))
         target = _arrays.labels(y, n=len(points))
         distance = np.maximum(target * self._value(points), 0.0) / self._norm
         return _beyond(points, -(target * distance)[:, None] * (self.w / self._norm))
@@ -163,7 +154,7 @@ def fit_linear(
     ValueError, TypeError
         For bad input, before any work; if the step is so large that w is no longer finite.
     """
-    points = _points(X)
+    points = _arrays.points(X)
     target = _arrays.labels(y, n=len(points))
     loss = _arrays.choice(loss, "loss", LOSSES)
     step = _arrays.real(step, "step", above=0.0)
@@ -232,11 +223,11 @@ class _ClusterRule(_Classifier):
 
     def decision_function(self, X: ArrayLike) -> Float64:
         """Evaluate f on X (n, D); returns (n,)."""
-        return self._of_products(_products(_points(X, self.gmm.dim), self.gmm.centers))[0]
+        return self._of_products(_products(_arrays.points(X, dim=self.gmm.dim), self.gmm.centers))[0]
 
     def value_and_input_gradient(self, X: ArrayLike) -> tuple[Float64, Float64]:
         """Return f (n,) and its gradient in x (n, D), in one pass."""
-        value, weights = self._of_products(_products(_points(X, self.gmm.dim), self.gmm.centers))
+        value, weights = self._of_products(_products(_arrays.points(X, dim=self.gmm.dim), self.gmm.centers))
         return value, weights @ self.gmm.centers
 
     def _sides(self, y: Float64) -> Iterator[tuple[Any, Any]]:
@@ -284,7 +275,7 @@ class Bayes(_ClusterRule):
         - the best q at tau = 0, proportional to (o - t)_+ with t as in mathematics.md, section 6: at least the exact
           distance to {max own <= max other + tau log K}, and the exact nearest-cluster radius as tau -> 0.
         """
-        points = _points(X, self.gmm.dim)
+        points = _arrays.points(X, dim=self.gmm.dim)
         target = _arrays.labels(y, n=len(points))
         products = _products(points, self.gmm.centers)
         radius = np.zeros(len(points))
@@ -321,7 +312,7 @@ class NearestCluster(_ClusterRule):
 
     def certified_radius(self, X: ArrayLike, y: ArrayLike) -> Float64:
         """Exact distance to the boundary, shape (n,): ``theory.nearest_cluster_radius``, less 1e-9 of it."""
-        radius = theory.nearest_cluster_radius(self.gmm, _points(X, self.gmm.dim), y)
+        radius = theory.nearest_cluster_radius(self.gmm, _arrays.points(X, dim=self.gmm.dim), y)
         return radius * (_SAFETY / self._spread)
 
     def nearest_error(self, X: ArrayLike, y: ArrayLike) -> Float64:
@@ -329,7 +320,7 @@ class NearestCluster(_ClusterRule):
 
         Own products above t are lowered to t and the largest other one is raised to t (mathematics.md, section 6).
         """
-        points = _points(X, self.gmm.dim)
+        points = _arrays.points(X, dim=self.gmm.dim)
         target = _arrays.labels(y, n=len(points))
         products = _products(points, self.gmm.centers)
         shift = np.zeros_like(products)
@@ -402,7 +393,7 @@ class TorchClassifier(_Classifier):
     def _run(self, X: ArrayLike, gradient: bool) -> tuple[Float64, Float64]:
         import torch
 
-        points = _points(X)
+        points = _arrays.points(X)
         parameter = next((w for w in self.module.parameters() if w.is_floating_point()), torch.empty(0))
         place: dict[str, Any] = {"dtype": self._dtype or parameter.dtype, "device": parameter.device}
         value, slope = np.empty(len(points)), np.empty(points.shape if gradient else (0, 0))

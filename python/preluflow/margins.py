@@ -167,9 +167,10 @@ def robust_radius(
     gmm : OrthonormalGMM, optional
         Its centres are starts of the attack on other classifiers; by default ``classifier.gmm`` if there is one.
     starts : int, default 3
-        Rival groups tried from the strongest own group, the nearest first; the gradient is tried besides.
+        Rival groups tried from the strongest own group, the nearest first; the gradient is tried besides. A point whose
+        attack is within 0.1% of its certificate is not tried further.
     restarts : int, default 2
-        Random starts. Unless it is 0, far more is tried at points where the certificate is below 0.9 of the attack.
+        Random starts. Unless it is 0, far more is tried at points where the certificate is below 0.97 of the attack.
     steps : int, default 30
         Refinements of each start.
     seed : int, default 0
@@ -304,11 +305,7 @@ def _points(classifier: Any, X: ArrayLike, y: ArrayLike) -> tuple[Float, Float64
             "classifier must be a TwoLayerNetwork or have decision_function and input_gradient, "
             f"got {type(classifier).__name__}"
         )
-    points = _arrays.as_array(X, "X")
-    points = _arrays.real_array(points, "X", dtype=points.dtype if points.dtype.kind == "f" else np.float64, ndim=2)
-    dim = getattr(classifier, "dim", points.shape[1])
-    if points.shape[1] != dim:
-        raise ValueError(f"X must have shape (n, {dim}) as the classifier's inputs, got {points.shape}")
+    points = _arrays.points(X, dim=getattr(classifier, "dim", None))
     return points, _arrays.labels(y, n=len(points))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from preluflow.margins import RobustRadius
 from preluflow.results import Run, read_npz, write_npz
 
 if TYPE_CHECKING:
@@ -148,6 +149,23 @@ def completed(run: Run) -> Run:
     if run.status == "interrupted":
         raise KeyboardInterrupt
     return run
+
+
+def every_point(radius: RobustRadius, n: int) -> RobustRadius:
+    """Pass a bracket of n points on; Ctrl-C within it goes up."""
+    if len(radius.lower) < n:
+        raise KeyboardInterrupt
+    return radius
+
+
+def without_witnesses(lower: NDArray[Any], upper: NDArray[Any], correct: NDArray[Any]) -> RobustRadius:
+    """Return a bracket of which only the radii were kept."""
+    return RobustRadius(lower, upper, np.zeros((len(lower), 0)), correct.astype(bool))
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """Return a configuration's fields as JSON keeps them."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
 
 
 def over_seeds(values: NDArray[np.float64], reduce: Callable[..., Any]) -> NDArray[np.float64]:

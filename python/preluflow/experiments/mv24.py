@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,18 @@ from preluflow._progress import progress_bar
 from preluflow.classifiers import class_average_relu, cluster_prelu
 from preluflow.data import OrthonormalGMM
 from preluflow.distance import _CELLS, _OUTWARD, _lagrange, _power, _unit_rows
-from preluflow.experiments._experiment import Experiment, Options, Outcome, Row, chosen, completed, options_config
+from preluflow.experiments._experiment import (
+    Experiment,
+    Options,
+    Outcome,
+    Row,
+    chosen,
+    completed,
+    every_point,
+    options_config,
+    plain,
+    without_witnesses,
+)
 from preluflow.initialization import initialize
 from preluflow.margins import RobustRadius, robust_radius
 from preluflow.network import TwoLayerNetwork
@@ -326,8 +337,7 @@ def _least(bound: UpperBound | MeanBound, guess: float) -> tuple[float, float]:
 def run(options: Options) -> Outcome:
     """Run the experiment, the alpha that is shown in detail first."""
     config = configure(options)
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
-    outcome = Outcome("mv24", {**options_config(options), **plain})
+    outcome = Outcome("mv24", {**options_config(options), **plain(config)})
     shape = (len(PS), len(config.alphas))
     found = {name: np.full(shape, np.nan) for name in CELLS}
     found["alphas"] = np.array(config.alphas)
@@ -396,8 +406,7 @@ def run_cell(
     distance = fitted_distance(network, reference(gmm, p))
     fresh = gmm.sample(config.points, dtype="float64", rng=rng_fresh)
     radius = robust_radius(network, fresh.X, fresh.y, "tight", num_threads=threads)
-    if len(radius.lower) < config.points:  # Ctrl-C within
-        raise KeyboardInterrupt
+    every_point(radius, config.points)
     cell = {
         "distance_lower": distance.lower,
         "distance_upper": distance.upper,
@@ -568,8 +577,7 @@ def _accuracy_panel(ax: Axes, outcome: Outcome, p: float) -> None:
 
 def bracket_of(outcome: Outcome, p: float) -> RobustRadius:
     """Return the bracket at the alpha that is shown, without witnesses."""
-    lower, upper, correct = (outcome.arrays[f"{name}_p{p:g}"] for name in ("lower", "upper", "correct"))
-    return RobustRadius(lower, upper, np.zeros((len(lower), 0)), correct.astype(bool))
+    return without_witnesses(*(outcome.arrays[f"{name}_p{p:g}"] for name in ("lower", "upper", "correct")))
 
 
 def table(outcome: Outcome) -> list[Row]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +29,19 @@ from numpy.typing import ArrayLike, NDArray
 from preluflow import attacks, plots
 from preluflow._arrays import Float64
 from preluflow._progress import progress_bar
-from preluflow.data import OrthonormalGMM
-from preluflow.experiments._experiment import Experiment, Options, Outcome, Row, chosen, completed, options_config
+from preluflow.experiments._experiment import (
+    Experiment,
+    Options,
+    Outcome,
+    Row,
+    chosen,
+    completed,
+    every_point,
+    options_config,
+    plain,
+    without_witnesses,
+)
+from preluflow.experiments.two_phases import Problem
 from preluflow.flow import gradient_flow
 from preluflow.initialization import initialize
 from preluflow.margins import RobustRadius, robust_radius
@@ -49,17 +60,14 @@ _ROWS = 100  # points attacked together: one block of the kernel, and one thread
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Problem):
     """Problem, recipe and the budgets of the attacks."""
 
     dim: int = 2000
     positive: int = 12
     negative: int = 8
-    alpha: float = 0.1
     n: int = 20_000
     width: int = 200
-    p: float = 3.0
-    scale: float = 1e-7
     t1: float = 240.0
     method: str = "bosh3"
     rtol: float = 1e-2
@@ -177,7 +185,7 @@ def in_blocks(
 def train(config: Config, options: Options) -> tuple[Run, Any]:
     """Learn the network by the flow; returns the run and the points it is attacked at, with their labels."""
     rng_centers, rng_data, rng_network, rng_fresh = np.random.default_rng(options.seed).spawn(4)
-    gmm = OrthonormalGMM(config.dim, config.positive, config.negative, config.alpha, rng=rng_centers)
+    gmm = config.mixture(rng_centers)
     data = gmm.sample(config.n, balanced=True, rng=rng_data)
     run = gradient_flow(
         initialize(config.width, config.dim, config.scale, p=config.p, rng=rng_network),
@@ -195,7 +203,7 @@ def train(config: Config, options: Options) -> tuple[Run, Any]:
 def run(options: Options) -> Outcome:
     """Run the experiment; after the training the bracket comes first, then radius by radius, the table's first."""
     config = configure(options)
-    outcome = Outcome("pgd-gap", {**options_config(options), **_plain(config)})
+    outcome = Outcome("pgd-gap", {**options_config(options), **plain(config)})
     bar = progress_bar(len(config.radii), "radius", options.progress)
     try:
         trained, fresh = train(config, options)
@@ -207,10 +215,6 @@ def run(options: Options) -> Outcome:
     finally:
         bar.close()
     return outcome
-
-
-def _plain(config: Config) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
 
 
 def measure(
@@ -228,8 +232,7 @@ def measure(
     """
     began = time.perf_counter()
     bracket = robust_radius(network, X, y, config.level, num_threads=options.num_threads)
-    if len(bracket.lower) < len(X):  # Ctrl-C within
-        raise KeyboardInterrupt
+    every_point(bracket, len(X))
     seconds = time.perf_counter() - began
     reduced, Q = in_span(network)
     Z = X @ Q
@@ -271,9 +274,7 @@ def _at(
 
 def bracket_of(outcome: Outcome) -> RobustRadius:
     """Return the bracket, without witnesses."""
-    arrays = outcome.arrays
-    empty = np.zeros((len(arrays["lower"]), 0))
-    return RobustRadius(arrays["lower"], arrays["upper"], empty, arrays["correct"].astype(bool))
+    return without_witnesses(*(outcome.arrays[name] for name in ("lower", "upper", "correct")))
 
 
 def ddn_accuracy(outcome: Outcome, radii: Any) -> Float64:

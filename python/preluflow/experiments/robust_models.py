@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from preluflow import attacks
 from preluflow.classifiers import Bayes, Linear, fit_linear
 from preluflow.data import Dataset, OrthonormalGMM
-from preluflow.experiments._experiment import completed
+from preluflow.experiments._experiment import completed, every_point
 from preluflow.flow import gradient_flow
 from preluflow.initialization import initialize
 from preluflow.margins import robust_radius
@@ -357,8 +357,7 @@ def radii(model: Model, recipe: Recipe, gmm: OrthonormalGMM, test: Dataset, num_
         model.basis.shape[1], gmm.positive, gmm.negative, gmm.alpha, centers=gmm.centers @ model.basis
     )
     found = robust_radius(model.classifier, inside, test.y, recipe.level, gmm=centers, num_threads=num_threads)
-    if len(found.lower) < len(inside):
-        raise KeyboardInterrupt
+    every_point(found, len(inside))
     return np.where(found.correct, np.stack([found.lower, found.upper]), WRONG)
 
 
