@@ -20,6 +20,7 @@
 #include <immintrin.h>
 #endif
 
+#include "preluflow/interrupt.hpp"
 #include "preluflow/types.hpp"
 
 #if defined(_MSC_VER)
@@ -107,6 +108,9 @@ class Team {
     body(alone);
   }
 
+  // What the calling thread asks while it waits for the others, so that signals are seen then too.
+  void watch(const Interrupt* interrupt) { watch_ = interrupt; }
+
   // Calls body(task) for task = 0 .. tasks-1. The first exception is rethrown here. Not to be nested.
   template <class Body>
   void parallel_for(Index tasks, const Body& body) {
@@ -122,7 +126,10 @@ class Team {
     busy_.store(helpers, std::memory_order_relaxed);
     round_.fetch_add(1, std::memory_order_release);
     work();
-    detail::wait_until([&] { return busy_.load(std::memory_order_acquire) == 0; });
+    detail::wait_until([&] {
+      if (watch_ != nullptr) (*watch_)();
+      return busy_.load(std::memory_order_acquire) == 0;
+    });
     if (error_) {
       std::exception_ptr error;
       std::swap(error, error_);
@@ -187,6 +194,7 @@ class Team {
   void (*call_)(const void*, Index) = nullptr;
   Index tasks_ = 0;
   bool closed_ = false;
+  const Interrupt* watch_ = nullptr;
   std::exception_ptr error_;
   std::mutex mutex_;
   std::atomic<int> arrived_{0}, followers_{0};
