@@ -63,20 +63,23 @@ class BoundMargin {
 
   void attack(const Array<double>& z, const Array<double>& y, const Flags& correct, const Array<double>& lower,
               int starts, int restarts, int steps, std::uint64_t seed, Index first, Array<double>& upper,
-              Array<double>& beta, int threads) const {
+              Array<double>& beta, Array<double>& corner, Array<double>& corner_beta, int threads) const {
     const AttackOptions options{starts, restarts, steps, seed, first};
     check(z, y);
     const Index n = z.shape(0);
     require_vector(correct, n, "correct");
     require_vector(lower, n, "lower");
     require_vector(upper, n, "upper");
-    require_matrix(beta, net_.width, "beta");
-    require(beta.shape(0) == n, "beta must have as many rows as z");
+    require_vector(corner, n, "corner");
+    for (const Array<double>* coefficients : {&beta, &corner_beta}) {
+      require_matrix(*coefficients, net_.width, "beta and corner_beta");
+      require(coefficients->shape(0) == n, "beta and corner_beta must have as many rows as z");
+    }
     const double *zp = z.data(), *yp = y.data(), *lp = lower.data();
     const std::uint8_t* cp = correct.data();
-    double *out = upper.mutable_data(), *coefficients = beta.mutable_data();
+    const Found found{upper.mutable_data(), beta.mutable_data(), corner.mutable_data(), corner_beta.mutable_data()};
     run(threads, flops(n), [&](Team& team, const Interrupt& interrupt) {
-      preluflow::attack(team, net_, zp, yp, cp, lp, n, options, interrupt, out, coefficients);
+      preluflow::attack(team, net_, zp, yp, cp, lp, n, options, interrupt, found);
     });
   }
 
@@ -208,7 +211,8 @@ void bind_margin(py::module_& m) {
       .def("attack", &BoundMargin::attack, py::arg("z").noconvert(), py::arg("y").noconvert(),
            py::arg("correct").noconvert(), py::arg("lower").noconvert(), py::arg("starts"), py::arg("restarts"),
            py::arg("steps"), py::arg("seed"), py::arg("first"), py::arg("upper").noconvert(),
-           py::arg("beta").noconvert(), py::arg("threads"))
+           py::arg("beta").noconvert(), py::arg("corner").noconvert(), py::arg("corner_beta").noconvert(),
+           py::arg("threads"))
       .def("errors", &BoundMargin::errors, py::arg("z").noconvert(), py::arg("y").noconvert(), py::arg("room"),
            py::arg("out").noconvert());
   py::class_<BoundSpan>(m, "Span", py::module_local())

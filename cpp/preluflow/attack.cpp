@@ -17,6 +17,7 @@ constexpr int kMultiples = 12, kFewMultiples = 3;  // at which a ray is looked a
 constexpr Index kFew = 16;                         // neurons that are searched more densely
 constexpr Index kFaces = 64;                       // own neurons among which silent faces are looked for
 constexpr double kWidths[] = {0.05, 0.2, 0.4, 0.8}, kBlurs[] = {0.1, 0.02, 0.0};
+constexpr double kCorner = 4.0;       // units of slack within which a neuron counts as silent in a corner
 constexpr double kStrongest = 1e100;  // a force beyond it, in units of the own side, is as good as this one
 
 // SplitMix64 (Steele, Lea, Flood 2014): the same numbers on every machine, for every number of threads.
@@ -77,10 +78,11 @@ struct Groups {
 // The search for one point; used again for the next one.
 class PointAttack {
  public:
-  PointAttack(const MarginNetwork& net, const Groups& groups, const AttackOptions& options)
+  PointAttack(const MarginNetwork& net, const Groups& groups, const AttackOptions& options, const Interrupt& interrupt)
       : net_(net),
         groups_(groups),
         options_(options),
+        interrupt_(interrupt),
         gram_(net.gram, net.width, net.width),
         scaled_(net.width),
         z_(net.width),
@@ -90,6 +92,7 @@ class PointAttack {
         at_(net.width),
         along_(net.width),
         beta_(net.width),
+        corner_beta_(net.width),
         reached_(net.groups) {}
 
   // The shortest length found, at most 1 (the origin is an error) if anything was; beta() are its coefficients.
@@ -100,26 +103,39 @@ class PointAttack {
     lower_ = lower;
     blur_ = 0.0;
     beta_.setZero();
+    corner_ = kInfinity;
+    corner_beta_.setZero();
     if (!scaled_.at(net_, z_.data(), y)) return best_;
     Random random(options_.seed, stream);
     order_swaps(y);
     const auto swaps = std::min(static_cast<std::size_t>(options_.starts), order_.size());
-    for (std::size_t k = 0; k < swaps && !good(); ++k) swap(order_[k]);
+    for (std::size_t k = 0; k < swaps && !good() && !stop(); ++k) swap(order_[k]);
     if (!good()) from_gradient();
-    for (int k = 0; k < options_.restarts && !good(); ++k) restart(random);
+    for (int k = 0; k < options_.restarts && !good() && !stop(); ++k) restart(random);
     // Where the certificate leaves much open the radius may be far below what these found, as between own groups or at
     // kinks, where no gradient leads: faces, more swaps, restarts, and a random search around the best direction.
     if (options_.restarts > 0 && !(lower_ > kTight * best_)) search_more(random, swaps);
+    if (!(corner_ < best_)) corner_ = kInfinity;
     return best_;
   }
 
   const Row& beta() const { return beta_; }
+
+  // Whether run() ended early because it was asked to.
+  bool stopped() const { return stopped_; }
+
+  // The shortest length found to a corner: own neurons are silent there and active again on its other side, so that
+  // the error is one exactly in the corner, if float64 can meet it. Infinite if there is none below best.
+  double corner() const { return corner_; }
+  const Row& corner_beta() const { return corner_beta_; }
 
  private:
   struct Swap {
     double strength, reach;
     Index own, rival;
   };
+
+  bool stop() { return stopped_ = stopped_ || asked_to_stop(interrupt_); }
 
   bool good() const { return lower_ > kEnough * best_; }
 
@@ -158,6 +174,7 @@ class PointAttack {
   }
 
   double crossing(double limit, int multiples);
+  void look_for_corners(double limit);
   double between_signs(double low, double at_low, double high, double at_high) const;
   void gradient_at(double t);
   void refine(double t, int count);
@@ -234,12 +251,14 @@ class PointAttack {
   const MarginNetwork& net_;
   const Groups& groups_;
   const AttackOptions& options_;
+  const Interrupt& interrupt_;
+  bool stopped_ = false;
   ConstMatrixMap<double> gram_;
   Scaled scaled_;
-  Row z_, direction_, dz_, c_, at_, along_, beta_;
+  Row z_, direction_, dz_, c_, at_, along_, beta_, corner_beta_;
   Vector<double> reached_;
   std::vector<Swap> order_;
-  double best_ = kInfinity, lower_ = 0.0;
+  double best_ = kInfinity, lower_ = 0.0, corner_ = kInfinity;
   double blur_ = 0.0;  // averages the slope over a kink
 };
 
@@ -274,6 +293,21 @@ double PointAttack::crossing(double limit, int multiples) {
     value_before = here;
   }
   return kInfinity;
+}
+
+// Where own neurons die along the direction, and the others are silent but for rounding.
+void PointAttack::look_for_corners(double limit) {
+  for (Index j = 0; j < net_.width; ++j) {
+    if (!(scaled_.side(j) > 0.0 && z_(j) > 0.0 && dz_(j) < 0.0)) continue;
+    const double t = -z_(j) / dz_(j);
+    if (!(t <= limit && t < corner_)) continue;
+    const auto lowered = [&](Index k) {
+      return z_(k) + t * dz_(k) - (scaled_.side(k) > 0.0 ? kCorner * net_.slack : 0.0);
+    };
+    if (balance(net_, scaled_, lowered) > 0.0) continue;
+    corner_ = t;
+    corner_beta_ = t * direction_;
+  }
 }
 
 // False position (Illinois), keeping what it returns on the far side.
@@ -353,10 +387,10 @@ void PointAttack::refine(double t, int count) {
 void PointAttack::search_more(Random& random, std::size_t swaps) {
   silence_own();
   std::sort(order_.begin() + static_cast<std::ptrdiff_t>(swaps), order_.end(), nearer);
-  for (std::size_t k = swaps; k < std::min(order_.size(), swaps + kMoreSwaps); ++k) swap(order_[k]);
-  for (int k = 0; k < kMoreRestarts; ++k) restart(random);
+  for (std::size_t k = swaps; k < std::min(order_.size(), swaps + kMoreSwaps) && !stop(); ++k) swap(order_[k]);
+  for (int k = 0; k < kMoreRestarts && !stop(); ++k) restart(random);
   // Hops from the best direction, refined again; few neurons are searched more densely without.
-  for (int k = 0; k < kHops && any(); ++k) {
+  for (int k = 0; k < kHops && any() && !stop(); ++k) {
     blur_ = net_.p < 2.0 ? kBlurs[k % 3] : 0.0;
     hop(random, kWidths[k % 4]);
     start_from(2.0 * best_);
@@ -401,36 +435,43 @@ void PointAttack::silence(const std::vector<Index>& own) {
       M(i, j) = gram_(own[static_cast<std::size_t>(i)], own[static_cast<std::size_t>(j)]);
   }
   const Eigen::VectorXd weights = min_norm_weights(M, e, 1.0);
-  direction_.setZero();
-  for (Index i = 0; i < count; ++i) direction_(own[static_cast<std::size_t>(i)]) = -weights(i);
-  follow_direction();
+  const auto towards = [&](double length) {
+    direction_.setZero();
+    for (Index i = 0; i < count; ++i) direction_(own[static_cast<std::size_t>(i)]) = -weights(i) / length;
+    follow_direction();
+  };
+  towards(1.0);
   const double length = std::sqrt(std::max((direction_ * dz_).sum(), 0.0));
   if (!(length > 0.0)) return;
-  start_from(std::min(1.0, length * (1.0 + 1e-9)));
+  const double limit = std::min(1.0, length * (1.0 + 1e-9));
+  start_from(limit);
+  towards(length);
+  look_for_corners(limit);
 }
 
 }  // namespace
 
 void attack(Team& team, const MarginNetwork& net, const double* z, const double* y, const std::uint8_t* correct,
-            const double* lower, Index n, const AttackOptions& options, const Interrupt& interrupt, double* upper,
-            double* beta) {
+            const double* lower, Index n, const AttackOptions& options, const Interrupt& interrupt,
+            const Found& found) {
   constexpr Index kBlock = 4;  // points of a task
   const Groups groups(net);
   team.parallel_for((n + kBlock - 1) / kBlock, [&](Index task) {
     if (asked_to_stop(interrupt)) return;
-    PointAttack search(net, groups, options);
+    PointAttack search(net, groups, options, interrupt);
     for (Index i = task * kBlock; i < std::min((task + 1) * kBlock, n); ++i) {
       if (asked_to_stop(interrupt)) return;
-      MatrixMap<double> out(beta + i * net.width, 1, net.width);
       if (!correct[i]) {
-        out.setZero();
-        upper[i] = 0.0;
+        found.upper[i] = 0.0;
         continue;
       }
       const double length =
           search.run(z + i * net.width, y[i], lower[i], static_cast<std::uint64_t>(options.first + i));
-      out.row(0) = search.beta().matrix();
-      upper[i] = length;
+      if (search.stopped()) return;
+      MatrixMap<double>(found.beta + i * net.width, 1, net.width) = search.beta().matrix();
+      MatrixMap<double>(found.corner_beta + i * net.width, 1, net.width) = search.corner_beta().matrix();
+      found.corner[i] = search.corner();
+      found.upper[i] = length;
     }
   });
 }

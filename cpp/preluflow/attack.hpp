@@ -18,11 +18,18 @@ struct AttackOptions {
   Index first;  // number of the first point
 };
 
+// Where results go. Lengths are in units of ||x_i||, infinite where nothing was found; beta and corner_beta are the
+// coefficients of perturbations. A corner is an error in itself only: own neurons are silent there and active beyond.
+struct Found {
+  double* upper;        // (n,)
+  double* beta;         // (n, h)
+  double* corner;       // (n,) shorter than upper, or infinite
+  double* corner_beta;  // (n, h)
+};
+
 // z (n, h), y (n,), correct (n,) and lower (n,), certified radii, where an attack close to them is good enough, and one
-// far from them has more tried. Writes upper (n,) in units of ||x_i||, infinite where nothing was found, and beta (n,
-// h), the witness's coefficients. Points left when asked to stop are not written.
+// far from them has more tried. Points that are not correct get upper = 0 only; points left when asked to stop nothing.
 void attack(Team& team, const MarginNetwork& net, const double* z, const double* y, const std::uint8_t* correct,
-            const double* lower, Index n, const AttackOptions& options, const Interrupt& interrupt, double* upper,
-            double* beta);
+            const double* lower, Index n, const AttackOptions& options, const Interrupt& interrupt, const Found& found);
 
 }  // namespace preluflow

@@ -20,6 +20,12 @@ constexpr double kHuge = 1e100;  // a rival's contribution beyond it, in units o
 constexpr double kUnderflow = 1e-300;  // what powers may lose, in the same units
 constexpr double kLeastOwn = 1e-290;   // an own side below it has no tangent in float64
 
+// ||v||, also where its squares would leave float64.
+double length_of(const VectorXd& v) {
+  const double largest = v.size() ? v.cwiseAbs().maxCoeff() : 0.0;
+  return largest > 0.0 && std::isfinite(largest) ? largest * (v / largest).norm() : largest;
+}
+
 // A tangent of the own side, and where the root of the chords' sum is touched.
 struct Cut {
   Index tangent;
@@ -277,7 +283,7 @@ class Search {
 
   // <c, d> + e <= 0, as a half-space; false if it has no solution.
   bool add(const VectorXd& c, double e, double size, HalfSpaces& spaces) const {
-    const double length = c.norm(), terms = static_cast<double>(rival_z_.size() + own_z_.size());
+    const double length = length_of(c), terms = static_cast<double>(rival_z_.size() + own_z_.size());
     const double rounding = unit_ * terms * size;
     // A gradient lost in rounding says nothing but the sign of the value.
     if (!(length * upper_ > rounding)) {

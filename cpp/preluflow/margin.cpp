@@ -137,9 +137,12 @@ class Tangent {
 
 bool Scaled::at(const MarginNetwork& net, const double* z, double y) {
   level = -kInfinity;
-  for (Index j = 0; j < net.width; ++j) {
-    side(j) = net.sign[j] == y ? 1.0 : -1.0;
-    if (side(j) > 0.0 && z[j] > 0.0) level = std::max(level, net.log_a[j] + net.p * std::log(z[j]));
+  for (double slack : {net.slack, 0.0}) {
+    for (Index j = 0; j < net.width; ++j) {
+      side(j) = net.sign[j] == y ? 1.0 : -1.0;
+      if (side(j) > 0.0 && z[j] > slack) level = std::max(level, net.log_a[j] + net.p * std::log(z[j] - slack));
+    }
+    if (std::isfinite(level)) break;
   }
   if (!std::isfinite(level)) return false;
   const Eigen::Map<const Row> log_a(net.log_a, net.width);
@@ -150,14 +153,20 @@ bool Scaled::at(const MarginNetwork& net, const double* z, double y) {
 }
 
 void errors(const MarginNetwork& net, const double* z, const double* y, Index n, bool room, std::uint8_t* out) {
-  const double slack = room ? net.slack : 0.0, doubt = room ? net.doubt : 0.0;
-  const double terms = room ? 4.0 * kEpsilon * (static_cast<double>(net.width) + 8.0 * net.p) : 0.0;
+  const double terms = 4.0 * kEpsilon * (static_cast<double>(net.width) + 8.0 * net.p);
   for (Index i = 0; i < n; ++i) {
     const double* zi = z + i * net.width;
     const auto against = [&](Index j) { return net.sign[j] == y[i] ? 1.0 : -1.0; };
-    const Balance f = balance_by_logs(
-        net, y[i], [&](Index j) { return zi[j] + against(j) * slack; }, [&](Index j) { return against(j) * doubt; });
-    out[i] = f.difference + terms * f.size <= 0.0;
+    if (room) {
+      const Balance f = balance_by_logs(
+          net, y[i], [&](Index j) { return zi[j] + against(j) * net.slack; },
+          [&](Index j) { return against(j) * net.doubt; });
+      out[i] = f.difference + terms * f.size <= 0.0;
+    } else {
+      out[i] = 1;
+      for (Index j = 0; j < net.width; ++j)
+        if (against(j) > 0.0 && zi[j] > 0.0) out[i] = 0;
+    }
   }
 }
 

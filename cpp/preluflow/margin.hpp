@@ -71,7 +71,8 @@ struct Scaled {
 
   explicit Scaled(Index width) : side(width), signed_a(width), alpha(width) {}
 
-  // z (h,) cosines; false if no own neuron is active there.
+  // z (h,) cosines; false if no own neuron is active there. What slack leaves of a term counts, if it leaves any: a
+  // neuron that is active by rounding alone does not set the scale.
   bool at(const MarginNetwork& net, const double* z, double y);
 
   double level = 0.0;  // log of that term
@@ -106,8 +107,9 @@ double balance(const MarginNetwork& net, const Scaled& scaled, const Values& s) 
   return balance_by_logs(net, scaled.label, s, [](Index) { return 0.0; }).difference;
 }
 
-// Whether points are errors, y f <= 0; with `room` to spare: even with own cosines raised and rivals' lowered by slack,
-// contributions likewise by doubt. z (n, h), y (n,); writes (n,) 0 or 1.
+// Whether points are errors with room to spare: y f <= 0 even with own cosines raised and rivals' lowered by slack,
+// contributions likewise by doubt; or, without `room`, since no own neuron is active. z (n, h), y (n,); writes (n,) 0
+// or 1.
 void errors(const MarginNetwork& net, const double* z, const double* y, Index n, bool room, std::uint8_t* out);
 
 // z (n, h) cosines <x_i,u_j>/||x_i||, y (n,). Writes lower (n,) in units of ||x_i||, and correct (n,): y f > 0.

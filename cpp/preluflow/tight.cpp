@@ -113,7 +113,7 @@ class Majorant {
         ++curved;
       }
     }
-    // Rounding of the terms and of <u,d>, and what terms lose by underflow.
+    // Rounding of the terms and of <u,d>.
     const double allowance = (net_.slack + 64.0 * kEpsilon * static_cast<double>(net_.width)) * scale + kUnderflow;
     c0 += allowance;
     const double square = radius * radius, length = b_.norm();
@@ -213,7 +213,8 @@ bool SpanPoint::set(const SpanNetwork& net, const double* coordinates, double y)
   double level = -std::numeric_limits<double>::infinity();
   for (Index j = 0; j < net.width; ++j) {
     own[static_cast<std::size_t>(j)] = net.sign[j] == y;
-    if (net.sign[j] == y && z(j) > 0.0) level = std::max(level, net.log_a[j] + net.p * std::log(z(j)));
+    const double value = z(j) - net.slack * (blur + 1.0);
+    if (net.sign[j] == y && value > 0.0) level = std::max(level, net.log_a[j] + net.p * std::log(value));
   }
   if (!std::isfinite(level)) return false;
   for (Index j = 0; j < net.width; ++j) {
@@ -235,7 +236,7 @@ void tighten(Team& team, const SpanNetwork& net, const double* x, const double* 
   const Eigen::Map<const Eigen::MatrixXd> directions(net.directions, net.rank, net.width);
   team.parallel_for(n, [&](Index i) {
     if (asked_to_stop(interrupt)) return;
-    done[i] = 1;
+    done[i] = 1;  // taken back below if it is not
     SpanPoint point;
     if (!point.set(net, x + i * net.rank, y[i])) return;
     const Eigen::VectorXd change = ConstVectorMap<double>(d + i * net.rank, net.rank) / point.size;
@@ -246,7 +247,10 @@ void tighten(Team& team, const SpanNetwork& net, const double* x, const double* 
     const auto raise = [&](double share, const auto& radius_of) {
       if (best >= (1.0 - tolerance) * upper) return;
       majorant.aim_again();
-      const auto ok = [&](double r) { return majorant.certifies(radius_of(r), share); };
+      const auto ok = [&](double r) {
+        if (!done[i] || asked_to_stop(interrupt)) return (done[i] = 0) != 0;  // nothing more is tried
+        return majorant.certifies(radius_of(r), share);
+      };
       best = std::max(best, largest(best, std::min(upper, 1.0 - 1e-9), tolerance, ok));
     };
     majorant.slice(directions, point, change);

@@ -125,6 +125,8 @@ class Margin:
         first: int,
         upper: NDArray[np.float64],
         beta: NDArray[np.float64],
+        corner: NDArray[np.float64],
+        corner_beta: NDArray[np.float64],
         threads: int,
     ) -> None: ...
     def errors(self, z: NDArray[np.float64], y: NDArray[np.float64], room: bool, out: NDArray[np.uint8]) -> None: ...

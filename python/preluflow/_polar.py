@@ -20,6 +20,7 @@ NEAR = 0.9  # cosine above which neurons of one sign form a group for the attack
 SAME = 4.0 * EPS  # largest difference of directions that are one neuron, but for rounding
 TIGHT = 1e-3  # level "tight" leaves points alone whose certificate is within this of the attack
 GAP = 1e-4  # level "exact" ends there
+_ZERO = 1e-11  # a coordinate of a boundary point below it, in units of ||x||, may be meant to be 0
 
 
 @dataclass(frozen=True)
@@ -101,16 +102,16 @@ class Polar:
         logs = [np.abs(degree * network.log_norm[alive]), np.abs(network.log_abs_v[alive]), np.abs(log_a)]
         size = float(np.max(logs, initial=0.0))
         self.doubt = 8.0 * EPS * (size + self.p + 4.0)
-        self._merge(U, log_a - log_a.max(initial=-np.inf) if len(log_a) else log_a, sign.astype(np.float64))
+        size = np.stack([network.log_norm[alive], network.log_abs_v[alive]], axis=1)
+        kept = _not_cancelled(np.concatenate([network.directions[alive], size], axis=1), sign)
+        self._merge(U[kept], log_a[kept] - log_a[kept].max(initial=-np.inf), sign[kept].astype(np.float64))
         D = network.dim
         self.slack = (min(D, 256) + D / 256 + 16.0) * EPS / 2.0 + (SAME * np.sqrt(D) if self.merged else 0.0)
         if len(self.log_a):
             self._prepare(num_threads)
 
     def _merge(self, U: Float64, log_a: Float64, sign: Float64) -> None:
-        """Make neurons of one direction and sign one, and leave out pairs that cancel exactly."""
-        kept = _not_cancelled(U, log_a, sign)
-        U, log_a, sign = U[kept], log_a[kept], sign[kept]
+        """Make neurons of one direction and sign one."""
         first, group = _same(U, sign)
         self.merged = len(first) < len(sign)
         self.log_a = np.full(len(first), -np.inf)
@@ -173,19 +174,22 @@ class _Search:
         polar, effort, threads = self.polar, self.effort, self.effort.num_threads
         z = core.products(self.units.e, polar.U, threads)
         polar.margin.certify(z, self.y, self.lower, self.correct, threads)
-        found, beta = np.full(len(z), np.nan), np.zeros_like(z)
+        found, corner = np.full(len(z), np.nan), np.full(len(z), np.inf)
+        beta, corner_beta = np.zeros_like(z), np.zeros_like(z)
         try:
             polar.margin.attack(
                 z, self.y, self.correct, self.lower, effort.starts, effort.restarts, effort.steps, effort.seed, first,
-                found, beta, threads,
+                found, beta, corner, corner_beta, threads,
             )  # fmt: skip
         finally:
             done = ~np.isnan(found)
             self.upper[done] = 0.0
+            U = np.ascontiguousarray(polar.U.T)
             rows = np.flatnonzero(done & (self.correct > 0))
-            d = core.products(beta[rows], np.ascontiguousarray(polar.U.T), threads)
-            d[np.isinf(found[rows])] = 0.0  # nothing was found but the origin
-            self._take(rows, d)
+            self._take(rows, core.products(beta[rows], U, threads))
+            rows = np.flatnonzero(corner < self.upper)
+            if rows.size:
+                self._take(rows, core.products(corner_beta[rows], U, threads))
 
     def tighten(self) -> None:
         """Trust-region certificates where a gap is left."""
@@ -266,7 +270,7 @@ class _Confirmation:
     def witness(self) -> Float64:
         """Lengthen each by as little as it takes; to the origin, if it takes more than a tenth."""
         slack = self.polar.slack
-        if self._stretch((k * slack for k in (2.0, 8.0, 32.0, 128.0, 1024.0, 8192.0)), room=True):
+        if self._stretch((k * slack for k in (8.0, 32.0, 128.0, 1024.0, 8192.0)), room=True):
             self._push_off_corners(room=True)
         if self._stretch((0.0, *(10.0**k for k in range(-14, -8))), room=False):
             self._push_off_corners(room=False)
@@ -289,6 +293,8 @@ class _Confirmation:
         """Keep those of d, in units of ||x||, that are errors."""
         units = Units(*(part[rows] for part in self.units))
         trial = units.back(d)
+        if not room:  # own neurons are to be silent: on an axis that takes zeros, not numbers close to it
+            trial = np.where(np.abs(units.e + d) <= _ZERO, -self.X[rows], trial)
         wins = self._wins(self.X[rows], trial, self.y[rows], room)
         self.found[rows[wins]] = trial[wins]
         self.open = np.setdiff1d(self.open, rows[wins], assume_unique=True)
@@ -313,19 +319,20 @@ class _Confirmation:
             edge = self.polar.U[np.abs(self.polar.U @ (e + d)) <= 1e-9]
             if not len(edge):
                 continue
-            push = np.linalg.pinv(edge).sum(axis=1)
-            for shift in (1e-14, 1e-12, 1e-10, 1e-8):
-                self._try(np.array([i]), (d - shift * push)[None], room)
+            back = np.linalg.pinv(edge)
+            onto, push = back @ (edge @ (e + d)), back.sum(axis=1)
+            for shift in (0.0, 1e-14, 1e-12, 1e-10, 1e-8):
+                self._try(np.array([i]), (d - onto - shift * push)[None], room)
                 if i not in self.open:
                     break
 
 
-def _not_cancelled(U: Float64, log_a: Float64, sign: Float64) -> NDArray[np.bool_]:
-    """Leave out pairs of opposite sign with the same direction and contribution, bit for bit."""
+def _not_cancelled(neurons: Float64, sign: Float64) -> NDArray[np.bool_]:
+    """Leave out pairs of opposite sign that are the same bit for bit, direction and sizes: no rounding is involved."""
     kept = np.ones(len(sign), dtype=bool)
-    places: dict[tuple[bytes, float], list[int]] = {}
-    for j, (row, level) in enumerate(zip(U + 0.0, log_a, strict=True)):
-        waiting = places.setdefault((row.tobytes(), float(level)), [])
+    places: dict[bytes, list[int]] = {}
+    for j, row in enumerate(neurons + 0.0):
+        waiting = places.setdefault(row.tobytes(), [])
         if waiting and sign[waiting[-1]] != sign[j]:
             kept[[waiting.pop(), j]] = False
         else:

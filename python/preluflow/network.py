@@ -290,9 +290,8 @@ class TwoLayerNetwork:
         """Evaluate again, by logarithms, what may have left the range of the network's dtype."""
         logs = self.log_contributions
         most = float(logs.max())
-        if most < -450.0:
-            return  # f itself is about to leave float64's
-        least = np.exp(min(most, 0.0)) * (1e-30 if self.dtype == np.float32 else 1e-200)
+        # Of a tiny network f itself is about to leave float64's range: 0 is right.
+        least = np.exp(min(most, 0.0)) * (1e-30 if self.dtype == np.float32 else 1e-200) if most > -450.0 else 0.0
         largest = 1e30 if self.dtype == np.float32 else 1e280
         rows = np.flatnonzero(~((np.abs(f) >= least) & (np.abs(f) <= largest)))
         for first in range(0, len(rows), _ROWS):
