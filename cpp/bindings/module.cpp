@@ -31,11 +31,6 @@ py::dict build_info() {
   info["eigen"] = PRELUFLOW_STRINGIFY(EIGEN_WORLD_VERSION) "." PRELUFLOW_STRINGIFY(
       EIGEN_MAJOR_VERSION) "." PRELUFLOW_STRINGIFY(EIGEN_MINOR_VERSION);
   info["eigen_simd"] = Eigen::SimdInstructionSetsInUse();
-#ifdef _OPENMP
-  info["openmp"] = PRELUFLOW_STRINGIFY(_OPENMP);
-#else
-  info["openmp"] = py::none();
-#endif
   info["compiler"] = compiler();
   return info;
 }
@@ -44,9 +39,9 @@ py::dict build_info() {
 
 PYBIND11_MODULE(PRELUFLOW_MODULE, m) {
   m.doc() = "preluflow's compiled core; use the preluflow package instead.";
-  preluflow::detail::install_fork_guard();
+  preluflow::detail::count_forks();
+  preluflow::detail::can_throw();
   m.def("build_info", &build_info);
-  m.def("default_threads", &preluflow::default_threads);
   preluflow::bindings::bind_network(m);
   preluflow::bindings::bind_descent(m);
   preluflow::bindings::bind_flow(m);
