@@ -48,8 +48,11 @@ class Cone:
     def __init__(self, network, slack=0.0):
         logs = np.asarray(network.log_contributions)
         alive = np.isfinite(logs)
-        self.U = network.directions[alive].astype(np.float64)
-        self.c = network.sign[alive] * np.exp(logs[alive] - logs[alive].max()) if alive.any() else np.zeros(0)
+        U = network.directions[alive].astype(np.float64)
+        c = network.sign[alive] * np.exp(logs[alive] - logs[alive].max()) if alive.any() else np.zeros(0)
+        # Neurons of one direction as one: those that cancel exactly would leave nothing but rounding of the others.
+        self.U, group = np.unique(U + 0.0, axis=0, return_inverse=True) if len(U) else (U, np.zeros(0, dtype=int))
+        self.c = np.bincount(group.ravel(), weights=c, minlength=len(self.U))
         self.p, self.slack = float(network.p), slack
 
     def phi(self, z, y):

@@ -1,6 +1,10 @@
-// Certified and attacked radii on inner products; see margin.hpp.
+// Certified and attacked radii; see margin.hpp, attack.hpp, tight.hpp and exact.hpp. Results go into arrays of the
+// caller's, so that what is done stays done when Ctrl-C ends a call.
 #include "arrays.hpp"
 #include "bindings.hpp"
+#include "interrupts.hpp"
+#include "preluflow/attack.hpp"
+#include "preluflow/canonical.hpp"
 #include "preluflow/exact.hpp"
 #include "preluflow/margin.hpp"
 #include "preluflow/tight.hpp"
@@ -9,48 +13,81 @@ namespace preluflow::bindings {
 
 namespace {
 
+using Flags = Array<std::uint8_t>;
+
+// Runs body(team, interrupt) without the GIL and raises what a signal handler raised meanwhile.
+template <class Body>
+void run(int threads, double flops, const Body& body) {
+  Signals signals;
+  {
+    const Interrupt interrupt = signals.interrupt();
+    py::gil_scoped_release release;
+    Team::run(threads, flops, [&](Team& team) {
+      team.watch(&interrupt);
+      body(team, interrupt);
+    });
+  }
+  signals.rethrow();
+}
+
 class BoundMargin {
  public:
-  BoundMargin(Array<double> gram, Array<double> a, Array<double> sign, double p, double lipschitz_positive,
-              double lipschitz_negative, Array<Index> group_of, Index groups)
-      : gram_(std::move(gram)), a_(std::move(a)), sign_(std::move(sign)), group_of_(std::move(group_of)) {
-    const Index h = a_.size();
-    require(h > 0, "a must not be empty");
+  BoundMargin(Array<double> gram, Array<double> log_a, Array<double> sign, double p, double log_lipschitz_positive,
+              double log_lipschitz_negative, double slack, double doubt, Array<Index> group_of, Index groups)
+      : gram_(std::move(gram)), log_a_(std::move(log_a)), sign_(std::move(sign)), group_of_(std::move(group_of)) {
+    const Index h = log_a_.size();
+    require(h > 0, "log_a must not be empty");
     require_matrix(gram_, h, "gram");
     require(gram_.shape(0) == h, "gram must be square");
-    require_vector(a_, h, "a");
+    require_vector(log_a_, h, "log_a");
     require_vector(sign_, h, "sign");
     require_vector(group_of_, h, "group_of");
     for (Index j = 0; j < h; ++j)
       require(group_of_.data()[j] >= 0 && group_of_.data()[j] < groups, "group_of out of range");
-    net_ = {gram_.data(),     a_.data(), sign_.data(), h, p, {lipschitz_positive, lipschitz_negative},
-            group_of_.data(), groups};
+    net_ = {gram_.data(), log_a_.data(), sign_.data(),     h,     p, {log_lipschitz_positive, log_lipschitz_negative},
+            slack,        doubt,         group_of_.data(), groups};
   }
 
-  Array<double> certify(const Array<double>& z, const Array<double>& y, const Array<double>& norms, int threads) const {
+  void certify(const Array<double>& z, const Array<double>& y, Array<double>& lower, Flags& correct,
+               int threads) const {
     check(z, y);
-    require_vector(norms, z.shape(0), "norms");
-    Array<double> lower(z.shape(0));
-    const double *zp = z.data(), *yp = y.data(), *np = norms.data();
+    require_vector(lower, z.shape(0), "lower");
+    require_vector(correct, z.shape(0), "correct");
+    const double *zp = z.data(), *yp = y.data();
     double* out = lower.mutable_data();
+    std::uint8_t* right = correct.mutable_data();
     const Index n = z.shape(0);
-    run(n, threads, [&](Team& team) { preluflow::certify(team, net_, zp, yp, np, n, out); });
-    return lower;
+    run(threads, flops(n),
+        [&](Team& team, const Interrupt&) { preluflow::certify(team, net_, zp, yp, n, out, right); });
   }
 
-  py::tuple attack(const Array<double>& z, const Array<double>& y, const Array<double>& norms,
-                   const Array<double>& lower, int starts, int restarts, int steps, std::uint64_t seed, Index first,
-                   int threads) const {
+  void attack(const Array<double>& z, const Array<double>& y, const Flags& correct, const Array<double>& lower,
+              int starts, int restarts, int steps, std::uint64_t seed, Index first, Array<double>& upper,
+              Array<double>& beta, int threads) const {
     const AttackOptions options{starts, restarts, steps, seed, first};
     check(z, y);
-    require_vector(norms, z.shape(0), "norms");
-    require_vector(lower, z.shape(0), "lower");
-    Array<double> upper(z.shape(0)), beta({z.shape(0), z.shape(1)});
-    const double *zp = z.data(), *yp = y.data(), *np = norms.data(), *lp = lower.data();
-    double *out = upper.mutable_data(), *coefficients = beta.mutable_data();
     const Index n = z.shape(0);
-    run(n, threads, [&](Team& team) { preluflow::attack(team, net_, zp, yp, np, lp, n, options, out, coefficients); });
-    return py::make_tuple(upper, beta);
+    require_vector(correct, n, "correct");
+    require_vector(lower, n, "lower");
+    require_vector(upper, n, "upper");
+    require_matrix(beta, net_.width, "beta");
+    require(beta.shape(0) == n, "beta must have as many rows as z");
+    const double *zp = z.data(), *yp = y.data(), *lp = lower.data();
+    const std::uint8_t* cp = correct.data();
+    double *out = upper.mutable_data(), *coefficients = beta.mutable_data();
+    run(threads, flops(n), [&](Team& team, const Interrupt& interrupt) {
+      preluflow::attack(team, net_, zp, yp, cp, lp, n, options, interrupt, out, coefficients);
+    });
+  }
+
+  void errors(const Array<double>& z, const Array<double>& y, bool room, Flags& out) const {
+    check(z, y);
+    require_vector(out, z.shape(0), "out");
+    const double *zp = z.data(), *yp = y.data();
+    std::uint8_t* flags = out.mutable_data();
+    const Index n = z.shape(0);
+    py::gil_scoped_release release;
+    preluflow::errors(net_, zp, yp, n, room, flags);
   }
 
  private:
@@ -59,13 +96,9 @@ class BoundMargin {
     require_vector(y, z.shape(0), "y");
   }
 
-  template <class Body>
-  void run(Index n, int threads, const Body& body) const {
-    py::gil_scoped_release release;
-    Team::run(threads, 20.0 * static_cast<double>(n) * static_cast<double>(net_.width * net_.width), body);
-  }
+  double flops(Index n) const { return 20.0 * static_cast<double>(n) * static_cast<double>(net_.width * net_.width); }
 
-  Array<double> gram_, a_, sign_;
+  Array<double> gram_, log_a_, sign_;
   Array<Index> group_of_;
   MarginNetwork net_{};
 };
@@ -73,89 +106,123 @@ class BoundMargin {
 // The span of a network's neurons, and points in its coordinates.
 class BoundSpan {
  public:
-  BoundSpan(Array<double> directions, Array<double> a, Array<double> sign, double p)
-      : directions_(std::move(directions)), a_(std::move(a)), sign_(std::move(sign)) {
-    const Index h = a_.size();
-    require(h > 0, "a must not be empty");
+  BoundSpan(Array<double> directions, Array<double> log_a, Array<double> sign, double p, double slack, double doubt)
+      : directions_(std::move(directions)), log_a_(std::move(log_a)), sign_(std::move(sign)) {
+    const Index h = log_a_.size();
+    require(h > 0, "log_a must not be empty");
     require(directions_.ndim() == 2 && directions_.shape(0) == h && directions_.shape(1) > 0,
             "directions must have shape (h, rank)");
-    require_vector(a_, h, "a");
+    require_vector(log_a_, h, "log_a");
     require_vector(sign_, h, "sign");
-    net_ = {directions_.data(), a_.data(), sign_.data(), h, directions_.shape(1), p};
+    net_ = {directions_.data(), log_a_.data(), sign_.data(), h, directions_.shape(1), p, slack, doubt};
   }
 
-  Array<double> tighten(const Array<double>& x, const Array<double>& d, const Array<double>& y,
-                        const Array<double>& norms, const Array<double>& lower, double tolerance, int threads) const {
-    check(x, d, y, norms, lower);
-    Array<double> raised = copy(lower);
-    const double *xp = x.data(), *dp = d.data(), *yp = y.data(), *np = norms.data();
-    double* out = raised.mutable_data();
+  void tighten(const Array<double>& x, const Array<double>& d, const Array<double>& y, double tolerance,
+               Array<double>& lower, Flags& done, int threads) const {
+    check(x, d, y, lower);
+    require_vector(done, y.size(), "done");
+    const double *xp = x.data(), *dp = d.data(), *yp = y.data();
+    double* out = lower.mutable_data();
+    std::uint8_t* finished = done.mutable_data();
     const Index n = y.size();
-    run(n, threads, [&](Team& team) { preluflow::tighten(team, net_, xp, dp, yp, np, n, tolerance, out); });
-    return raised;
+    run(threads, flops(n), [&](Team& team, const Interrupt& interrupt) {
+      preluflow::tighten(team, net_, xp, dp, yp, n, tolerance, interrupt, out, finished);
+    });
   }
 
-  py::tuple exact(const Array<double>& x, const Array<double>& d, const Array<double>& y, const Array<double>& norms,
-                  const Array<double>& lower, double gap, Index most, int threads) const {
-    check(x, d, y, norms, lower);
-    Array<double> raised = copy(lower), shorter = copy(d);
-    Array<Index> nodes(y.size());
-    const double *xp = x.data(), *yp = y.data(), *np = norms.data();
-    double *out = raised.mutable_data(), *dp = shorter.mutable_data();
+  void exact(const Array<double>& x, Array<double>& d, const Array<double>& y, double gap, Index most_nodes,
+             double most_seconds, Array<double>& lower, Array<Index>& nodes, int threads) const {
+    check(x, d, y, lower);
+    require_vector(nodes, y.size(), "nodes");
+    const double *xp = x.data(), *yp = y.data();
+    double *out = lower.mutable_data(), *dp = d.mutable_data();
     Index* count = nodes.mutable_data();
     const Index n = y.size();
-    run(n, threads, [&](Team& team) { preluflow::exact_radii(team, net_, xp, yp, np, n, gap, most, out, dp, count); });
-    return py::make_tuple(raised, shorter, nodes);
+    const ExactOptions options{gap, most_nodes, most_seconds};
+    run(threads, flops(n), [&](Team& team, const Interrupt& interrupt) {
+      preluflow::exact_radii(team, net_, xp, yp, n, options, interrupt, out, dp, count);
+    });
   }
 
  private:
-  void check(const Array<double>& x, const Array<double>& d, const Array<double>& y, const Array<double>& norms,
-             const Array<double>& lower) const {
+  void check(const Array<double>& x, const Array<double>& d, const Array<double>& y, const Array<double>& lower) const {
     require_matrix(x, net_.rank, "x");
     require_matrix(d, net_.rank, "d");
     require(d.shape(0) == x.shape(0), "d must have as many rows as x");
     require_vector(y, x.shape(0), "y");
-    require_vector(norms, x.shape(0), "norms");
     require_vector(lower, x.shape(0), "lower");
   }
 
-  static Array<double> copy(const Array<double>& array) {
-    Array<double> result(std::vector<py::ssize_t>(array.shape(), array.shape() + array.ndim()));
-    std::copy(array.data(), array.data() + array.size(), result.mutable_data());
-    return result;
-  }
+  double flops(Index n) const { return 1e3 * static_cast<double>(n) * static_cast<double>(net_.width * net_.rank); }
 
-  template <class Body>
-  void run(Index n, int threads, const Body& body) const {
-    py::gil_scoped_release release;
-    Team::run(threads, 1e3 * static_cast<double>(n) * static_cast<double>(net_.width * net_.rank), body);
-  }
-
-  Array<double> directions_, a_, sign_;
+  Array<double> directions_, log_a_, sign_;
   SpanNetwork net_{};
 };
+
+Array<double> bound_products(const Array<double>& A, const Array<double>& B, int threads) {
+  require(A.ndim() == 2 && B.ndim() == 2 && A.shape(1) == B.shape(1), "A and B must have rows of one length");
+  const Index n = A.shape(0), m = B.shape(0), k = A.shape(1);
+  Array<double> out({n, m});
+  const double *a = A.data(), *b = B.data();
+  double* result = out.mutable_data();
+  const double flops = 2.0 * static_cast<double>(n) * static_cast<double>(m) * static_cast<double>(k);
+  {
+    py::gil_scoped_release release;
+    Team::run(threads, flops, [&](Team& team) { products(team, a, n, b, m, k, result); });
+  }
+  return out;
+}
+
+double bound_largest_eigenvalue(const Array<double>& M) {
+  require(M.ndim() == 2 && M.shape(0) == M.shape(1), "M must be square");
+  const Eigen::MatrixXd copy = ConstMatrixMap<double>(M.data(), M.shape(0), M.shape(1));
+  py::gil_scoped_release release;
+  return largest_eigenvalue(copy);
+}
+
+Array<double> bound_orthonormal_basis(const Array<double>& U, double tolerance) {
+  require(U.ndim() == 2, "U must be a matrix");
+  std::vector<double> basis;
+  {
+    const double* rows = U.data();
+    const Index h = U.shape(0), D = U.shape(1);
+    py::gil_scoped_release release;
+    basis = orthonormal_basis(rows, h, D, tolerance);
+  }
+  Array<double> out({static_cast<Index>(basis.size()) / U.shape(1), static_cast<Index>(U.shape(1))});
+  std::copy(basis.begin(), basis.end(), out.mutable_data());
+  return out;
+}
 
 }  // namespace
 
 void bind_margin(py::module_& m) {
   py::class_<BoundMargin>(m, "Margin", py::module_local())
-      .def(py::init<Array<double>, Array<double>, Array<double>, double, double, double, Array<Index>, Index>(),
-           py::arg("gram").noconvert(), py::arg("a").noconvert(), py::arg("sign").noconvert(), py::arg("p"),
-           py::arg("lipschitz_positive"), py::arg("lipschitz_negative"), py::arg("group_of").noconvert(),
-           py::arg("groups"))
+      .def(py::init<Array<double>, Array<double>, Array<double>, double, double, double, double, double, Array<Index>,
+                    Index>(),
+           py::arg("gram").noconvert(), py::arg("log_a").noconvert(), py::arg("sign").noconvert(), py::arg("p"),
+           py::arg("log_lipschitz_positive"), py::arg("log_lipschitz_negative"), py::arg("slack"), py::arg("doubt"),
+           py::arg("group_of").noconvert(), py::arg("groups"))
       .def("certify", &BoundMargin::certify, py::arg("z").noconvert(), py::arg("y").noconvert(),
-           py::arg("norms").noconvert(), py::arg("threads"))
+           py::arg("lower").noconvert(), py::arg("correct").noconvert(), py::arg("threads"))
       .def("attack", &BoundMargin::attack, py::arg("z").noconvert(), py::arg("y").noconvert(),
-           py::arg("norms").noconvert(), py::arg("lower").noconvert(), py::arg("starts"), py::arg("restarts"),
-           py::arg("steps"), py::arg("seed"), py::arg("first"), py::arg("threads"));
+           py::arg("correct").noconvert(), py::arg("lower").noconvert(), py::arg("starts"), py::arg("restarts"),
+           py::arg("steps"), py::arg("seed"), py::arg("first"), py::arg("upper").noconvert(),
+           py::arg("beta").noconvert(), py::arg("threads"))
+      .def("errors", &BoundMargin::errors, py::arg("z").noconvert(), py::arg("y").noconvert(), py::arg("room"),
+           py::arg("out").noconvert());
   py::class_<BoundSpan>(m, "Span", py::module_local())
-      .def(py::init<Array<double>, Array<double>, Array<double>, double>(), py::arg("directions").noconvert(),
-           py::arg("a").noconvert(), py::arg("sign").noconvert(), py::arg("p"))
+      .def(py::init<Array<double>, Array<double>, Array<double>, double, double, double>(),
+           py::arg("directions").noconvert(), py::arg("log_a").noconvert(), py::arg("sign").noconvert(), py::arg("p"),
+           py::arg("slack"), py::arg("doubt"))
       .def("tighten", &BoundSpan::tighten, py::arg("x").noconvert(), py::arg("d").noconvert(), py::arg("y").noconvert(),
-           py::arg("norms").noconvert(), py::arg("lower").noconvert(), py::arg("tolerance"), py::arg("threads"))
+           py::arg("tolerance"), py::arg("lower").noconvert(), py::arg("done").noconvert(), py::arg("threads"))
       .def("exact", &BoundSpan::exact, py::arg("x").noconvert(), py::arg("d").noconvert(), py::arg("y").noconvert(),
-           py::arg("norms").noconvert(), py::arg("lower").noconvert(), py::arg("gap"), py::arg("most"),
-           py::arg("threads"));
+           py::arg("gap"), py::arg("most_nodes"), py::arg("most_seconds"), py::arg("lower").noconvert(),
+           py::arg("nodes").noconvert(), py::arg("threads"));
+  m.def("products", &bound_products, py::arg("A").noconvert(), py::arg("B").noconvert(), py::arg("threads"));
+  m.def("largest_eigenvalue", &bound_largest_eigenvalue, py::arg("M").noconvert());
+  m.def("orthonormal_basis", &bound_orthonormal_basis, py::arg("U").noconvert(), py::arg("tolerance"));
 }
 
 }  // namespace preluflow::bindings

@@ -35,11 +35,21 @@ py::dict build_info() {
   return info;
 }
 
+// The system enlarges a main thread's stack as it is used, and where address space is short then, ends the process.
+// Called when the module is loaded, this makes room enough for all that is called later (threads' stacks are whole).
+PRELUFLOW_NOINLINE void enlarge_stack() {
+  constexpr std::size_t kRoom = std::size_t{1} << 18, kPage = std::size_t{1} << 12;  // bytes
+  volatile char room[kRoom];
+  for (std::size_t k = kRoom; k >= kPage; k -= kPage) room[k - 1] = 0;  // downwards, as stacks grow
+  static_cast<void>(room[kPage]);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(PRELUFLOW_MODULE, m) {
   m.doc() = "preluflow's compiled core; use the preluflow package instead.";
   preluflow::detail::count_forks();
+  enlarge_stack();
   preluflow::detail::can_throw();
   m.def("build_info", &build_info);
   preluflow::bindings::bind_network(m);

@@ -1,10 +1,11 @@
 #include "preluflow/exact.hpp"
 
-#include <Eigen/Cholesky>
+#include <chrono>
 #include <cmath>
 #include <limits>
 #include <queue>
 
+#include "preluflow/min_norm_qp.hpp"
 #include "preluflow/relu_power.hpp"
 
 namespace preluflow {
@@ -14,6 +15,10 @@ namespace {
 using Eigen::VectorXd;
 
 constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kHuge = 1e100;  // a rival's contribution beyond it, in units of the own side: an error once active
+constexpr double kUnderflow = 1e-300;  // what powers may lose, in the same units
+constexpr double kLeastOwn = 1e-290;   // an own side below it has no tangent in float64
 
 // A tangent of the own side, and where the root of the chords' sum is touched.
 struct Cut {
@@ -30,10 +35,53 @@ struct Node {
   bool operator<(const Node& other) const { return bound > other.bound; }  // the least bound on top of the heap
 };
 
-// <c, d> <= -e, ||c|| = 1; `rounding` is what float64 may have done to e and c.
-struct HalfSpace {
-  VectorXd c;
-  double e, rounding;
+// Half-spaces <c_i, d> <= -e_i, ||c_i|| = 1 or 0, with their inner products; `rounding` is what float64 may have done
+// to e and c.
+class HalfSpaces {
+ public:
+  explicit HalfSpaces(Index rank) : c_(rank, 16), M_(16, 16), e_(16), rounding_(16) {}
+
+  void add(const VectorXd& c, double e, double rounding) {
+    if (count_ == e_.size()) {
+      c_.conservativeResize(Eigen::NoChange, 2 * count_);
+      M_.conservativeResize(2 * count_, 2 * count_);
+      e_.conservativeResize(2 * count_);
+      rounding_.conservativeResize(2 * count_);
+    }
+    c_.col(count_) = c;
+    e_(count_) = e;
+    rounding_(count_) = rounding;
+    for (Index i = 0; i <= count_; ++i) M_(i, count_) = M_(count_, i) = c_.col(i).dot(c);
+    ++count_;
+  }
+
+  Index count() const { return count_; }
+
+  // The shortest d that satisfies them all, moved inwards by `inside`, and its multipliers.
+  VectorXd shortest(double scale, double inside, const VectorXd& start, VectorXd& d) const {
+    const VectorXd e = e_.head(count_).array() + inside;
+    const VectorXd weights = min_norm_weights(M_.topLeftCorner(count_, count_), e, scale, start);
+    d.noalias() = -c_.leftCols(count_) * weights;
+    return weights;
+  }
+
+  // A bound from below on ||d|| <= reach that the weights prove, whatever they are.
+  double bound(const VectorXd& weights, double reach) const {
+    const double total = weights.sum();
+    if (!(total > 0.0)) return 0.0;
+    // <sum, d> <= -level; of directions lost in rounding, `reach` bounds what they may contribute.
+    const double level = weights.dot(e_.head(count_));
+    const double rounding =
+        weights.dot(rounding_.head(count_)) +
+        kEpsilon * static_cast<double>(8 + count_) * (weights.dot(e_.head(count_).cwiseAbs()) + total * reach);
+    const double length = (c_.leftCols(count_) * weights).norm() + kEpsilon * static_cast<double>(8 + count_) * total;
+    return std::max((level - rounding) / length, 0.0);
+  }
+
+ private:
+  Eigen::MatrixXd c_, M_;
+  VectorXd e_, rounding_;
+  Index count_ = 0;
 };
 
 // Two planes below the own side at x + d, everywhere: <gradient, d> + value <= sum a sigma^p, and
@@ -45,19 +93,20 @@ struct Tangent {
 
 class Search {
  public:
-  // x and witness in units of ||x||; `blur` times the rounding unit is how exact they are.
-  Search(const SpanNetwork& net, const VectorXd& x, double y, const VectorXd& witness, double blur)
-      : p_(net.p), rank_(net.rank), best_(witness), upper_(witness.norm()), blur_(blur) {
+  // The witness in units of the point's length in the span.
+  Search(const SpanNetwork& net, const SpanPoint& point, const VectorXd& witness)
+      : p_(net.p), rank_(net.rank), best_(witness), upper_(witness.norm()), blur_(point.blur) {
     const Eigen::Map<const Eigen::MatrixXd> directions(net.directions, net.rank, net.width);
     std::vector<Index> own, rivals;
     for (Index j = 0; j < net.width; ++j) {
-      const double z = directions.col(j).dot(x);
-      if (z + upper_ * (1.0 + 1e-9) + 64.0 * kEpsilon * blur_ <= 0.0) continue;  // never active within reach
-      (net.sign[j] == y ? own : rivals).push_back(j);
+      const double z = directions.col(j).dot(point.x) + point.margin(j);
+      if (point.a(j) == 0.0 || z + upper_ * (1.0 + 1e-9) <= 0.0) continue;  // never active within reach
+      (point.own[static_cast<std::size_t>(j)] ? own : rivals).push_back(j);
     }
-    gather(net, directions, own, x, own_, own_a_, own_z_);
-    gather(net, directions, rivals, x, rival_, rival_a_, rival_z_);
+    gather(directions, point, own, own_, own_a_, own_z_);
+    gather(directions, point, rivals, rival_, rival_a_, rival_z_);
     gram_ = rival_.transpose().lazyProduct(rival_);
+    unit_ = net.slack + 64.0 * kEpsilon;
     root_total_ = root(own_a_.sum(), p_);
     start_ = own_value(VectorXd::Zero(rank_));
   }
@@ -66,8 +115,9 @@ class Search {
   const VectorXd& best() const { return best_; }
   Index nodes() const { return nodes_; }
 
-  // The certified radius.
-  double run(double gap, Index most) {
+  // The certified radius; `stop` is asked before every node.
+  template <class Stop>
+  double run(double gap, Index most, const Stop& stop) {
     const auto count = rival_z_.size();
     Node first;
     for (Index k = 0; k < count; ++k) {
@@ -75,8 +125,8 @@ class Search {
       first.high.push_back(rival_z_(k) + upper_);
     }
     for (const VectorXd& d : {VectorXd(VectorXd::Zero(rank_)), VectorXd(0.5 * best_)})
-      if (own_value(d) > 0.0) first.cuts.push_back({add_tangent(d), own_value(d)});
-    double leaves = std::numeric_limits<double>::infinity();
+      if (own_value(d) > kLeastOwn) first.cuts.push_back({add_tangent(d), own_value(d)});
+    double leaves = kInfinity;
     std::priority_queue<Node> open;
     const auto offer = [&](Node&& node) {
       ++nodes_;
@@ -88,7 +138,7 @@ class Search {
       }
     };
     offer(std::move(first));
-    while (!open.empty() && nodes_ < most) {
+    while (!open.empty() && nodes_ < most && !stop()) {
       if (open.top().bound >= (1.0 - gap) * upper_) break;
       const Node node = open.top();
       open.pop();
@@ -103,18 +153,17 @@ class Search {
   }
 
  private:
-  static void gather(const SpanNetwork& net, const Eigen::Map<const Eigen::MatrixXd>& directions,
-                     const std::vector<Index>& which, const VectorXd& x, Eigen::MatrixXd& columns, VectorXd& a,
-                     VectorXd& z) {
+  static void gather(const Eigen::Map<const Eigen::MatrixXd>& directions, const SpanPoint& point,
+                     const std::vector<Index>& which, Eigen::MatrixXd& columns, VectorXd& a, VectorXd& z) {
     const auto count = static_cast<Index>(which.size());
-    columns.resize(net.rank, count);
+    columns.resize(directions.rows(), count);
     a.resize(count);
     z.resize(count);
     for (Index k = 0; k < count; ++k) {
       const Index j = which[static_cast<std::size_t>(k)];
       columns.col(k) = directions.col(j);
-      a(k) = net.a[j];
-      z(k) = directions.col(j).dot(x);
+      a(k) = point.a(j);
+      z(k) = directions.col(j).dot(point.x) + point.margin(j);
     }
   }
 
@@ -175,97 +224,140 @@ class Search {
     return true;
   }
 
-  // Bounds a node from below and chooses where to cut it; false if it cannot be cut. `enough` is all that is asked.
-  bool look(Node& node, double enough) {
+  // What the rivals add up to in a node: sigma^p, which is convex, lies below its chord on every range.
+  struct Chords {
+    VectorXd gradient, slant, base;  // sum <= <gradient, d> + value; of each rival base + slant t
+    double value = 0.0, size = 0.0;
+    double most = 0.0;    // the sum's largest value
+    bool active = false;  // some rival may be
+    bool bounded = true;  // none of those that may be is huge: only then the above means anything
+  };
+
+  Chords chords(const Node& node) const {
     const Index count = rival_z_.size();
-    // The chords' sum, <chord, d> + chord_value.
-    VectorXd chord = VectorXd::Zero(rank_), slant(count), base(count);
-    double chord_value = 0.0, chord_size = 0.0, most = 0.0;
+    Chords sum;
+    sum.gradient.setZero(rank_);
+    sum.slant.setZero(count);
+    sum.base.setZero(count);
     for (Index k = 0; k < count; ++k) {
       const double low = node.low[static_cast<std::size_t>(k)], high = node.high[static_cast<std::size_t>(k)];
-      const double at_low = rival_a_(k) * relu_power(low, p_), at_high = rival_a_(k) * relu_power(high, p_);
-      slant(k) = high - low > 1e-9 * (std::abs(high) + std::abs(low)) ? (at_high - at_low) / (high - low) : 0.0;
-      base(k) = std::max(at_low - slant(k) * low, at_high - slant(k) * high);  // value of the chord at t = 0
-      most += at_high;
-      chord += slant(k) * rival_.col(k);
-      chord_value += base(k) + slant(k) * rival_z_(k);
-      chord_size += std::abs(base(k)) + slant(k) * (blur_ + upper_);
-    }
-    std::vector<HalfSpace> spaces;
-    for (Index k = 0; k < count; ++k) {
-      const auto at = static_cast<std::size_t>(k);
-      const double rounding = 64.0 * kEpsilon * (blur_ + upper_);
-      if (node.high[at] < rival_z_(k) + 0.999 * upper_)
-        spaces.push_back({rival_.col(k), rival_z_(k) - node.high[at], rounding});
-      if (node.low[at] > rival_z_(k) - 0.999 * upper_)
-        spaces.push_back({-rival_.col(k), node.low[at] - rival_z_(k), rounding});
-    }
-    // An own neuron may not outweigh all rivals of the node: a_j sigma^p <= sum a_k sigma(high_k)^p.
-    for (Index j = 0; j < own_z_.size(); ++j) {
-      const double limit = root(most / own_a_(j), p_) * (1.0 + 1e-12);
-      if (limit < own_z_(j) + 0.999 * upper_)
-        spaces.push_back({own_.col(j), own_z_(j) - limit, 64.0 * kEpsilon * (blur_ + limit + upper_)});
-    }
-    // <c, d> + e <= 0, as a half-space; false if it has no solution.
-    const auto add = [&](const VectorXd& c, double e, double size) {
-      const double length = c.norm();
-      const double rounding = 64.0 * kEpsilon * static_cast<double>(count + own_z_.size()) * size;
-      // A gradient lost in rounding says nothing but the sign of the value.
-      if (!(length * upper_ > rounding)) {
-        if (e - 2.0 * rounding > 0.0) return false;
-        spaces.push_back({VectorXd::Zero(rank_), 0.0, 0.0});
-        return true;
+      if (!(high > 0.0)) continue;
+      sum.active = true;
+      if (!(rival_a_(k) < kHuge)) {
+        sum.bounded = false;
+        continue;
       }
-      spaces.push_back({c / length, e / length, rounding / length});
+      const double at_low = rival_a_(k) * relu_power(low, p_), at_high = rival_a_(k) * relu_power(high, p_);
+      double& slant = sum.slant(k);
+      if (high - low > 1e-9 * (std::abs(high) + std::abs(low))) slant = (at_high - at_low) / (high - low);
+      sum.base(k) = std::max(at_low - slant * low, at_high - slant * high);  // value of the chord at t = 0
+      sum.most += at_high;
+      sum.gradient += slant * rival_.col(k);
+      sum.value += sum.base(k) + slant * rival_z_(k) + kUnderflow;
+      sum.size += std::abs(sum.base(k)) + slant * (blur_ + upper_);
+    }
+    return sum;
+  }
+
+  // The ranges that bind, and: an own neuron may not outweigh all rivals of the node.
+  void add_ranges(const Node& node, const Chords& sum, HalfSpaces& spaces) const {
+    for (Index k = 0; k < rival_z_.size(); ++k) {
+      const auto at = static_cast<std::size_t>(k);
+      const double rounding = unit_ * (blur_ + upper_);
+      if (node.high[at] < rival_z_(k) + 0.999 * upper_)
+        spaces.add(rival_.col(k), rival_z_(k) - node.high[at], rounding);
+      if (node.low[at] > rival_z_(k) - 0.999 * upper_) spaces.add(-rival_.col(k), node.low[at] - rival_z_(k), rounding);
+    }
+    for (Index j = 0; j < own_z_.size() && sum.bounded; ++j) {
+      const double limit = root((sum.most + kUnderflow) / own_a_(j), p_) * (1.0 + 1e-12);
+      if (limit < own_z_(j) + 0.999 * upper_)
+        spaces.add(own_.col(j), own_z_(j) - limit, unit_ * (blur_ + limit + upper_));
+    }
+  }
+
+  // <c, d> + e <= 0, as a half-space; false if it has no solution.
+  bool add(const VectorXd& c, double e, double size, HalfSpaces& spaces) const {
+    const double length = c.norm(), terms = static_cast<double>(rival_z_.size() + own_z_.size());
+    const double rounding = unit_ * terms * size;
+    // A gradient lost in rounding says nothing but the sign of the value.
+    if (!(length * upper_ > rounding)) {
+      if (e - 2.0 * rounding > 0.0) return false;
+      spaces.add(VectorXd::Zero(rank_), 0.0, 0.0);
       return true;
+    }
+    spaces.add(c / length, e / length, rounding / length);
+    return true;
+  }
+
+  // Two half-spaces: the own side's tangent is at most the chords' sum, and so are their p-th roots, of which the
+  // latter is concave: below its tangent at `touch`.
+  bool add_cut(const Cut& cut, const Chords& sum, HalfSpaces& spaces) const {
+    const Tangent& tangent = tangents_[static_cast<std::size_t>(cut.tangent)];
+    const double height = sum.active ? root(cut.touch, p_) : 0.0;
+    const double rise = sum.active ? height / (p_ * cut.touch) : 0.0, level = height * (1.0 - 1.0 / p_);
+    return add(tangent.gradient - sum.gradient, tangent.value - sum.value, tangent.size + sum.size, spaces) &&
+           add(tangent.root_gradient - rise * sum.gradient, tangent.root_value - level - rise * sum.value,
+               tangent.root_size + rise * sum.size + level, spaces);
+  }
+
+  // Bounds a node from below and chooses where to cut it; false if it cannot be cut. `enough` is all that is asked.
+  bool look(Node& node, double enough) {
+    const Chords sum = chords(node);
+    HalfSpaces spaces(rank_);
+    add_ranges(node, sum, spaces);
+    bool possible = !sum.bounded || add(-sum.gradient, -sum.value, sum.size, spaces);  // the own side is not negative
+    const Index ranges = spaces.count();
+    std::vector<Cut> used;
+    const auto use = [&](const Cut& cut) {
+      used.push_back(cut);
+      possible = possible && add_cut(cut, sum, spaces);
     };
-    bool possible = add(-chord, -chord_value, chord_size);  // the own side is not negative
-    const auto ranges = spaces.size();
-    const auto add_cut = [&](const Cut& cut) {
-      const Tangent& tangent = tangents_[static_cast<std::size_t>(cut.tangent)];
-      possible = possible && add(tangent.gradient - chord, tangent.value - chord_value, tangent.size + chord_size);
-      // The root of the chords' sum is concave: below its tangent at `touch`.
-      const double rise = chord_size > 0.0 ? root(cut.touch, p_) / (p_ * cut.touch) : 0.0;
-      const double level = chord_size > 0.0 ? root(cut.touch, p_) * (1.0 - 1.0 / p_) : 0.0;
-      possible = possible && add(tangent.root_gradient - rise * chord, tangent.root_value - level - rise * chord_value,
-                                 tangent.root_size + rise * chord_size + level);
-    };
+    if (sum.bounded)
+      for (const Cut& cut : node.cuts) use(cut);
     VectorXd d = VectorXd::Zero(rank_), weights;
-    std::vector<Cut> used = node.cuts;
-    for (const Cut& cut : used) add_cut(cut);
     for (int round = 0; round < 20; ++round) {
-      if (!possible) node.bound = std::numeric_limits<double>::infinity();
+      if (!possible) node.bound = kInfinity;
       if (node.bound >= enough) return true;
-      weights = shortest(spaces, d);
-      node.bound = std::max(node.bound, certified(spaces, weights));
+      weights = spaces.shortest(upper_, 0.0, weights, d);
+      node.bound = std::max(node.bound, spaces.bound(weights, upper_));
       if (node.bound >= enough) return true;
-      const double own = own_value(d), rivals = std::max(chord.dot(d) + chord_value, 0.0);
-      if (!(root(own, p_) - root(rivals, p_) > 1e-7 * root(start_, p_))) break;
-      used.push_back({add_tangent(d), std::max(rivals, 1e-6 * own)});
-      add_cut(used.back());
+      if (!sum.bounded) break;
+      const double own = own_value(d), rivals = std::max(sum.gradient.dot(d) + sum.value, 0.0);
+      if (!(own > kLeastOwn) || !(root(own, p_) - root(rivals, p_) > 1e-7 * root(start_, p_))) break;
+      use({add_tangent(d), std::max(rivals, 1e-6 * own)});
     }
     node.cuts.clear();
     for (std::size_t i = 0; i < used.size(); ++i) {
-      const auto place = static_cast<Index>(ranges + 2 * i);
+      const Index place = ranges + 2 * static_cast<Index>(i);
       if (place + 1 < weights.size() && weights(place) + weights(place + 1) > 0.0) node.cuts.push_back(used[i]);
     }
     if (!try_error(d) && root(own_value(d), p_) - root(rival_value(d), p_) < 0.05 * root(start_, p_)) {
       // Just inside all of the inequalities: their corner itself may be an error in exact arithmetic only.
       VectorXd inside(rank_);
       for (double margin : {1e-9, 1e-7, 1e-5, 1e-4}) {
-        std::vector<HalfSpace> shifted = spaces;
-        for (HalfSpace& space : shifted) space.e += margin * upper_;
-        shortest(shifted, inside);
+        spaces.shortest(upper_, margin * upper_, weights, inside);
         if (try_error(inside)) break;
       }
     }
+    return choose_cut(node, sum, d);
+  }
+
+  // The rival whose chord is farthest from its sigma^p at d; a huge one is cut at its kink first.
+  bool choose_cut(Node& node, const Chords& sum, const VectorXd& d) const {
     double worst = 0.0;
-    for (Index k = 0; k < count; ++k) {
+    for (Index k = 0; k < rival_z_.size(); ++k) {
       const auto at = static_cast<std::size_t>(k);
       const double low = node.low[at], high = node.high[at];
+      if (!(high - low > 1e-7 * upper_)) continue;
       const double t = std::min(std::max(rival_z_(k) + rival_.col(k).dot(d), low), high);
-      const double off = base(k) + slant(k) * t - rival_a_(k) * relu_power(t, p_);
-      if (off > worst && high - low > 1e-7 * upper_) {
+      if (!(rival_a_(k) < kHuge)) {
+        if (!(low < 0.0 && high > 0.0)) continue;
+        node.rival = k;
+        node.cut = 0.0;
+        return true;
+      }
+      const double off = sum.base(k) + sum.slant(k) * t - rival_a_(k) * relu_power(t, p_);
+      if (off > worst) {
         worst = off;
         node.rival = k;
         node.cut = std::min(std::max(t, low + 0.15 * (high - low)), high - 0.15 * (high - low));
@@ -273,93 +365,6 @@ class Search {
       }
     }
     return worst > 0.0;
-  }
-
-  // The shortest d with <c_i, d> <= -e_i and its multipliers, by an active-set method on the dual (Lawson and Hanson).
-  VectorXd shortest(const std::vector<HalfSpace>& spaces, VectorXd& d) const {
-    const auto count = static_cast<Index>(spaces.size());
-    VectorXd weights = VectorXd::Zero(count), e(count);
-    for (Index i = 0; i < count; ++i) e(i) = spaces[static_cast<std::size_t>(i)].e;
-    std::vector<Index> active;
-    std::vector<bool> barred(static_cast<std::size_t>(count), false);
-    d.setZero();
-    for (int step = 0; step < 4 * count + 8; ++step) {
-      Index next = -1;
-      double most = 1e-12 * upper_;
-      for (Index i = 0; i < count; ++i) {
-        if (weights(i) > 0.0 || barred[static_cast<std::size_t>(i)]) continue;
-        const double short_by = e(i) + spaces[static_cast<std::size_t>(i)].c.dot(d);
-        if (short_by > most) {
-          most = short_by;
-          next = i;
-        }
-      }
-      if (next < 0) break;
-      active.push_back(next);
-      bool entered = false;
-      while (!active.empty()) {
-        const auto m = static_cast<Index>(active.size());
-        Eigen::MatrixXd M(m, m);
-        VectorXd right(m);
-        for (Index i = 0; i < m; ++i) {
-          const auto& one = spaces[static_cast<std::size_t>(active[static_cast<std::size_t>(i)])];
-          right(i) = one.e;
-          for (Index j = 0; j <= i; ++j)
-            M(j, i) = M(i, j) = one.c.dot(spaces[static_cast<std::size_t>(active[static_cast<std::size_t>(j)])].c);
-          M(i, i) += 1e-13;
-        }
-        const VectorXd solution = M.ldlt().solve(right);
-        if (!solution.allFinite()) break;
-        if (solution.minCoeff() > 0.0) {
-          weights.setZero();
-          for (Index i = 0; i < m; ++i) weights(active[static_cast<std::size_t>(i)]) = solution(i);
-          entered = true;
-          break;
-        }
-        double share = 1.0;
-        for (Index i = 0; i < m; ++i) {
-          const double old = weights(active[static_cast<std::size_t>(i)]);
-          if (solution(i) <= 0.0) share = std::min(share, old / std::max(old - solution(i), 1e-300));
-        }
-        std::vector<Index> kept;
-        for (Index i = 0; i < m; ++i) {
-          double& weight = weights(active[static_cast<std::size_t>(i)]);
-          weight += share * (solution(i) - weight);
-          if (weight > 1e-14 * upper_) {
-            kept.push_back(active[static_cast<std::size_t>(i)]);
-          } else {
-            weight = 0.0;
-          }
-        }
-        if (kept.size() == active.size()) kept.pop_back();  // rounding: never for ever
-        active = std::move(kept);
-      }
-      if (!entered || !(weights(next) > 0.0)) barred[static_cast<std::size_t>(next)] = true;
-      d.setZero();
-      for (Index i = 0; i < count; ++i)
-        if (weights(i) > 0.0) d -= weights(i) * spaces[static_cast<std::size_t>(i)].c;
-      if (d.norm() > 2.0 * upper_) break;  // far enough, or there is no such d at all
-    }
-    return weights;
-  }
-
-  // What the weights prove, whatever they are.
-  double certified(const std::vector<HalfSpace>& spaces, const VectorXd& weights) const {
-    VectorXd sum = VectorXd::Zero(rank_);
-    double reach = 0.0, rounding = 0.0, total = 0.0;
-    for (Index i = 0; i < weights.size(); ++i) {
-      if (!(weights(i) > 0.0)) continue;
-      const HalfSpace& space = spaces[static_cast<std::size_t>(i)];
-      sum += weights(i) * space.c;
-      reach += weights(i) * space.e;
-      rounding += weights(i) * (space.rounding + 8.0 * kEpsilon * std::abs(space.e));
-      total += weights(i);
-    }
-    if (!(total > 0.0)) return 0.0;
-    // <sum, d> <= -reach; of directions lost in rounding, upper_ bounds what they may contribute.
-    rounding += 8.0 * kEpsilon * total * upper_;
-    const double length = sum.norm() + 8.0 * kEpsilon * total;
-    return std::max((reach - rounding) / length, 0.0);
   }
 
   // Where the ray along d first meets an error, if nearer than the best one.
@@ -397,6 +402,7 @@ class Search {
   Index rank_;
   VectorXd best_;
   double upper_, blur_;
+  double unit_ = 0.0;        // what float64 may have done to a value, relative to the sizes it is made of
   double root_total_ = 0.0;  // the root of the own side is at most this on the unit sphere
   Eigen::MatrixXd own_, rival_, gram_;
   VectorXd own_a_, own_z_, rival_a_, rival_z_;
@@ -407,20 +413,28 @@ class Search {
 
 }  // namespace
 
-void exact_radii(Team& team, const SpanNetwork& net, const double* x, const double* y, const double* norms, Index n,
-                 double gap, Index most, double* lower, double* d, Index* nodes) {
+void exact_radii(Team& team, const SpanNetwork& net, const double* x, const double* y, Index n,
+                 const ExactOptions& options, const Interrupt& interrupt, double* lower, double* d, Index* nodes) {
+  using Clock = std::chrono::steady_clock;
   team.parallel_for(n, [&](Index i) {
-    nodes[i] = 0;
-    const VectorXd point = ConstVectorMap<double>(x + i * net.rank, net.rank);
+    if (asked_to_stop(interrupt)) return;
     VectorMap<double> change(d + i * net.rank, net.rank);
-    const double size = point.norm();
-    if (!(size > 0.0) || !(change.norm() > 0.0)) return;
-    // In units of ||x||.
-    Search search(net, point / size, y[i], change / size, std::max(norms[i] / size, 1.0));
-    const double radius = search.run(gap, most) * size * (1.0 - 1e-9);
+    SpanPoint point;
+    if (!point.set(net, x + i * net.rank, y[i]) || !(change.norm() > 0.0)) {
+      nodes[i] = 0;
+      return;
+    }
+    const auto began = Clock::now();
+    bool stopped = false;
+    const auto stop = [&] {
+      stopped = stopped || asked_to_stop(interrupt);
+      return stopped || std::chrono::duration<double>(Clock::now() - began).count() > options.most_seconds;
+    };
+    Search search(net, point, change / point.size);
+    const double radius = search.run(options.gap, options.most_nodes, stop) * point.size * (1.0 - 1e-9);
     lower[i] = std::max(lower[i], radius);
-    if (search.upper() * size < change.norm() * (1.0 - 1e-12)) change = search.best() * size;
-    nodes[i] = search.nodes();
+    if (search.upper() * point.size < change.norm() * (1.0 - 1e-12)) change = search.best() * point.size;
+    if (!stopped) nodes[i] = search.nodes();
   });
 }
 

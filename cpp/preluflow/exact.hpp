@@ -17,9 +17,16 @@
 
 namespace preluflow {
 
-// x (n, rank) points, y (n,), norms (n,) of the points in input coordinates. Raises lower (n,), shortens d (n, rank);
-// nodes (n,) looked at, at most `most` for each point: where that was not enough, lower is what the open nodes allow.
-void exact_radii(Team& team, const SpanNetwork& net, const double* x, const double* y, const double* norms, Index n,
-                 double gap, Index most, double* lower, double* d, Index* nodes);
+// x (n, rank): parts of unit vectors in the span, y (n,). Raises lower (n,), shortens d (n, rank), in units of ||x_i||;
+// nodes (n,) looked at, at most `most_nodes` and for about `most_seconds` for each point: where that was not enough,
+// lower is what the open nodes allow. nodes of a point left when asked to stop is not written, its lower holds all the
+// same.
+struct ExactOptions {
+  double gap;
+  Index most_nodes;
+  double most_seconds;
+};
+void exact_radii(Team& team, const SpanNetwork& net, const double* x, const double* y, Index n,
+                 const ExactOptions& options, const Interrupt& interrupt, double* lower, double* d, Index* nodes);
 
 }  // namespace preluflow

@@ -18,16 +18,9 @@
 #include <immintrin.h>
 #endif
 
+#include "preluflow/interrupt.hpp"
 #include "preluflow/thread.hpp"
 #include "preluflow/types.hpp"
-
-#if defined(_MSC_VER)
-#define PRELUFLOW_NOINLINE __declspec(noinline)
-#elif defined(__clang__)
-#define PRELUFLOW_NOINLINE __attribute__((noinline))
-#else
-#define PRELUFLOW_NOINLINE __attribute__((noinline, noclone))
-#endif
 
 namespace preluflow {
 
@@ -68,6 +61,9 @@ class Team {
   Team& operator=(const Team&) = delete;
   ~Team() { dismiss(); }
 
+  // What the calling thread asks while it waits for the others, so that signals are seen then too.
+  void watch(const Interrupt* interrupt) { watch_ = interrupt; }
+
   // Calls body(task) for task = 0 .. tasks-1. The first exception is rethrown here. Not to be nested.
   template <class Body>
   void parallel_for(Index tasks, const Body& body) {
@@ -83,8 +79,11 @@ class Team {
     busy_.store(helpers, std::memory_order_relaxed);
     round_.fetch_add(1, std::memory_order_release);
     work();
-    // In a child forked meanwhile, by a signal's handler, the helpers' tasks would never be done.
-    detail::wait_until([&] { return busy_.load(std::memory_order_acquire) == 0 || detail::forks() != forks_; });
+    detail::wait_until([&] {
+      look();
+      // In a child forked meanwhile, by a signal's handler, the helpers' tasks would never be done.
+      return busy_.load(std::memory_order_acquire) == 0 || detail::forks() != forks_;
+    });
     if (detail::forks() != forks_)
       throw std::runtime_error("preluflow core: a forked child cannot go on with this call");
     if (error_) {
@@ -141,11 +140,26 @@ class Team {
       try {
         call_(body_, task);
       } catch (...) {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        if (!error_) error_ = std::current_exception();
-        next_.store(tasks_, std::memory_order_relaxed);  // what is left need not be done
+        keep_error();
       }
     }
+  }
+
+  // Helpers are at work on what the caller's frame holds: nothing may leave parallel_for before they are done.
+  void look() {
+    if (watch_ == nullptr) return;
+    try {
+      (*watch_)();
+    } catch (...) {
+      keep_error();
+    }
+  }
+
+  // The first exception, to be thrown again when the round is over; what is left of the round need not be done.
+  void keep_error() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!error_) error_ = std::current_exception();
+    next_.store(tasks_, std::memory_order_relaxed);
   }
 
   static constexpr int kMostThreads = 1024;  // where a caller has not asked what there is
@@ -158,6 +172,7 @@ class Team {
   void (*call_)(const void*, Index) = nullptr;
   Index tasks_ = 0;
   bool closed_ = false;
+  const Interrupt* watch_ = nullptr;
   std::exception_ptr error_;
   std::mutex mutex_;
   alignas(64) std::atomic<std::uint64_t> round_{0};

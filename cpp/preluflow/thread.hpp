@@ -3,15 +3,25 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdlib>
 #include <exception>
 
 #if defined(_WIN32)
+#include <new>
 #include <system_error>
 #include <thread>
 #else
 #include <pthread.h>
 #include <csignal>
+#endif
+
+#if defined(_MSC_VER)
+#define PRELUFLOW_NOINLINE __declspec(noinline)
+#elif defined(__clang__)
+#define PRELUFLOW_NOINLINE __attribute__((noinline))
+#else
+#define PRELUFLOW_NOINLINE __attribute__((noinline, noclone))
 #endif
 
 namespace preluflow {

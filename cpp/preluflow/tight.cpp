@@ -11,8 +11,10 @@ namespace preluflow {
 namespace {
 
 constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
-constexpr int kRounds = 12;        // of moving contacts
-constexpr double kNarrow = 1.002;  // bracket of l that is narrow enough
+constexpr int kRounds = 12;                                  // of moving contacts
+constexpr double kNarrow = 1.002;                            // bracket of l that is narrow enough
+constexpr double kUnderflow = 1e-300;                        // of all terms together, in units of the largest own one
+constexpr double kLargestOwn = 1e100, kLeastRival = 1e-300;  // contributions, in that unit
 
 // Quadratic bounds of -y f on balls around a centre, for one point.
 class Majorant {
@@ -29,32 +31,29 @@ class Majorant {
         move_(net.width),
         aimed_at_(net.width),
         contact_(net.width),
-        own_(net.width),
         b_(rank),
         half_(rank),
         residual_(rank),
         llt_(rank) {}
 
   // The ball itself: values z + <u,d>.
-  void flat(const Eigen::Ref<const Eigen::MatrixXd>& directions, const Eigen::VectorXd& x, const Eigen::VectorXd& d) {
+  void flat(const Eigen::Ref<const Eigen::MatrixXd>& directions, const SpanPoint& point, const Eigen::VectorXd& d) {
+    point_ = &point;
     columns_ = directions;
-    z_.noalias() = columns_.transpose() * x;
+    z_ = columns_.transpose() * point.x + point.margin;
     aim(d);
   }
 
   // The slice through the unit vector x: values of x + e, e orthogonal to x.
-  void slice(const Eigen::Ref<const Eigen::MatrixXd>& directions, const Eigen::VectorXd& x, const Eigen::VectorXd& d) {
+  void slice(const Eigen::Ref<const Eigen::MatrixXd>& directions, const SpanPoint& point, const Eigen::VectorXd& d) {
+    point_ = &point;
+    const Eigen::VectorXd& x = point.x;
     z_.noalias() = directions.transpose() * x;
     columns_ = directions;
     columns_.noalias() -= x * z_.transpose();
+    z_ += point.margin;
     const double along = x.squaredNorm() + x.dot(d);
     aim(along > 0.0 ? Eigen::VectorXd((x + d) / along - x) : d);
-  }
-
-  // `blur` times the rounding unit is how exact z is, in units of ||x||.
-  void point(double y, double blur) {
-    blur_ = blur;
-    for (Index j = 0; j < net_.width; ++j) own_(j) = net_.sign[j] == y ? 1.0 : -1.0;
   }
 
   // Whether -y f < 0 on the ball of this radius. Contacts are at first the values at the witness, `share` of the way to
@@ -65,7 +64,7 @@ class Majorant {
     contact_ = z_ + radius * aimed_at_;
     if (net_.p >= 2.0)
       for (Index j = 0; j < h; ++j)
-        if (own_(j) < 0.0 && contact_(j) > 0.0) contact_(j) *= 1.0 - share;
+        if (!is_own(j) && contact_(j) > 0.0) contact_(j) *= 1.0 - share;
     double before = std::numeric_limits<double>::infinity();
     for (int round = 0; round < kRounds; ++round) {
       if (below_zero(radius, share)) {
@@ -84,21 +83,20 @@ class Majorant {
   void aim_again() { aimed_at_ = move_; }
 
  private:
+  bool is_own(Index j) const { return point_->own[static_cast<std::size_t>(j)]; }
+
   // Bounds with the contacts there are; leaves the bound and (nearly) its maximiser, half_, behind.
   bool below_zero(double radius, double share) {
-    const double p = net_.p;
+    const double p = net_.p, extent = point_->blur + radius;
     double c0 = 0.0, scale = 0.0, bends = 0.0;  // bends >= ||Q||
     b_.setZero();
     half_.setZero();
     Index curved = 0;
     for (Index j = 0; j < net_.width; ++j) {
       const double low = z_(j) - radius * reach_(j), high = z_(j) + radius * reach_(j);
-      const bool own = own_(j) > 0.0;
-      const double a = net_.a[j];
-      if (high <= 0.0) {  // adds nothing but rounding
-        if (!own && p < 2.0) scale += a * blur_;
-        continue;
-      }
+      const bool own = is_own(j);
+      const double a = point_->a(j);
+      if (high <= 0.0 || a == 0.0) continue;  // adds nothing
       double c = contact_(j);
       if (!own && p < 2.0 && low <= 0.0) c = c > 0.0 ? std::max(c, share * high) : std::min(c, -share * high);
       const double bend = own ? -a * least_curvature(low, high, c, p) : a * most_curvature(low, high, c, p);
@@ -106,8 +104,7 @@ class Majorant {
       // value + slant (z + s - c) + bend (z + s - c)^2 in s = <u,d>
       const double off = z_(j) - c;
       c0 += value + slant * off + bend * off * off;
-      scale +=
-          std::abs(value) + std::abs(slant) * (blur_ + radius) + std::abs(bend) * (blur_ + radius) * (blur_ + radius);
+      scale += std::abs(value) + std::abs(slant) * extent + std::abs(bend) * extent * extent;
       b_ += (slant + 2.0 * bend * off) * columns_.col(j);
       if (bend != 0.0) {
         curved_.col(curved) = columns_.col(j);
@@ -116,12 +113,13 @@ class Majorant {
         ++curved;
       }
     }
-    const double allowance = 64.0 * kEpsilon * static_cast<double>(net_.width) * scale;
+    // Rounding of the terms and of <u,d>, and what terms lose by underflow.
+    const double allowance = (net_.slack + 64.0 * kEpsilon * static_cast<double>(net_.width)) * scale + kUnderflow;
     c0 += allowance;
     const double square = radius * radius, length = b_.norm();
     const double unit = kEpsilon * static_cast<double>(64 + net_.rank);
     bound_ = c0;
-    if (c0 >= 0.0) return false;  // the bound at the centre
+    if (!(c0 < 0.0) || !std::isfinite(scale)) return false;  // the bound at the centre
     if (curved == 0) {
       half_ = b_;
       bound_ = c0 + radius * length;
@@ -179,9 +177,10 @@ class Majorant {
 
   const SpanNetwork& net_;
   Eigen::MatrixXd columns_, curved_, weighted_, Q_, A_;
-  Eigen::VectorXd reach_, z_, move_, aimed_at_, contact_, own_, b_, half_, residual_;
+  Eigen::VectorXd reach_, z_, move_, aimed_at_, contact_, b_, half_, residual_;
   Eigen::LLT<Eigen::MatrixXd> llt_;
-  double bound_ = 0.0, blur_ = 1.0;
+  const SpanPoint* point_ = nullptr;
+  double bound_ = 0.0;
 };
 
 // The largest certified radius in (low, high) within `tolerance` of high, or low. ok(low) need not hold.
@@ -200,31 +199,62 @@ double largest(double low, double high, double tolerance, const Certifies& ok) {
 
 }  // namespace
 
-void tighten(Team& team, const SpanNetwork& net, const double* x, const double* d, const double* y, const double* norms,
-             Index n, double tolerance, double* lower) {
+bool SpanPoint::set(const SpanNetwork& net, const double* coordinates, double y) {
+  const Eigen::Map<const Eigen::MatrixXd> directions(net.directions, net.rank, net.width);
+  x = ConstVectorMap<double>(coordinates, net.rank);
+  size = x.norm();
+  if (!(size > 0.0)) return false;
+  x /= size;
+  blur = std::max(1.0 / size, 1.0);
+  const Eigen::VectorXd z = directions.transpose() * x;
+  own.assign(static_cast<std::size_t>(net.width), false);
+  a.resize(net.width);
+  margin.resize(net.width);
+  double level = -std::numeric_limits<double>::infinity();
+  for (Index j = 0; j < net.width; ++j) {
+    own[static_cast<std::size_t>(j)] = net.sign[j] == y;
+    if (net.sign[j] == y && z(j) > 0.0) level = std::max(level, net.log_a[j] + net.p * std::log(z(j)));
+  }
+  if (!std::isfinite(level)) return false;
+  for (Index j = 0; j < net.width; ++j) {
+    const double contribution = std::exp(net.log_a[j] - level), slack = net.slack * (blur + 1.0);
+    if (own[static_cast<std::size_t>(j)]) {
+      margin(j) = -slack;
+      a(j) = contribution < kLargestOwn ? contribution * (1.0 - net.doubt) : 0.0;  // leaving one out lowers y f only
+    } else {
+      margin(j) = slack;
+      a(j) = std::max(contribution * (1.0 + net.doubt), kLeastRival);
+    }
+  }
+  return true;
+}
+
+void tighten(Team& team, const SpanNetwork& net, const double* x, const double* d, const double* y, Index n,
+             double tolerance, const Interrupt& interrupt, double* lower, std::uint8_t* done) {
   // Columns are neurons: (rank, h), in memory as the rows are.
   const Eigen::Map<const Eigen::MatrixXd> directions(net.directions, net.rank, net.width);
   team.parallel_for(n, [&](Index i) {
-    const Eigen::VectorXd point = ConstVectorMap<double>(x + i * net.rank, net.rank);
-    const Eigen::VectorXd witness = ConstVectorMap<double>(d + i * net.rank, net.rank);
-    const double size = point.norm(), upper = witness.norm() / size;  // everything in units of ||x||
-    double best = lower[i] / size;
-    if (!(size > 0.0) || !(upper > 0.0) || !(best > 0.0) || best >= (1.0 - tolerance) * upper) return;
+    if (asked_to_stop(interrupt)) return;
+    done[i] = 1;
+    SpanPoint point;
+    if (!point.set(net, x + i * net.rank, y[i])) return;
+    const Eigen::VectorXd change = ConstVectorMap<double>(d + i * net.rank, net.rank) / point.size;
+    const double upper = change.norm();  // everything in units of the point's length in the span
+    double best = lower[i] / point.size;
+    if (!(upper > 0.0) || best >= (1.0 - tolerance) * upper) return;
     Majorant majorant(net, net.rank);
-    majorant.point(y[i], std::max(norms[i] / size, 1.0));
-    const Eigen::VectorXd unit = point / size, change = witness / size;
     const auto raise = [&](double share, const auto& radius_of) {
       if (best >= (1.0 - tolerance) * upper) return;
       majorant.aim_again();
       const auto ok = [&](double r) { return majorant.certifies(radius_of(r), share); };
       best = std::max(best, largest(best, std::min(upper, 1.0 - 1e-9), tolerance, ok));
     };
-    majorant.slice(directions, unit, change);
+    majorant.slice(directions, point, change);
     for (double share : {net.p < 2.0 ? 0.02 : 0.0, net.p < 2.0 ? 0.1 : 1.0})
       raise(share, [](double r) { return r / std::sqrt(1.0 - r * r); });
-    majorant.flat(directions, unit, change);
+    majorant.flat(directions, point, change);
     raise(net.p < 2.0 ? 0.02 : 0.0, [](double r) { return r; });
-    lower[i] = std::max(lower[i], best * size * (1.0 - 1e-9));
+    lower[i] = std::max(lower[i], best * point.size * (1.0 - 1e-9));
   });
 }
 

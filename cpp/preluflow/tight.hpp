@@ -15,24 +15,45 @@
 // kept. (mathematics.md, section 7, trust-region form; the slice and neuron-wise own terms are ours.)
 #pragma once
 
+#include <cstdint>
+#include <vector>
+
+#include "preluflow/interrupt.hpp"
 #include "preluflow/parallel.hpp"
 #include "preluflow/types.hpp"
 
 namespace preluflow {
 
-// A view; coordinates are those of an orthonormal basis of the neurons' span, of dimension rank.
+// A view; coordinates are those of an orthonormal basis of the neurons' span, of dimension rank. Contributions come as
+// logarithms; `slack` and `doubt` as in margin.hpp, slack of values <u_j,x> of a unit vector x found in the span.
 struct SpanNetwork {
   const double* directions;  // (h, rank) unit rows
-  const double* a;           // (h,) > 0
+  const double* log_a;       // (h,) finite
   const double* sign;        // (h,) +-1
   Index width;               // h
   Index rank;
   double p;  // >= 1
+  double slack, doubt;
 };
 
-// x, d (n, rank): points and witnesses, y (n,), norms (n,) of the points in input coordinates, whose rounding it is.
-// Raises lower (n,); points whose lower is at least (1 - tolerance) ||d|| are left alone.
-void tighten(Team& team, const SpanNetwork& net, const double* x, const double* d, const double* y, const double* norms,
-             Index n, double tolerance, double* lower);
+// A point in the span, in units of its own length there, and the network as it sees it: contributions relative to the
+// largest own term at the point, values and contributions already moved against y by what float64 may have done.
+struct SpanPoint {
+  // x (rank,) the part of a unit vector that lies in the span; false if no own neuron is active there.
+  bool set(const SpanNetwork& net, const double* x, double y);
+
+  double size = 0.0;       // ||x||
+  double blur = 0.0;       // 1 / size: the length of the whole vector in these units
+  Eigen::VectorXd x;       // (rank,) unit
+  Eigen::VectorXd a;       // (h,) 0 for an own neuron that is left out, infinite for a rival beyond float64
+  Eigen::VectorXd margin;  // (h,) what is added to values: -slack of own, +slack of rivals, times blur
+  std::vector<bool> own;   // (h,)
+};
+
+// x, d (n, rank): parts of unit vectors in the span and witnesses, y (n,). Raises lower (n,), all in units of ||x_i||;
+// points whose lower is at least (1 - tolerance) ||d|| are left alone. done (n,) becomes 1 where it has not been asked
+// to stop.
+void tighten(Team& team, const SpanNetwork& net, const double* x, const double* d, const double* y, Index n,
+             double tolerance, const Interrupt& interrupt, double* lower, std::uint8_t* done);
 
 }  // namespace preluflow

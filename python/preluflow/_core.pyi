@@ -93,53 +93,74 @@ class Margin:
     def __init__(
         self,
         gram: NDArray[np.float64],
-        a: NDArray[np.float64],
+        log_a: NDArray[np.float64],
         sign: NDArray[np.float64],
         p: float,
-        lipschitz_positive: float,
-        lipschitz_negative: float,
+        log_lipschitz_positive: float,
+        log_lipschitz_negative: float,
+        slack: float,
+        doubt: float,
         group_of: NDArray[np.int64],
         groups: int,
     ) -> None: ...
     def certify(
-        self, z: NDArray[np.float64], y: NDArray[np.float64], norms: NDArray[np.float64], threads: int
-    ) -> NDArray[np.float64]: ...
+        self,
+        z: NDArray[np.float64],
+        y: NDArray[np.float64],
+        lower: NDArray[np.float64],
+        correct: NDArray[np.uint8],
+        threads: int,
+    ) -> None: ...
     def attack(
         self,
         z: NDArray[np.float64],
         y: NDArray[np.float64],
-        norms: NDArray[np.float64],
+        correct: NDArray[np.uint8],
         lower: NDArray[np.float64],
         starts: int,
         restarts: int,
         steps: int,
         seed: int,
         first: int,
+        upper: NDArray[np.float64],
+        beta: NDArray[np.float64],
         threads: int,
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+    ) -> None: ...
+    def errors(self, z: NDArray[np.float64], y: NDArray[np.float64], room: bool, out: NDArray[np.uint8]) -> None: ...
 
 class Span:
     def __init__(
-        self, directions: NDArray[np.float64], a: NDArray[np.float64], sign: NDArray[np.float64], p: float
+        self,
+        directions: NDArray[np.float64],
+        log_a: NDArray[np.float64],
+        sign: NDArray[np.float64],
+        p: float,
+        slack: float,
+        doubt: float,
     ) -> None: ...
     def tighten(
         self,
         x: NDArray[np.float64],
         d: NDArray[np.float64],
         y: NDArray[np.float64],
-        norms: NDArray[np.float64],
-        lower: NDArray[np.float64],
         tolerance: float,
+        lower: NDArray[np.float64],
+        done: NDArray[np.uint8],
         threads: int,
-    ) -> NDArray[np.float64]: ...
+    ) -> None: ...
     def exact(
         self,
         x: NDArray[np.float64],
         d: NDArray[np.float64],
         y: NDArray[np.float64],
-        norms: NDArray[np.float64],
-        lower: NDArray[np.float64],
         gap: float,
-        most: int,
+        most_nodes: int,
+        most_seconds: float,
+        lower: NDArray[np.float64],
+        nodes: NDArray[np.int64],
         threads: int,
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]: ...
+    ) -> None: ...
+
+def products(A: NDArray[np.float64], B: NDArray[np.float64], threads: int) -> NDArray[np.float64]: ...
+def largest_eigenvalue(M: NDArray[np.float64]) -> float: ...
+def orthonormal_basis(U: NDArray[np.float64], tolerance: float) -> NDArray[np.float64]: ...

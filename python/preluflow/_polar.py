@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +13,11 @@ from preluflow._arrays import Float64
 from preluflow._dispatch import core
 from preluflow.network import TwoLayerNetwork
 
+Flags = NDArray[np.uint8]
+
+EPS = float(np.finfo(np.float64).eps)
 NEAR = 0.9  # cosine above which neurons of one sign form a group for the attack's starts
-SAME = 4.0 * np.finfo(np.float64).eps  # largest difference of directions that are one neuron, but for rounding
+SAME = 4.0 * EPS  # largest difference of directions that are one neuron, but for rounding
 TIGHT = 1e-3  # level "tight" leaves points alone whose certificate is within this of the attack
 GAP = 1e-4  # level "exact" ends there
 
@@ -30,129 +32,305 @@ class Effort:
     steps: int
     seed: int
     max_nodes: int
+    max_seconds: float | None
     num_threads: int
 
 
+class Block(NamedTuple):
+    """What is known of some points; ``done`` where it is what was asked for, ``error`` what ended it early."""
+
+    lower: Float64
+    upper: Float64
+    witness: Float64
+    correct: NDArray[np.bool_]
+    done: NDArray[np.bool_]
+    error: KeyboardInterrupt | None = None
+
+
+class Units(NamedTuple):
+    """Rows x = size 2^exponent e with unit vectors e: no square of theirs leaves float64."""
+
+    e: Float64
+    size: Float64
+    exponent: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, X: Float64) -> Units:
+        """Take rows apart; e = 0 where x = 0."""
+        exponent = np.frexp(np.abs(X).max(axis=1, initial=0.0))[1]
+        scaled = np.ldexp(X, -exponent[:, None])
+        size = np.sqrt(np.einsum("id,id->i", scaled, scaled))
+        return cls(scaled / np.where(size > 0, size, 1.0)[:, None], size, exponent)
+
+    def lengths(self) -> Float64:
+        """||x||, inf only where it is beyond float64."""
+        with np.errstate(over="ignore"):
+            return np.asarray(np.ldexp(self.size, self.exponent))
+
+    def back(self, values: Float64) -> Float64:
+        """Values (n,) or (n, D) in units of ||x||, in the units of x."""
+        if values.ndim == 1:
+            return np.asarray(np.ldexp(values * self.size, self.exponent))
+        return np.asarray(np.ldexp(values * self.size[:, None], self.exponent[:, None]))
+
+    def back_down(self, values: Float64) -> Float64:
+        """The same for values (n,) that may not become larger, where the result is subnormal."""
+        result = self.back(values)
+        return np.where(result < np.finfo(np.float64).tiny, np.nextafter(result, 0.0), result)
+
+
 class Polar:
-    """A network as f = sum_j s_j a_j sigma(<x,u_j>)^p: contributing neurons only, collinear ones merged, max a = 1."""
+    """A network as f = sum_j s_j a_j sigma(<x,u_j>)^p: contributing neurons only, collinear ones merged.
 
-    def __init__(self, network: TwoLayerNetwork) -> None:
+    ``slack`` bounds what float64 does to a cosine <x,u_j>/||x||, ``doubt`` to a contribution, relatively
+    (docs/mathematics.md, section on rounding).
+    """
+
+    def __init__(self, network: TwoLayerNetwork, num_threads: int = 1) -> None:
+        self.network = network.astype(np.float64)
         log_a = network.log_contributions
-        alive = np.isfinite(log_a)
-        a = np.exp(log_a[alive] - log_a[alive].max()) if alive.any() else np.empty(0)
-        U = network.directions[alive].astype(np.float64)
+        U = network.directions.astype(np.float64)
         norms = np.linalg.norm(U, axis=1)  # float32 rows are units within 1e-7 only; the rest belongs to a
-        a, U = a * norms**network.p, U / norms[:, None]
-        kept = a > 0
-        self.a, self.U, self.sign = a[kept], U[kept], network.sign[alive][kept].astype(np.float64)
-        self.p = float(network.p)
-        self.whole = self.U, self.sign * self.a
-        first, group = _same(self.U, self.sign)
-        self.a = np.bincount(group, weights=self.a, minlength=len(first))
-        self.U, self.sign = np.ascontiguousarray(self.U[first]), self.sign[first]
-
-    @cached_property
-    def margin(self) -> Any:
-        """Certificates and attacks on inner products."""
-        gram = np.ascontiguousarray(self.U @ self.U.T)
-        group, count = _groups(gram, self.sign, self.a)
-        L_plus, L_minus = (_lipschitz(gram, self.a, self.sign == label, self.p) for label in (1.0, -1.0))
-        return core.Margin(gram, self.a, self.sign, self.p, L_plus, L_minus, group, count)
-
-    @cached_property
-    def span(self) -> tuple[Float64, Any]:
-        """An orthonormal basis of the neurons' span, (D, rank), and what works in its coordinates."""
-        basis, coordinates = np.linalg.qr(self.U.T)
-        return basis, core.Span(np.ascontiguousarray(coordinates.T), self.a, self.sign, self.p)
-
-    def margins(self, X: Float64, y: Float64) -> Float64:
-        """Return y f(x) of the network as it was given, up to a positive factor, shape (n,)."""
-        U, weights = self.whole
-        return np.asarray(y * (self._activated(X @ U.T) @ weights))
-
-    def _activated(self, z: Float64) -> Float64:
-        z = np.maximum(z, 0.0)
-        return z * z * z if self.p == 3.0 else np.asarray(z**self.p)
-
-    def bracket(self, X: Float64, y: Float64, first: int, effort: Effort) -> tuple[Any, ...]:
-        """Lower, upper, witness, correct of a block of points, the first of which has number ``first``."""
-        if not len(self.a):
-            return np.zeros(len(X)), np.zeros(len(X)), np.zeros_like(X), np.zeros(len(X), dtype=bool)
-        norms = np.linalg.norm(X, axis=1)
-        z = np.ascontiguousarray(X @ self.U.T)
-        lower = self.margin.certify(z, y, norms, effort.num_threads)
-        # Without neurons merged the products are those of the network as it was given.
-        merged = len(self.a) < len(self.whole[1])
-        correct = (self.margins(X, y) if merged else y * (self._activated(z) @ (self.sign * self.a))) > 0
-        lower[~correct] = 0.0
-        _, beta = self.margin.attack(
-            z, y, norms, lower, effort.starts, effort.restarts, effort.steps, effort.seed, first, effort.num_threads
+        alive = np.isfinite(log_a) & (norms > 0)
+        self.p, degree = float(network.p), float(network.p) if network.activation == "polynomial" else 1.0
+        U, log_a, sign = (
+            U[alive] / norms[alive, None],
+            log_a[alive] + self.p * np.log(norms[alive]),
+            network.sign[alive],
         )
-        witness = np.where(np.isfinite(beta), beta, 0.0) @ self.U
-        witness[correct] = self._confirmed(X[correct], y[correct], witness[correct])
-        witness[~correct] = 0.0
-        upper = np.linalg.norm(witness, axis=1)
-        if effort.level == "fast":
-            return lower, upper, witness, correct
-        gap = TIGHT if effort.level == "tight" else GAP
-        open_ = np.flatnonzero(correct & (lower < (1.0 - gap) * upper))
-        if open_.size:
-            basis, span = self.span
-            x, d = (np.ascontiguousarray(rows[open_] @ basis) for rows in (X, witness))
-            lower[open_] = span.tighten(x, d, y[open_], norms[open_], lower[open_], gap, effort.num_threads)
-        undecided = correct & (lower < (1.0 - gap) * upper)
-        # Again from a shorter witness, where a search ended without one that meets its bound.
-        for _ in range(3 if effort.level == "exact" else 0):
-            open_ = np.flatnonzero(undecided & (lower < (1.0 - gap) * upper))
-            if not open_.size:
+        logs = [np.abs(degree * network.log_norm[alive]), np.abs(network.log_abs_v[alive]), np.abs(log_a)]
+        size = float(np.max(logs, initial=0.0))
+        self.doubt = 8.0 * EPS * (size + self.p + 4.0)
+        self._merge(U, log_a - log_a.max(initial=-np.inf) if len(log_a) else log_a, sign.astype(np.float64))
+        D = network.dim
+        self.slack = (min(D, 256) + D / 256 + 16.0) * EPS / 2.0 + (SAME * np.sqrt(D) if self.merged else 0.0)
+        if len(self.log_a):
+            self._prepare(num_threads)
+
+    def _merge(self, U: Float64, log_a: Float64, sign: Float64) -> None:
+        """Make neurons of one direction and sign one, and leave out pairs that cancel exactly."""
+        kept = _not_cancelled(U, log_a, sign)
+        U, log_a, sign = U[kept], log_a[kept], sign[kept]
+        first, group = _same(U, sign)
+        self.merged = len(first) < len(sign)
+        self.log_a = np.full(len(first), -np.inf)
+        np.logaddexp.at(self.log_a, group, log_a)
+        self.U, self.sign = np.ascontiguousarray(U[first]), np.ascontiguousarray(sign[first])
+
+    def _prepare(self, num_threads: int) -> None:
+        """What all points share."""
+        gram = core.products(self.U, self.U, num_threads)
+        group, count = _groups(gram, self.sign, self.log_a)
+        L = [_log_lipschitz(gram, self.log_a, self.sign == label, self.p, self.slack) for label in (1.0, -1.0)]
+        parts = (self.sign, self.p)
+        self.margin = core.Margin(gram, self.log_a, *parts, *L, self.slack, self.doubt, group, count)
+        self._span: tuple[Float64, Any] | None = None
+
+    def span(self, num_threads: int) -> tuple[Float64, Any]:
+        """An orthonormal basis of the neurons' span, (rank, D), and what works in its coordinates."""
+        if self._span is None:
+            basis = core.orthonormal_basis(self.U, 4.0 * EPS * np.sqrt(self.U.shape[1]))
+            coordinates = core.products(self.U, basis, num_threads)
+            rank = len(basis)
+            # Coordinates of x and of u_j err by slack each, their product by rank units more.
+            slack = (2.0 * np.sqrt(rank) + 1.0) * self.slack + (rank + 8.0) * EPS
+            self._span = basis, core.Span(coordinates, self.log_a, self.sign, self.p, slack, self.doubt)
+        return self._span
+
+    def bracket(self, X: Float64, y: Float64, first: int, effort: Effort) -> Block:
+        """Bracket a block of points, the first of which has number ``first``."""
+        n = len(X)
+        if not len(self.log_a):
+            return Block(np.zeros(n), np.zeros(n), np.zeros_like(X), np.zeros(n, dtype=bool), np.ones(n, dtype=bool))
+        search = _Search(self, X, y, effort)
+        error = None
+        try:
+            search.attack(first)
+            if effort.level != "fast":
+                search.tighten()
+            if effort.level == "exact":
+                search.exact()
+        except KeyboardInterrupt as stop:
+            error = stop
+        return search.result(error)
+
+
+class _Search:
+    """What is done to one block of points, in units of ||x|| until the end."""
+
+    def __init__(self, polar: Polar, X: Float64, y: Float64, effort: Effort) -> None:
+        n = len(X)
+        self.polar, self.X, self.y, self.effort = polar, X, y, effort
+        self.units = Units.of(X)
+        self.lower, self.upper = np.zeros(n), np.full(n, np.nan)
+        self.correct = np.zeros(n, dtype=np.uint8)
+        self.witness = np.zeros_like(X)
+        self.tight, self.nodes = np.zeros(n, dtype=np.uint8), np.full(n, -1, dtype=np.int64)
+        self.gap = TIGHT if effort.level == "tight" else GAP
+
+    def attack(self, first: int) -> None:
+        """Fast certificates and witnesses."""
+        polar, effort, threads = self.polar, self.effort, self.effort.num_threads
+        z = core.products(self.units.e, polar.U, threads)
+        polar.margin.certify(z, self.y, self.lower, self.correct, threads)
+        found, beta = np.full(len(z), np.nan), np.zeros_like(z)
+        try:
+            polar.margin.attack(
+                z, self.y, self.correct, self.lower, effort.starts, effort.restarts, effort.steps, effort.seed, first,
+                found, beta, threads,
+            )  # fmt: skip
+        finally:
+            done = ~np.isnan(found)
+            self.upper[done] = 0.0
+            rows = np.flatnonzero(done & (self.correct > 0))
+            d = core.products(beta[rows], np.ascontiguousarray(polar.U.T), threads)
+            d[np.isinf(found[rows])] = 0.0  # nothing was found but the origin
+            self._take(rows, d)
+
+    def tighten(self) -> None:
+        """Trust-region certificates where a gap is left."""
+        rows = self._open()
+        if rows.size:
+            _, span, x, d = self._in_span(rows)
+            lower, done = self.lower[rows], np.zeros(len(rows), dtype=np.uint8)
+            try:
+                span.tighten(x, d, self.y[rows], self.gap, lower, done, self.effort.num_threads)
+            finally:
+                self.lower[rows], self.tight[rows] = lower, done
+
+    def exact(self) -> None:
+        """Branch and bound where a gap is left; again from a shorter witness, where one was found."""
+        effort = self.effort
+        seconds = np.inf if effort.max_seconds is None else effort.max_seconds
+        rows = self._open()
+        for _ in range(3):
+            if not rows.size:
+                return
+            basis, span, x, d = self._in_span(rows)
+            lower, nodes = self.lower[rows], np.full(len(rows), -1, dtype=np.int64)
+            try:
+                span.exact(x, d, self.y[rows], self.gap, effort.max_nodes, seconds, lower, nodes, effort.num_threads)
+            finally:
+                self.lower[rows], self.nodes[rows] = lower, nodes
+                shorter = self._take(rows, core.products(d, np.ascontiguousarray(basis.T), effort.num_threads))
+            rows = rows[shorter & (nodes < effort.max_nodes)]
+            rows = rows[np.isin(rows, self._open())]
+
+    def result(self, error: KeyboardInterrupt | None) -> Block:
+        """The brackets in the units of X."""
+        correct = self.correct.astype(bool)
+        done = ~np.isnan(self.upper)
+        open_ = np.zeros(len(done), dtype=bool)
+        open_[self._open()] = True
+        if self.effort.level == "tight":
+            done &= ~open_ | (self.tight > 0)
+        elif self.effort.level == "exact":
+            done &= ~open_ | (self.nodes >= 0)
+        lower = np.where(correct, self.units.back_down(self.lower * (1.0 - 4.0 * EPS)), 0.0)
+        upper = np.where(correct, Units.of(self.witness).lengths(), 0.0)
+        return Block(lower, upper, self.witness, correct, done, error)
+
+    def _open(self) -> NDArray[np.intp]:
+        """Points whose bracket is wider than asked for."""
+        return np.flatnonzero((self.correct > 0) & (self.lower < (1.0 - self.gap) * self.upper))
+
+    def _in_span(self, rows: NDArray[np.intp]) -> tuple[Float64, Any, Float64, Float64]:
+        """The span, and points and witnesses in its coordinates and in units of ||x||."""
+        threads = self.effort.num_threads
+        basis, span = self.polar.span(threads)
+        units = Units(*(part[rows] for part in self.units))
+        d = np.ldexp(self.witness[rows], -units.exponent[:, None]) / units.size[:, None]
+        return basis, span, core.products(units.e, basis, threads), core.products(d, basis, threads)
+
+    def _take(self, rows: NDArray[np.intp], d: Float64) -> NDArray[np.bool_]:
+        """Confirm perturbations d, in units of ||x||, and keep those that are shorter than what there is."""
+        found = _Confirmation(self, rows, d).witness()
+        size = self.units.size[rows]
+        lengths = np.linalg.norm(np.ldexp(found, -self.units.exponent[rows, None]), axis=1) / size
+        shorter = np.asarray((self.upper[rows] == 0.0) | (lengths < self.upper[rows]))
+        self.witness[rows[shorter]], self.upper[rows[shorter]] = found[shorter], lengths[shorter]
+        return shorter
+
+
+class _Confirmation:
+    """Perturbations that hold in the units of X: through the public call, and with room for rounding if possible."""
+
+    def __init__(self, search: _Search, rows: NDArray[np.intp], d: Float64) -> None:
+        self.polar, self.threads = search.polar, search.effort.num_threads
+        self.X, self.y = search.X[rows], search.y[rows]
+        self.units = Units(*(part[rows] for part in search.units))
+        self.d = d
+        self.found = -self.X  # the origin is an error
+        self.open = np.flatnonzero(d.any(axis=1))
+
+    def witness(self) -> Float64:
+        """Lengthen each by as little as it takes; to the origin, if it takes more than a tenth."""
+        slack = self.polar.slack
+        if self._stretch((k * slack for k in (2.0, 8.0, 32.0, 128.0, 1024.0, 8192.0)), room=True):
+            self._push_off_corners(room=True)
+        if self._stretch((0.0, *(10.0**k for k in range(-14, -8))), room=False):
+            self._push_off_corners(room=False)
+        self._stretch(iter(10.0 ** np.arange(-8.5, -0.9, 0.5)), room=True, relative=True)
+        longer = Units.of(self.found).lengths() > self.units.lengths()
+        self.found[longer] = -self.X[longer]
+        return self.found
+
+    def _stretch(self, stretches: Iterator[float] | tuple[float, ...], *, room: bool, relative: bool = False) -> bool:
+        """Try lengths longer by these shares of ||x||, or of their own; whether any are left."""
+        for stretch in stretches:
+            if not self.open.size:
                 break
-            x, d = (np.ascontiguousarray(rows[open_] @ basis) for rows in (X, witness))
-            lower[open_], d, nodes = span.exact(
-                x, d, y[open_], norms[open_], lower[open_], gap, effort.max_nodes, effort.num_threads
-            )
-            found = self._confirmed(X[open_], y[open_], d @ basis.T)
-            lengths = np.linalg.norm(found, axis=1)
-            shorter = lengths < upper[open_]
-            witness[open_[shorter]], upper[open_[shorter]] = found[shorter], lengths[shorter]
-            undecided[open_[~shorter | (nodes >= effort.max_nodes)]] = False
-        return lower, upper, witness, correct
+            d = self.d[self.open]
+            lengths = np.linalg.norm(d, axis=1, keepdims=True)
+            self._try(self.open, d * (1.0 + stretch / (1.0 if relative else np.maximum(lengths, 1e-300))), room)
+        return bool(self.open.size)
 
-    def _confirmed(self, X: Float64, y: Float64, witness: Float64) -> Float64:
-        """Witnesses that hold in input coordinates: longer if rounding asks for it, else to the origin, an error."""
-        witness = witness.copy()
-        broken = np.arange(len(X))
+    def _try(self, rows: NDArray[np.intp], d: Float64, room: bool) -> None:
+        """Keep those of d, in units of ||x||, that are errors."""
+        units = Units(*(part[rows] for part in self.units))
+        trial = units.back(d)
+        wins = self._wins(self.X[rows], trial, self.y[rows], room)
+        self.found[rows[wins]] = trial[wins]
+        self.open = np.setdiff1d(self.open, rows[wins], assume_unique=True)
 
-        def stretched(exponents: Iterable[float]) -> Any:
-            left = broken
-            for stretch in (0.0, *(10.0**exponent for exponent in exponents)):
-                if not left.size:
-                    break
-                trial = witness[left] * (1.0 + stretch)
-                wins = (self.margins(X[left] + trial, y[left]) <= 0) & trial.any(axis=1)
-                witness[left[wins]] = trial[wins]
-                left = left[~wins]
-            return left
+    def _wins(self, X: Float64, trial: Float64, y: Float64, room: bool) -> NDArray[np.bool_]:
+        polar = self.polar
+        moved = X + trial
+        wins = np.asarray(y * polar.network.decision_function(moved, num_threads=self.threads) <= 0)
+        wins &= trial.any(axis=1)
+        rows = np.flatnonzero(wins)
+        if rows.size:
+            cosines = core.products(Units.of(moved[rows]).e, polar.U, self.threads)
+            flags = np.zeros(len(rows), dtype=np.uint8)
+            polar.margin.errors(cosines, y[rows], room, flags)
+            wins[rows] = (flags > 0) | ~moved[rows].any(axis=1)
+        return wins
 
-        broken = stretched(range(-13, -8))
-        for i in broken:
-            witness[i] = self._off_corner(X[i], y[i], witness[i])
-        broken = stretched(np.arange(-8.5, -0.9, 0.5))
-        witness[broken] = -X[broken]
-        longer = np.linalg.norm(witness, axis=1) > np.linalg.norm(X, axis=1)
-        witness[longer] = -X[longer]
-        return witness
-
-    def _off_corner(self, x: Float64, y: float, d: Float64) -> Float64:
-        """Push neurons that the witness only just silences below 0, if that is an error; else the witness as it was."""
-        size = np.linalg.norm(x)
-        edge = self.U[np.abs(self.U @ (x + d)) <= 1e-9 * size]
-        if len(edge) and d.any():
-            push = np.linalg.pinv(edge).sum(axis=1) * size
+    def _push_off_corners(self, *, room: bool) -> None:
+        """Push neurons that a witness only just silences below 0: an error that is met in a corner only."""
+        for i in self.open:
+            e, d = self.units.e[i], self.d[i]
+            edge = self.polar.U[np.abs(self.polar.U @ (e + d)) <= 1e-9]
+            if not len(edge):
+                continue
+            push = np.linalg.pinv(edge).sum(axis=1)
             for shift in (1e-14, 1e-12, 1e-10, 1e-8):
-                trial = d - shift * push
-                if self.margins((x + trial)[None], np.array([y]))[0] <= 0:
-                    return np.asarray(trial)
-        return d
+                self._try(np.array([i]), (d - shift * push)[None], room)
+                if i not in self.open:
+                    break
+
+
+def _not_cancelled(U: Float64, log_a: Float64, sign: Float64) -> NDArray[np.bool_]:
+    """Leave out pairs of opposite sign with the same direction and contribution, bit for bit."""
+    kept = np.ones(len(sign), dtype=bool)
+    places: dict[tuple[bytes, float], list[int]] = {}
+    for j, (row, level) in enumerate(zip(U + 0.0, log_a, strict=True)):
+        waiting = places.setdefault((row.tobytes(), float(level)), [])
+        if waiting and sign[waiting[-1]] != sign[j]:
+            kept[[waiting.pop(), j]] = False
+        else:
+            waiting.append(j)
+    return kept
 
 
 def _same(U: Float64, sign: Float64) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -173,11 +351,11 @@ def _same(U: Float64, sign: Float64) -> tuple[NDArray[np.int64], NDArray[np.int6
     return np.array(first, dtype=np.int64), group
 
 
-def _groups(gram: Float64, sign: Float64, a: Float64) -> tuple[NDArray[np.int64], int]:
+def _groups(gram: Float64, sign: Float64, log_a: Float64) -> tuple[NDArray[np.int64], int]:
     """Put neurons of one sign whose cosine with the heaviest of a group is at least ``NEAR`` into that group."""
-    group = np.full(len(a), -1, dtype=np.int64)
+    group = np.full(len(log_a), -1, dtype=np.int64)
     count = 0
-    for j in np.argsort(-a, kind="stable"):
+    for j in np.argsort(-log_a, kind="stable"):
         if group[j] < 0:
             group[(group < 0) & (sign == sign[j]) & (gram[j] >= NEAR)] = count
             group[j] = count
@@ -185,12 +363,16 @@ def _groups(gram: Float64, sign: Float64, a: Float64) -> tuple[NDArray[np.int64]
     return group, count
 
 
-def _lipschitz(gram: Float64, a: Float64, own: NDArray[np.bool_], p: float) -> float:
-    """L of g_S on the unit sphere: lambda_max(sum a u u^T)^(1/p), or by Hoelder for p < 2; rounded up."""
+def _log_lipschitz(gram: Float64, log_a: Float64, own: NDArray[np.bool_], p: float, slack: float) -> float:
+    """log L of g_S on the unit sphere: lambda_max(sum a u u^T)^(1/p), or by Hoelder for p < 2; rounded up."""
     if not own.any():
-        return 0.0
-    root = np.sqrt(a[own])
-    largest = float(np.linalg.eigvalsh(gram[np.ix_(own, own)] * root[:, None] * root[None, :])[-1]) * (1.0 + 1e-12)
+        return -float(np.inf)
+    most = float(log_a[own].max())
+    a = np.exp(log_a[own] - most)  # what underflows is made up for below
+    root = np.sqrt(a)
+    weighted = np.ascontiguousarray(gram[np.ix_(own, own)] * root[:, None] * root[None, :])
+    # Entries of gram err by at most slack, the matrix by slack times the sum of a.
+    largest = np.log(core.largest_eigenvalue(weighted) + slack * a.sum() + 1e-300) + 1e-12
     if p >= 2.0:
-        return float(largest ** (1.0 / p))
-    return float(a[own].sum() ** (1.0 / p - 0.5) * largest**0.5)
+        return float((largest + most) / p)
+    return float((1.0 / p - 0.5) * (np.log(a.sum()) + 1e-12) + 0.5 * largest + most / p)

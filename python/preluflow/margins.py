@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from preluflow import _arrays, attacks
 from preluflow._arrays import Float, Float64
-from preluflow._polar import Effort, Polar
+from preluflow._polar import Block, Effort, Polar
 from preluflow._progress import progress_bar
 from preluflow.classifiers import Classifier
 from preluflow.data import OrthonormalGMM
@@ -22,8 +22,10 @@ from preluflow.network import TwoLayerNetwork
 from preluflow.results import environment, read_npz, write_npz
 
 LEVELS = ("fast", "tight", "exact")
-# Points handled at a time: memory does not grow with n, and Ctrl-C is answered soon.
+# Points handled at a time, at most: memory does not grow with n. Fewer for wide networks, where a point costs more:
+# Ctrl-C keeps what was done, which a block's later stages count for.
 _ROWS = {"fast": 1024, "tight": 256, "exact": 64}
+_WIDE = 200  # neurons
 
 
 @dataclass
@@ -131,12 +133,14 @@ def robust_radius(
     steps: int = 30,
     seed: int = 0,
     max_nodes: int = 20_000,
+    max_seconds: float | None = None,
     progress: bool = False,
     num_threads: int | None = None,
 ) -> RobustRadius:
     """Bracket the l2 distance of each point to the decision boundary.
 
-    For a pReLU or polynomial ReLU network everything is float64, whatever the dtype of X. Above is the shortest
+    For a pReLU or polynomial ReLU network everything is float64, whatever the dtype of X, and free of scale: neither
+    the length of a point nor the size of weights or of their powers matters. Above is the shortest
     perturbation found, starting from swaps of an own group of neurons for a rival one (mathematics.md, section 8:
     gradient attacks alone overstate the robustness of such networks), and evaluated again on the whole network. Below,
     certificates are rounded outward, by the bounds on float64's error that the core takes off and 1e-9 relatively.
@@ -206,29 +210,36 @@ def robust_radius(
         _arrays.integer(steps, "steps", minimum=0),
         _arrays.integer(seed, "seed", minimum=0),
         _arrays.integer(max_nodes, "max_nodes", minimum=1),
+        None if max_seconds is None else _arrays.real(max_seconds, "max_seconds", above=0.0),
         _arrays.threads(num_threads),
     )
-    bracket: Callable[[Float64, Float64, int, Effort], tuple[Any, ...]]
+    bracket: Callable[[Float64, Float64, int, Effort], Block]
+    rows = _ROWS[level]
     if isinstance(classifier, TwoLayerNetwork) and classifier.activation != "tanh":
-        bracket, certified = Polar(classifier).bracket, True
+        bracket, certified = Polar(classifier, effort.num_threads).bracket, True
+        rows = max(min(rows, 8), int(rows * min(1.0, (_WIDE / classifier.width) ** 2)))
     elif level != "fast":
         raise ValueError(f"level must be 'fast' for {type(classifier).__name__}: {level!r} is for relu networks")
     else:
         bracket, certified = partial(_bracket, classifier, gmm), hasattr(classifier, "certified_radius")
-    rows = _ROWS[level]
-    done: list[tuple[Any, ...]] = []
+    done: list[Block] = []
     bar = progress_bar(len(points), "point", progress)
     try:
         for first in range(0, len(points), rows):
-            block = points[first : first + rows].astype(np.float64)
-            done.append(bracket(block, target[first : first + rows], first, effort))
-            bar.update(len(block))
+            block = bracket(
+                points[first : first + rows].astype(np.float64), target[first : first + rows], first, effort
+            )
+            done.append(block)
+            bar.update(len(block.lower))
+            if block.error is not None:
+                raise block.error
     except KeyboardInterrupt:
+        done = _before_the_first_undone(done)
         if not done:
             raise
     finally:
         bar.close()
-    lower, upper, witness, correct = (np.concatenate(parts) for parts in zip(*done, strict=True))
+    lower, upper, witness, correct = (np.concatenate(parts) for parts in list(zip(*done, strict=True))[:4])
     config = {**asdict(effort), "n": len(points), "certified": certified, "classifier": repr(classifier)}
     del config["num_threads"]
     result = RobustRadius(lower, upper, witness, correct, config)
@@ -240,6 +251,18 @@ def robust_radius(
             stacklevel=2,
         )
     return result
+
+
+def _before_the_first_undone(blocks: list[Block]) -> list[Block]:
+    """Blocks cut at the first point that is not done; results are a prefix of the points."""
+    kept = []
+    for block in blocks:
+        count = int(np.argmin(block.done)) if not block.done.all() else len(block.done)
+        if count:
+            kept.append(Block(*(part[:count] for part in block[:5])))
+        if count < len(block.done):
+            break
+    return kept
 
 
 def functional_margins(network: TwoLayerNetwork, X: ArrayLike, y: ArrayLike) -> Float64:
@@ -309,10 +332,8 @@ def _points(classifier: Any, X: ArrayLike, y: ArrayLike) -> tuple[Float, Float64
     return points, _arrays.labels(y, n=len(points))
 
 
-def _bracket(
-    classifier: Any, gmm: OrthonormalGMM | None, X: Float64, y: Float64, first: int, effort: Effort
-) -> tuple[Any, ...]:
-    """Lower, upper, witness, correct of a block of points, for a classifier with methods of its own."""
+def _bracket(classifier: Any, gmm: OrthonormalGMM | None, X: Float64, y: Float64, first: int, effort: Effort) -> Block:
+    """Bracket a block of points, for a classifier with methods of its own."""
     gmm = getattr(classifier, "gmm", None) if gmm is None else gmm
     centers: dict[str, Any] = {} if gmm is None else {"centers": gmm.centers, "center_labels": gmm.labels}
     found = attacks.minimal_norm(
@@ -335,4 +356,4 @@ def _bracket(
     lower = np.zeros(len(X))
     if hasattr(classifier, "certified_radius"):
         lower = np.where(correct, classifier.certified_radius(X, y) * (1.0 - 1e-9), 0.0)
-    return lower, upper, witness, correct
+    return Block(lower, upper, witness, correct, np.ones(len(X), dtype=bool))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ACTIVATIONS = ("prelu", "polynomial", "tanh")
 LOSSES = ("squared", "exponential", "logistic")
+_ROWS = 1024  # evaluated by logarithms at a time
 
 
 @dataclass(frozen=True)
@@ -273,13 +274,55 @@ class TwoLayerNetwork:
         return kind(self.directions, self.log_norm, self.sign, self.log_abs_v, self.activation, self.p)
 
     def decision_function(self, X: ArrayLike, *, num_threads: int | None = None) -> Float64:
-        """Evaluate f on X (n, D) of the network's dtype; returns (n,), float64."""
+        """Evaluate f on X (n, D) of the network's dtype; returns (n,), float64.
+
+        Where powers of <x,u_j> leave the dtype's range the sum is taken by logarithms: f is 0 or infinite only where
+        it is beyond float64 itself, or no neuron is active, and then has the right sign.
+        """
         X = _arrays.data_matrix(X, dim=self.dim, dtype=self.dtype)
-        return self._core.forward(X, _arrays.threads(num_threads))
+        threads = _arrays.threads(num_threads)
+        f = self._core.forward(X, threads)
+        if self.activation != "tanh":
+            self._mend_range(X, f, threads)
+        return f
+
+    def _mend_range(self, X: Float, f: Float64, threads: int) -> None:
+        """Evaluate again, by logarithms, what may have left the range of the network's dtype."""
+        logs = self.log_contributions
+        most = float(logs.max())
+        if most < -450.0:
+            return  # f itself is about to leave float64's
+        least = np.exp(min(most, 0.0)) * (1e-30 if self.dtype == np.float32 else 1e-200)
+        largest = 1e30 if self.dtype == np.float32 else 1e280
+        rows = np.flatnonzero(~((np.abs(f) >= least) & (np.abs(f) <= largest)))
+        for first in range(0, len(rows), _ROWS):
+            some = rows[first : first + _ROWS]
+            sign, log_size = self._signed_logs(X[some], threads)
+            with np.errstate(over="ignore", under="ignore"):
+                f[some] = sign * np.exp(log_size)
+
+    def _signed_logs(self, X: Float, threads: int) -> tuple[Float64, Float64]:
+        """Sign of f and log |f| at rows X (m, D), right at any scale; relu networks only."""
+        x = X.astype(np.float64)
+        exponent = np.frexp(np.abs(x).max(axis=1))[1]
+        z = core.products(np.ldexp(x, -exponent[:, None]), self.directions.astype(np.float64), threads)
+        with np.errstate(divide="ignore", under="ignore"):
+            terms = np.where(z > 0, self.p * np.log(np.maximum(z, 0.0)), -np.inf) + self.log_contributions
+            top = terms.max(axis=1)
+            top[np.isneginf(top)] = 0.0
+            size = np.exp(terms - top[:, None]) @ self.sign
+            return np.sign(size), np.log(np.abs(size)) + top + self.p * np.log(2.0) * exponent
 
     def predict(self, X: ArrayLike, *, num_threads: int | None = None) -> NDArray[np.int64]:
         """Predict labels -1 and +1 of X (n, D); f = 0, an error for either label, is returned as -1."""
-        return np.where(self.rescaled()[0].decision_function(X, num_threads=num_threads) > 0, 1, -1)
+        X = _arrays.data_matrix(X, dim=self.dim, dtype=self.dtype)
+        f = self.rescaled()[0].decision_function(X, num_threads=num_threads)
+        if self.activation != "tanh":
+            rows = np.flatnonzero(f == 0.0)  # or beyond float64
+            for first in range(0, len(rows), _ROWS):
+                some = rows[first : first + _ROWS]
+                f[some] = self._signed_logs(X[some], _arrays.threads(num_threads))[0]
+        return np.where(f > 0, 1, -1)
 
     def input_gradient(self, X: ArrayLike, *, num_threads: int | None = None) -> Float:
         """Gradient of f in x at each row of X (n, D); returns (n, D) in the network's dtype."""

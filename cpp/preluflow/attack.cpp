@@ -1,0 +1,438 @@
+#include "preluflow/attack.hpp"
+
+#include <vector>
+
+#include "preluflow/min_norm_qp.hpp"
+
+namespace preluflow {
+
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+// An attack within kEnough of the certificate is good enough; one not within kTight has much more tried.
+constexpr double kEnough = 1.0 - 9.9e-4, kTight = 0.97;
+constexpr std::size_t kMoreSwaps = 12;
+constexpr int kMoreRestarts = 8, kHops = 24, kTrials = 100;
+constexpr int kMultiples = 12, kFewMultiples = 3;  // at which a ray is looked at, first and when it is turned
+constexpr Index kFew = 16;                         // neurons that are searched more densely
+constexpr Index kFaces = 64;                       // own neurons among which silent faces are looked for
+constexpr double kWidths[] = {0.05, 0.2, 0.4, 0.8}, kBlurs[] = {0.1, 0.02, 0.0};
+constexpr double kStrongest = 1e100;  // a force beyond it, in units of the own side, is as good as this one
+
+// SplitMix64 (Steele, Lea, Flood 2014): the same numbers on every machine, for every number of threads.
+class Random {
+ public:
+  Random(std::uint64_t seed, std::uint64_t stream)
+      : state_(seed * 0x9E3779B97F4A7C15ULL + stream * 0xD1B54A32D192ED03ULL) {}
+  double normal() {  // Box and Muller
+    const double radius = std::sqrt(-2.0 * std::log(uniform()));
+    return radius * std::cos(6.283185307179586 * uniform());
+  }
+  double uniform() {  // in (0, 1)
+    std::uint64_t x = (state_ += 0x9E3779B97F4A7C15ULL);
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ULL;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBULL;
+    x ^= x >> 31;
+    return (static_cast<double>(x >> 11) + 0.5) * 0x1.0p-53;
+  }
+
+ private:
+  std::uint64_t state_;
+};
+
+using Row = Scaled::Row;
+
+// Groups of neurons as one neuron each: weight sum a, direction sum a u / ||.||, in coefficients over the neurons.
+struct Groups {
+  explicit Groups(const MarginNetwork& net)
+      : log_weight(static_cast<std::size_t>(net.groups), -kInfinity),
+        sign(static_cast<std::size_t>(net.groups), 0.0),
+        member(RowMatrix<double>::Zero(net.groups, net.width)) {
+    std::vector<double> most(log_weight);
+    for (Index j = 0; j < net.width; ++j) most[of(net, j)] = std::max(most[of(net, j)], net.log_a[j]);
+    for (Index j = 0; j < net.width; ++j) {
+      sign[of(net, j)] = net.sign[j];
+      member(net.group_of[j], j) = std::exp(net.log_a[j] - most[of(net, j)]);
+    }
+    for (std::size_t g = 0; g < log_weight.size(); ++g)
+      log_weight[g] = most[g] + std::log(member.row(static_cast<Index>(g)).sum());
+    const ConstMatrixMap<double> gram(net.gram, net.width, net.width);
+    reach = member.lazyProduct(gram);
+    for (Index g = 0; g < net.groups; ++g) {
+      const double norm = std::sqrt(std::max(reach.row(g).dot(member.row(g)), 1e-300));
+      member.row(g) /= norm;
+      reach.row(g) /= norm;
+    }
+    between = reach.lazyProduct(member.transpose());
+  }
+
+  static std::size_t of(const MarginNetwork& net, Index j) { return static_cast<std::size_t>(net.group_of[j]); }
+
+  std::vector<double> log_weight, sign;  // (groups,)
+  RowMatrix<double> member;              // (groups, h)
+  RowMatrix<double> reach;               // (groups, h) <c_g, u_j>
+  RowMatrix<double> between;             // (groups, groups) cosines
+};
+
+// The search for one point; used again for the next one.
+class PointAttack {
+ public:
+  PointAttack(const MarginNetwork& net, const Groups& groups, const AttackOptions& options)
+      : net_(net),
+        groups_(groups),
+        options_(options),
+        gram_(net.gram, net.width, net.width),
+        scaled_(net.width),
+        z_(net.width),
+        direction_(net.width),
+        dz_(net.width),
+        c_(net.width),
+        at_(net.width),
+        along_(net.width),
+        beta_(net.width),
+        reached_(net.groups) {}
+
+  // The shortest length found, at most 1 (the origin is an error) if anything was; beta() are its coefficients.
+  double run(const double* z, double y, double lower, std::uint64_t stream) {
+    // A copy at an aligned address, on which the bits of Eigen's sums do not depend then.
+    z_ = ConstVectorMap<double>(z, net_.width).transpose().array();
+    best_ = kInfinity;
+    lower_ = lower;
+    blur_ = 0.0;
+    beta_.setZero();
+    if (!scaled_.at(net_, z_.data(), y)) return best_;
+    Random random(options_.seed, stream);
+    order_swaps(y);
+    const auto swaps = std::min(static_cast<std::size_t>(options_.starts), order_.size());
+    for (std::size_t k = 0; k < swaps && !good(); ++k) swap(order_[k]);
+    if (!good()) from_gradient();
+    for (int k = 0; k < options_.restarts && !good(); ++k) restart(random);
+    // Where the certificate leaves much open the radius may be far below what these found, as between own groups or at
+    // kinks, where no gradient leads: faces, more swaps, restarts, and a random search around the best direction.
+    if (options_.restarts > 0 && !(lower_ > kTight * best_)) search_more(random, swaps);
+    return best_;
+  }
+
+  const Row& beta() const { return beta_; }
+
+ private:
+  struct Swap {
+    double strength, reach;
+    Index own, rival;
+  };
+
+  bool good() const { return lower_ > kEnough * best_; }
+
+  double value(double t) const {
+    return balance(net_, scaled_, [&](Index j) { return z_(j) + t * dz_(j); });
+  }
+
+  void keep(double t) {
+    if (!(t < best_)) return;
+    best_ = t;
+    beta_ = t * direction_;
+  }
+
+  void follow_direction() { dz_ = (direction_.matrix() * gram_).array(); }
+
+  // Along direction_ with products dz_, both normalised here: how far to the boundary.
+  double reach_boundary(double limit, int multiples) {
+    const double square = (direction_ * dz_).sum();
+    if (!(square > 0.0) || !std::isfinite(square)) return kInfinity;
+    const double norm = std::sqrt(square);
+    direction_ /= norm;
+    dz_ /= norm;
+    return crossing(limit, multiples);
+  }
+
+  void start_from(double limit) {
+    const double found = reach_boundary(limit, kMultiples);
+    if (!std::isfinite(found)) return;
+    keep(found);
+    refine(found, options_.steps);
+  }
+
+  void start_from_coefficients(double limit) {
+    follow_direction();
+    start_from(limit);
+  }
+
+  double crossing(double limit, int multiples);
+  double between_signs(double low, double at_low, double high, double at_high) const;
+  void gradient_at(double t);
+  void refine(double t, int count);
+
+  // ---- starts
+
+  // Swaps of an own group for a rival one, in the order of the distance they would take if groups were neurons.
+  void order_swaps(double y) {
+    order_.clear();
+    reached_.noalias() = groups_.member * z_.matrix().transpose();
+    for (Index g = 0; g < net_.groups; ++g) {
+      if (groups_.sign[static_cast<std::size_t>(g)] != y) continue;
+      const double zg = reached_(g), ag = force(g);
+      if (zg <= 0.0) continue;
+      for (Index r = 0; r < net_.groups; ++r) {
+        if (groups_.sign[static_cast<std::size_t>(r)] == y) continue;
+        const double ar = force(r), gap = ag * zg - ar * reached_(r);
+        const double speed = std::sqrt(std::max(ag * ag + ar * ar - 2.0 * ag * ar * groups_.between(g, r), 1e-300));
+        order_.push_back({ag * zg, gap / speed, g, r});
+      }
+    }
+    // The strongest own group decides: a weaker one's swap is cheap and changes nothing.
+    std::sort(order_.begin(), order_.end(), [](const Swap& b, const Swap& e) {
+      return b.strength != e.strength ? b.strength > e.strength : nearer(b, e);
+    });
+  }
+
+  static bool nearer(const Swap& b, const Swap& e) {
+    return b.reach != e.reach ? b.reach < e.reach : b.own != e.own ? b.own < e.own : b.rival < e.rival;
+  }
+
+  // Of a group as one neuron, in units of the own side: A^(1/p).
+  double force(Index g) const {
+    return std::min(std::exp((groups_.log_weight[static_cast<std::size_t>(g)] - scaled_.level) / net_.p), kStrongest);
+  }
+
+  void swap(const Swap& start) {
+    const double ag = force(start.own), ar = force(start.rival);
+    direction_ = (ar * groups_.member.row(start.rival) - ag * groups_.member.row(start.own)).array();
+    dz_ = (ar * groups_.reach.row(start.rival) - ag * groups_.reach.row(start.own)).array();
+    start_from(std::min(1.0, 1.25 * best_));  // a longer start may end shorter
+  }
+
+  void from_gradient() {
+    dz_.setZero();
+    gradient_at(0.0);
+    direction_ = c_;
+    start_from_coefficients(1.0);
+  }
+
+  // Towards rivals and away from own neurons in random shares.
+  void restart(Random& random) {
+    for (Index j = 0; j < net_.width; ++j) {
+      const double share = -std::log(random.uniform());
+      direction_(j) = -share * scaled_.side(j) * std::min(scaled_.alpha(j), kStrongest);
+    }
+    start_from_coefficients(1.0);
+  }
+
+  // The best direction and a random share of another.
+  void hop(Random& random, double width) {
+    for (Index j = 0; j < net_.width; ++j) c_(j) = random.normal();
+    dz_ = (c_.matrix() * gram_).array();
+    direction_ = beta_ / best_ + width / std::sqrt(std::max((c_ * dz_).sum(), 1e-300)) * c_;
+    follow_direction();
+  }
+
+  bool any() const { return std::isfinite(best_) && best_ > 0.0; }
+
+  void search_more(Random& random, std::size_t swaps);
+  void silence_own();
+  void silence(const std::vector<Index>& own);
+
+  const MarginNetwork& net_;
+  const Groups& groups_;
+  const AttackOptions& options_;
+  ConstMatrixMap<double> gram_;
+  Scaled scaled_;
+  Row z_, direction_, dz_, c_, at_, along_, beta_;
+  Vector<double> reached_;
+  std::vector<Swap> order_;
+  double best_ = kInfinity, lower_ = 0.0;
+  double blur_ = 0.0;  // averages the slope over a kink
+};
+
+// A small t in (0, limit] at which y f changes sign, from the far side; infinite if none is found. Looked at are
+// multiples of the limit, and where the strongest own neurons die: between that and a neighbour's birth y f may be
+// negative briefly.
+double PointAttack::crossing(double limit, int multiples) {
+  constexpr int kDeaths = 4;
+  double probes[kMultiples + kDeaths], strength[kDeaths];
+  int deaths = 0;
+  for (Index j = 0; j < net_.width; ++j) {
+    if (!(scaled_.side(j) > 0.0 && z_(j) > 0.0 && dz_(j) < 0.0)) continue;
+    const double t = -z_(j) / dz_(j), force = scaled_.alpha(j) * z_(j);
+    if (!(t < limit)) continue;
+    int place = std::min(deaths, kDeaths - 1);
+    if (deaths == kDeaths && force <= strength[place]) continue;
+    for (; place > 0 && strength[place - 1] < force; --place) {
+      strength[place] = strength[place - 1];
+      probes[place] = probes[place - 1];
+    }
+    strength[place] = force;
+    probes[place] = t * (1.0 + 1e-12);
+    deaths = std::min(deaths + 1, kDeaths);
+  }
+  for (int k = 1; k <= multiples; ++k) probes[deaths + k - 1] = limit * k / multiples;
+  std::sort(probes, probes + deaths + multiples);
+  double before = 0.0, value_before = value(0.0);
+  for (int probe = 0; probe < deaths + multiples; ++probe) {
+    const double t = probes[probe], here = value(t);
+    if (!(here > 0.0)) return between_signs(before, value_before, t, here);
+    before = t;
+    value_before = here;
+  }
+  return kInfinity;
+}
+
+// False position (Illinois), keeping what it returns on the far side.
+double PointAttack::between_signs(double low, double at_low, double high, double at_high) const {
+  int side = 0;
+  for (int k = 0; k < 60 && high - low > 1e-14 * high; ++k) {
+    double middle = at_low > at_high ? low + (high - low) * at_low / (at_low - at_high) : 0.5 * (low + high);
+    if (k % 3 == 2) middle = 0.5 * (low + high);
+    middle = std::min(std::max(middle, low + 1e-15 * high), high - 1e-15 * high);
+    if (!(middle > low && middle < high)) break;
+    const double at_middle = value(middle);
+    if (at_middle > 0.0) {
+      low = middle;
+      at_low = at_middle;
+      if (side == -1) at_high *= 0.5;
+      side = -1;
+    } else {
+      high = middle;
+      at_high = at_middle;
+      if (side == 1) at_low *= 0.5;
+      side = 1;
+    }
+  }
+  return high;
+}
+
+// c_ = the coefficients of -grad(y f) / p at z + t dz, up to a positive factor.
+void PointAttack::gradient_at(double t) {
+  const double off = blur_ * t;
+  const auto slope_at = [&](double s) {
+    return blur_ > 0.0 ? 0.5 * (slope(s + off, net_.p) + slope(s - off, net_.p)) : slope(s, net_.p);
+  };
+  for (Index j = 0; j < net_.width; ++j) {
+    const double s = z_(j) + t * dz_(j);
+    c_(j) = s + off > 0.0 ? -scaled_.signed_a(j) * slope_at(s) : 0.0;
+  }
+  const double largest = c_.abs().maxCoeff();
+  if (largest > 1e-150 && largest < 1e150) return;
+  // Powers have left float64: relative to the largest, by logarithms.
+  double most = -kInfinity;
+  for (Index j = 0; j < net_.width; ++j) {
+    const double s = z_(j) + t * dz_(j);
+    c_(j) = s > 0.0 ? net_.log_a[j] + (net_.p - 1.0) * std::log(s) : -kInfinity;
+    most = std::max(most, c_(j));
+  }
+  for (Index j = 0; j < net_.width; ++j) c_(j) = std::isfinite(c_(j)) ? -scaled_.side(j) * std::exp(c_(j) - most) : 0.0;
+}
+
+// From a boundary point, d parallel to the gradient there; with a smaller turn whenever that does not help.
+void PointAttack::refine(double t, int count) {
+  at_ = direction_;
+  along_ = dz_;
+  double turn = 1.0;
+  for (int k = 0; k < count && turn > 1e-3; ++k) {
+    dz_ = along_;
+    gradient_at(t);
+    dz_ = (c_.matrix() * gram_).array();
+    const double norm = std::sqrt(std::max((c_ * dz_).sum(), 0.0));
+    if (!(norm > 0.0)) return;
+    direction_ = at_ + turn * (c_ / norm - at_);
+    dz_ = along_ + turn * (dz_ / norm - along_);
+    const double found = reach_boundary(t, kFewMultiples);
+    if (found < t * (1.0 - 1e-12)) {
+      const bool settled = found > t * (1.0 - 1e-9);
+      t = found;
+      at_ = direction_;
+      along_ = dz_;
+      keep(t);
+      if (settled) return;
+      turn = std::min(1.0, 2.0 * turn);
+    } else {
+      turn *= good() ? 0.05 : 0.3;
+    }
+  }
+}
+
+void PointAttack::search_more(Random& random, std::size_t swaps) {
+  silence_own();
+  std::sort(order_.begin() + static_cast<std::ptrdiff_t>(swaps), order_.end(), nearer);
+  for (std::size_t k = swaps; k < std::min(order_.size(), swaps + kMoreSwaps); ++k) swap(order_[k]);
+  for (int k = 0; k < kMoreRestarts; ++k) restart(random);
+  // Hops from the best direction, refined again; few neurons are searched more densely without.
+  for (int k = 0; k < kHops && any(); ++k) {
+    blur_ = net_.p < 2.0 ? kBlurs[k % 3] : 0.0;
+    hop(random, kWidths[k % 4]);
+    start_from(2.0 * best_);
+  }
+  blur_ = 0.0;
+  double width = 0.5;
+  for (int k = 0; k < (net_.width <= kFew ? kTrials : 0) && any(); ++k) {
+    hop(random, width);
+    const double before = best_;
+    keep(reach_boundary(best_, kFewMultiples));
+    width = best_ < before ? std::min(2.0 * width, 0.5) : std::max(0.9 * width, 1e-5);
+  }
+  direction_ = beta_;
+  if (std::isfinite(best_)) start_from_coefficients(best_);
+}
+
+// Own neurons die into f = 0 on faces to which no gradient leads: the nearest point where all are silent, and those
+// where all but one are, or only one.
+void PointAttack::silence_own() {
+  std::vector<Index> own;
+  for (Index j = 0; j < net_.width; ++j)
+    if (scaled_.side(j) > 0.0) own.push_back(j);
+  if (own.empty() || static_cast<Index>(own.size()) > kFaces) return;
+  silence(own);
+  if (static_cast<Index>(own.size()) > kFew) return;
+  for (std::size_t k = 0; k < own.size() && own.size() > 1; ++k) {
+    std::vector<Index> others(own);
+    others.erase(others.begin() + static_cast<std::ptrdiff_t>(k));
+    silence(others);
+    if (own.size() > 2) silence({own[k]});
+  }
+}
+
+// Starts towards the nearest point where these neurons are silent.
+void PointAttack::silence(const std::vector<Index>& own) {
+  const auto count = static_cast<Index>(own.size());
+  Eigen::MatrixXd M(count, count);
+  Eigen::VectorXd e(count);
+  for (Index i = 0; i < count; ++i) {
+    e(i) = z_(own[static_cast<std::size_t>(i)]);
+    for (Index j = 0; j < count; ++j)
+      M(i, j) = gram_(own[static_cast<std::size_t>(i)], own[static_cast<std::size_t>(j)]);
+  }
+  const Eigen::VectorXd weights = min_norm_weights(M, e, 1.0);
+  direction_.setZero();
+  for (Index i = 0; i < count; ++i) direction_(own[static_cast<std::size_t>(i)]) = -weights(i);
+  follow_direction();
+  const double length = std::sqrt(std::max((direction_ * dz_).sum(), 0.0));
+  if (!(length > 0.0)) return;
+  start_from(std::min(1.0, length * (1.0 + 1e-9)));
+}
+
+}  // namespace
+
+void attack(Team& team, const MarginNetwork& net, const double* z, const double* y, const std::uint8_t* correct,
+            const double* lower, Index n, const AttackOptions& options, const Interrupt& interrupt, double* upper,
+            double* beta) {
+  constexpr Index kBlock = 4;  // points of a task
+  const Groups groups(net);
+  team.parallel_for((n + kBlock - 1) / kBlock, [&](Index task) {
+    if (asked_to_stop(interrupt)) return;
+    PointAttack search(net, groups, options);
+    for (Index i = task * kBlock; i < std::min((task + 1) * kBlock, n); ++i) {
+      if (asked_to_stop(interrupt)) return;
+      MatrixMap<double> out(beta + i * net.width, 1, net.width);
+      if (!correct[i]) {
+        out.setZero();
+        upper[i] = 0.0;
+        continue;
+      }
+      const double length =
+          search.run(z + i * net.width, y[i], lower[i], static_cast<std::uint64_t>(options.first + i));
+      out.row(0) = search.beta().matrix();
+      upper[i] = length;
+    }
+  });
+}
+
+}  // namespace preluflow

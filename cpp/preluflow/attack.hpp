@@ -1,0 +1,28 @@
+// The shortest d with y f(x + d) <= 0 found, in inner products (margin.hpp): along swaps of an own group of neurons for
+// a rival one, to faces where own neurons are silent, and from there with d parallel to -grad(y f)(x + d), which the
+// shortest is.
+#pragma once
+
+#include <cstdint>
+
+#include "preluflow/interrupt.hpp"
+#include "preluflow/margin.hpp"
+
+namespace preluflow {
+
+struct AttackOptions {
+  int starts;    // swaps tried
+  int restarts;  // random starts, seeded by (seed, first + i)
+  int steps;     // refinements of each
+  std::uint64_t seed;
+  Index first;  // number of the first point
+};
+
+// z (n, h), y (n,), correct (n,) and lower (n,), certified radii, where an attack close to them is good enough, and one
+// far from them has more tried. Writes upper (n,) in units of ||x_i||, infinite where nothing was found, and beta (n,
+// h), the witness's coefficients. Points left when asked to stop are not written.
+void attack(Team& team, const MarginNetwork& net, const double* z, const double* y, const std::uint8_t* correct,
+            const double* lower, Index n, const AttackOptions& options, const Interrupt& interrupt, double* upper,
+            double* beta);
+
+}  // namespace preluflow

@@ -1,0 +1,105 @@
+#include "preluflow/canonical.hpp"
+
+#include <Eigen/Cholesky>
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "preluflow/panels.hpp"
+
+namespace preluflow {
+
+namespace {
+
+constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
+
+double dot(const double* a, const double* b, Index n) {
+  double sum = 0.0;
+  for (Index i = 0; i < n; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+}  // namespace
+
+void products(Team& team, const double* A, Index n, const double* B, Index m, Index k, double* out) {
+  constexpr Index kRows = 32;  // of a task
+  const PanelMatrix<double> panels(ConstMatrixMap<double>(B, m, k));
+  const Index padded = panels.layout().padded();
+  team.parallel_for((n + kRows - 1) / kRows, [&](Index task) {
+    const Index first = task * kRows, rows = std::min(kRows, n - first);
+    const double* row[kRows];
+    for (Index i = 0; i < rows; ++i) row[i] = A + (first + i) * k;
+    AlignedVector<double> z(static_cast<std::size_t>(rows * padded));
+    for (Index panel = 0; panel < panels.layout().panels; ++panel)
+      panel_product(panels, panel, row, rows, z.data(), padded);
+    for (Index i = 0; i < rows; ++i) std::copy_n(z.data() + i * padded, m, out + (first + i) * m);
+  });
+}
+
+double largest_eigenvalue(const Eigen::MatrixXd& M) {
+  const Index m = M.rows();
+  if (m == 0) return 0.0;
+  const double trace = M.trace(), rounding = 4.0 * kEpsilon * static_cast<double>(m + 4) * trace;
+  Eigen::LLT<Eigen::MatrixXd> factors(m);
+  const auto above = [&](double l) {
+    Eigen::MatrixXd rest = -M;
+    rest.diagonal().array() += l;
+    factors.compute(rest);
+    return factors.info() == Eigen::Success;
+  };
+  // Power iteration from below; from above the trace and the largest row sum.
+  Eigen::VectorXd x = Eigen::VectorXd::LinSpaced(m, 1.0, 2.0).normalized(), product(m);
+  double low = 0.0;
+  for (int k = 0; k < 300; ++k) {
+    product.noalias() = M * x;
+    const double next = x.dot(product), length = product.norm();
+    if (!(length > 0.0)) break;
+    x = product / length;
+    const bool settled = next - low <= 1e-12 * next;
+    low = std::max(low, next);
+    if (settled) break;
+  }
+  double high = std::min(trace, M.cwiseAbs().rowwise().sum().maxCoeff()) * (1.0 + 1e-12) + rounding;
+  for (double step = 1e-10; low * (1.0 + step) < high; step *= 8.0) {
+    if (above(low * (1.0 + step))) {
+      high = low * (1.0 + step);
+      break;
+    }
+    low *= 1.0 + step;
+  }
+  while (high - low > 1e-9 * high) {
+    const double middle = 0.5 * (low + high);
+    (above(middle) ? high : low) = middle;
+  }
+  return high + rounding;
+}
+
+std::vector<double> orthonormal_basis(const double* U, Index h, Index D, double tolerance) {
+  std::vector<double> basis;
+  if (h >= D) {
+    basis.assign(static_cast<std::size_t>(D * D), 0.0);
+    for (Index d = 0; d < D; ++d) basis[static_cast<std::size_t>(d * D + d)] = 1.0;
+    return basis;
+  }
+  std::vector<double> v(static_cast<std::size_t>(D));
+  for (Index j = 0; j < h; ++j) {
+    std::copy_n(U + j * D, D, v.begin());
+    const auto rank = static_cast<Index>(basis.size()) / D;
+    double length = 1.0;
+    for (int pass = 0; pass < 3 && length > tolerance; ++pass) {
+      for (Index r = 0; r < rank; ++r) {
+        const double* b = basis.data() + r * D;
+        const double share = dot(v.data(), b, D);
+        for (Index d = 0; d < D; ++d) v[static_cast<std::size_t>(d)] -= share * b[d];
+      }
+      const double now = std::sqrt(dot(v.data(), v.data(), D));
+      length *= now;
+      if (!(length > tolerance)) break;
+      for (double& entry : v) entry /= now;
+    }
+    if (length > tolerance) basis.insert(basis.end(), v.begin(), v.end());
+  }
+  return basis;
+}
+
+}  // namespace preluflow
