@@ -223,6 +223,7 @@ import time
 tasks = lambda: len(os.listdir("/proc/self/task"))
 before, blocked, stop = tasks(), set(), False
 def watch():
+    ours.add(threading.get_native_id())
     while not stop:
         for task in os.listdir("/proc/self/task"):
             try:
@@ -234,7 +235,6 @@ def watch():
 ours = {int(task) for task in os.listdir("/proc/self/task")}
 watcher = threading.Thread(target=watch)
 watcher.start()
-ours.add(watcher.native_id)
 end = time.monotonic() + 20.0
 fault = 1 << (signal.SIGSEGV - 1)  # the C library blocks it too while a thread starts and ends
 while not any(mask and not mask & fault for mask in blocked) and time.monotonic() < end:
