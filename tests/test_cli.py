@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import assert_same_runs, assert_whole
 
-from preluflow import __version__, _dispatch
+from preluflow import __version__, _dispatch, _threads
 from preluflow.cli import cli
 from preluflow.experiments import REGISTRY, Outcome, two_phases
 
@@ -50,11 +50,11 @@ def test_info_says_what_this_installation_is():
     assert lines["preluflow"] == __version__
     assert lines["instruction set"].split()[0] == _dispatch.isa
     assert all(name in lines["instruction set"] for name in _dispatch.available())
-    assert int(lines["threads"]) == _dispatch.core.default_threads()
+    assert int(lines["threads"]) == _threads.default()
+    assert int(lines["processors"]) == _threads.processors()
     build = _dispatch.core.build_info()
     assert lines["Eigen"].startswith(build["eigen"])
     assert lines["compiler"] == build["compiler"]
-    assert lines["OpenMP"]
 
 
 def test_reproduce_writes_picture_numbers_and_table(quick):

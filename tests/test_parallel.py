@@ -8,6 +8,7 @@ import pytest
 from conftest import assert_same_networks, assert_same_runs
 
 import preluflow as pf
+from preluflow import _threads
 
 # digest() runs a descent on several threads and returns its bits.
 DIGEST = """
@@ -29,13 +30,13 @@ def test_a_forked_child_of_a_parallel_parent_does_not_hang(run_python):
     done = run_python(
         DIGEST
         + """
-before = digest()
+from preluflow import _threads
+before, threads = digest(), _threads.default()
 child = os.fork()
 if child == 0:
     status = 1
     try:
-        from preluflow._dispatch import core
-        status = 0 if digest() == before and core.default_threads() == 1 else 2
+        status = 0 if digest() == before and _threads.default() == threads else 2
     finally:
         os._exit(status)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -86,8 +87,6 @@ def test_a_network_that_was_used_can_be_pickled_and_copied(small):
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_omp_num_threads_is_the_default(run_python, count):
-    done = run_python(
-        "from preluflow._dispatch import core; print(core.default_threads())", env={"OMP_NUM_THREADS": str(count)}
-    )
-    assert done.stdout.split() == [str(count)]
+def test_omp_num_threads_is_the_default_up_to_the_processors(run_python, count):
+    done = run_python("from preluflow import _threads; print(_threads.default())", env={"OMP_NUM_THREADS": str(count)})
+    assert done.stdout.split() == [str(min(count, _threads.processors()))]

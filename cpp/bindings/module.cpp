@@ -31,22 +31,27 @@ py::dict build_info() {
   info["eigen"] = PRELUFLOW_STRINGIFY(EIGEN_WORLD_VERSION) "." PRELUFLOW_STRINGIFY(
       EIGEN_MAJOR_VERSION) "." PRELUFLOW_STRINGIFY(EIGEN_MINOR_VERSION);
   info["eigen_simd"] = Eigen::SimdInstructionSetsInUse();
-#ifdef _OPENMP
-  info["openmp"] = PRELUFLOW_STRINGIFY(_OPENMP);
-#else
-  info["openmp"] = py::none();
-#endif
   info["compiler"] = compiler();
   return info;
+}
+
+// The system enlarges a main thread's stack as it is used, and where address space is short then, ends the process.
+// Called when the module is loaded, this makes room enough for all that is called later (threads' stacks are whole).
+PRELUFLOW_NOINLINE void enlarge_stack() {
+  constexpr std::size_t kRoom = std::size_t{1} << 18, kPage = std::size_t{1} << 12;  // bytes
+  volatile char room[kRoom];
+  for (std::size_t k = kRoom; k >= kPage; k -= kPage) room[k - 1] = 0;  // downwards, as stacks grow
+  static_cast<void>(room[kPage]);
 }
 
 }  // namespace
 
 PYBIND11_MODULE(PRELUFLOW_MODULE, m) {
   m.doc() = "preluflow's compiled core; use the preluflow package instead.";
-  preluflow::detail::install_fork_guard();
+  preluflow::detail::count_forks();
+  enlarge_stack();
+  preluflow::detail::can_throw();
   m.def("build_info", &build_info);
-  m.def("default_threads", &preluflow::default_threads);
   preluflow::bindings::bind_network(m);
   preluflow::bindings::bind_descent(m);
   preluflow::bindings::bind_flow(m);

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from preluflow._dispatch import core
+from preluflow import _threads
 
 Float = NDArray[np.floating[Any]]
 Float64 = NDArray[np.float64]
@@ -153,10 +153,13 @@ def choice(value: Any, name: str, allowed: Iterable[str]) -> str:
 
 
 def threads(num_threads: int | None) -> int:
-    """None means all: OMP_NUM_THREADS or every core this process may use."""
+    """Threads a call uses: as many as asked, but no more than the processors this process may use.
+
+    None means ``OMP_NUM_THREADS``, or all of them. Any integer from 1 on will do, however large.
+    """
     if num_threads is None:
-        return int(core.default_threads())
-    return integer(num_threads, "num_threads", minimum=1)
+        return _threads.default()
+    return min(integer(num_threads, "num_threads", minimum=1), _threads.processors())
 
 
 def orthonormal_rows(centers: ArrayLike, *, name: str = "centers", tolerance: float = 1e-5) -> Float64:

@@ -36,7 +36,7 @@ def list_() -> None:
 @cli.command()
 def info() -> None:
     """Say what this installation is: version, instruction set, threads, compiler."""
-    from preluflow import _dispatch
+    from preluflow import _dispatch, _threads
 
     build = _dispatch.core.build_info()
     lines = {
@@ -44,10 +44,10 @@ def info() -> None:
         "python": sys.version.split()[0],
         "instruction set": f"{_dispatch.isa} (available: {', '.join(_dispatch.available())}; "
         f"built: {', '.join(_dispatch.built())})",
-        "threads": str(_dispatch.core.default_threads()),
-        "OpenMP": build["openmp"] or "none: the core runs on one thread",
+        "threads": str(_threads.default()),
+        "processors": str(_threads.processors()),
         "Eigen": f"{build['eigen']} ({build['eigen_simd']})",
-        "compiler": build["compiler"] or "unknown",
+        "compiler": build["compiler"],
     }
     for name, value in lines.items():
         click.echo(f"{name.ljust(16)} {value}")

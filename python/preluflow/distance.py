@@ -208,6 +208,11 @@ def _power(x: Float64, p: float) -> Float64:
     return np.asarray(x**p)
 
 
+def _weighted(weights: Float64, rows: Float64) -> Float64:
+    """Sum of rows (m, c) by weights (m,), without NumPy's BLAS, which ends the process where it finds no memory."""
+    return np.asarray(np.einsum("m,mc->c", weights, rows))
+
+
 def _upper_end(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> float:
     """Bound of mathematics.md, section 9, the untargeted neurons split by sign (each moves f one way only).
 
@@ -235,9 +240,9 @@ def _upper_end(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> float:
         mine = np.flatnonzero((region == k) & ~loose)
         over = _power(np.cos(np.maximum(fa[None] - theta[mine, None], 0.0)), p)
         under = _power(np.cos(np.minimum(fb[None] + theta[mine, None], np.pi / 2)).clip(0.0), p)
-        up[k, :-1] = a[mine] @ over - _power(np.cos(fb).clip(0.0), p)
-        down[k, :-1] = _power(np.cos(fa), p) - a[mine] @ under
-        up[k, -1] = a[mine] @ _power(np.sin(theta[mine]), p)
+        up[k, :-1] = _weighted(a[mine], over) - _power(np.cos(fb).clip(0.0), p)
+        down[k, :-1] = _power(np.cos(fa), p) - _weighted(a[mine], under)
+        up[k, -1] = _weighted(a[mine], _power(np.sin(theta[mine]), p)[:, None])[0]
         down[k, -1] = 0.0
     ends = []
     for sign in (1.0, -1.0):

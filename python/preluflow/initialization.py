@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from preluflow import _arrays
 from preluflow._arrays import Float64
+from preluflow._dispatch import core
 from preluflow.data import OrthonormalGMM, Rng
 from preluflow.network import ACTIVATIONS, TwoLayerNetwork
 
@@ -91,7 +92,9 @@ def center_cosines(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> Float64:
     """cos(mu_k, w_j), shape (h, K), float64; 0 for a dead neuron."""
     if network.dim != gmm.dim:
         raise ValueError(f"network has input dimension {network.dim} but gmm has {gmm.dim}")
-    return np.asarray(network.directions.astype(np.float64) @ gmm.centers.T)
+    # By the core, not NumPy's BLAS, which ends the process where it finds no memory.
+    directions, centers = network.directions.astype(np.float64), np.ascontiguousarray(gmm.centers)
+    return core.products(directions, centers, _arrays.threads(None))
 
 
 def own_class_cosines(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> Float64:

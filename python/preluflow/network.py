@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from preluflow import _arrays
 from preluflow._arrays import Float, Float64
 from preluflow._dispatch import core
+from preluflow._lazy import lazy
 
 if TYPE_CHECKING:
     import torch
@@ -268,7 +268,7 @@ class TwoLayerNetwork:
 
     # ---- what it computes
 
-    @cached_property
+    @lazy
     def _core(self) -> _Network:
         kind = core.Network32 if self.dtype == np.float32 else core.Network64
         return kind(self.directions, self.log_norm, self.sign, self.log_abs_v, self.activation, self.p)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from preluflow import _arrays
 from preluflow._arrays import Float, Float64
+from preluflow._lazy import lazy
 from preluflow.data import OrthonormalGMM
 from preluflow.distance import distance_bracket, distance_estimate
 from preluflow.initialization import VOID, center_cosines, voronoi_regions
@@ -49,7 +49,7 @@ class Snapshot:
     observe: Observe
     num_threads: int
 
-    @cached_property
+    @lazy
     def evaluated(self) -> tuple[float, Float64]:
         """Loss and outputs. For descent they come with the gradient the next step uses; for SGD they cost a pass."""
         return self.evaluate()
@@ -71,7 +71,7 @@ class Snapshot:
             raise ValueError("this observer needs Observe(gmm=...)")
         return self.observe.gmm
 
-    @cached_property
+    @lazy
     def scaled_margins(self) -> tuple[Float64, float]:
         """(y g, m) with f = e^m g, g of ordinary size: signs survive where f underflows float64."""
         scaled, m = self.network.rescaled()
