@@ -185,6 +185,17 @@ def _integrate(field: Any, start: Float64, times: Float64, step: float) -> Float
 # ---- what a run does
 
 
+def _observed(run: Run, *names: str) -> list[NDArray[Any]]:
+    """The records of those names, of a run that has them and a stop at least."""
+    _arrays.instance(run, "run", Run)
+    missing = [name for name in names if name not in run]
+    if missing:
+        raise ValueError(f"run must have {', '.join(map(repr, missing))} observed, it has {', '.join(run) or 'nothing'}")
+    if not len(run.t):
+        raise ValueError("run must have at least one stop, it has none")
+    return [run[name] for name in names]
+
+
 def target_agreement(run: Run) -> Float64:
     """Share of neurons whose Voronoi region at each stop is the one they end in: how well Def. 1 predicts the target.
 
@@ -199,7 +210,7 @@ def target_agreement(run: Run) -> Float64:
         Over the neurons that are not void at the end; NaN if all are. The prediction for a network by itself is
         ``voronoi_regions``.
     """
-    target = run["target"]
+    target = _observed(run, "target")[0]
     kept = target[-1] != VOID
     if not kept.any():
         return np.full(len(target), np.nan)
@@ -241,8 +252,9 @@ def phase_times(run: Run, tau: float = 0.05) -> PhaseTimes:
         What "over", "begins" and "reached" mean; see ``PhaseTimes``.
     """
     tau = _arrays.real(tau, "tau", above=0.0, maximum=0.5)
-    worst = np.asarray(run["cluster_alignment"]).min(axis=1)
-    off = np.abs(run["cluster_norms"] - 1.0).max(axis=1)
+    loss, norms, alignment = _observed(run, "loss", "cluster_norms", "cluster_alignment")
+    worst = np.asarray(alignment).min(axis=1)
+    off = np.abs(norms - 1.0).max(axis=1)
     first = _crossing(run.t, off, tau)
     inside = np.flatnonzero(off <= tau)
     last = float("nan")
@@ -251,7 +263,7 @@ def phase_times(run: Run, tau: float = 0.05) -> PhaseTimes:
         last = float(run.t[end]) if end + 1 == len(off) else between(run.t, off, end, tau)
     return PhaseTimes(
         t1=_crossing(run.t, -worst, tau - 1.0, last=True),
-        t2=_crossing(run.t, run["loss"], (1.0 - tau) * run["loss"][0]),
+        t2=_crossing(run.t, loss, (1.0 - tau) * loss[0]),
         t_star=first,
         T_star=last,
     )
@@ -282,6 +294,7 @@ def max_robust_accuracy(gmm: OrthonormalGMM) -> float:
 
     A measurement above it, beyond sampling error, is a weak attack and not a robust network.
     """
+    _arrays.instance(gmm, "gmm", OrthonormalGMM)
     return 1.0 - min(gmm.positive, gmm.negative) / gmm.clusters
 
 
@@ -303,6 +316,7 @@ def bayes_guarantee(gmm: OrthonormalGMM, nu: float) -> Guarantee:
     ValueError
         If ``nu`` is outside that range.
     """
+    _arrays.instance(gmm, "gmm", OrthonormalGMM)
     least = 2.0 * math.sqrt(2.0) * gmm.alpha**2 * math.log(gmm.clusters) / gmm.dim
     nu = _arrays.real(nu, "nu", minimum=least, maximum=math.sqrt(2.0))
     failure = 2.0 * gmm.clusters * _tail(gmm.dim * nu**2 / 64.0, gmm.alpha)
@@ -333,6 +347,7 @@ def prelu_guarantee(gmm: OrthonormalGMM, distance: float, p: float = 3.0) -> Gua
     ValueError
         If ``p`` <= 2 or ``distance`` is out of range.
     """
+    _arrays.instance(gmm, "gmm", OrthonormalGMM)
     p = _arrays.real(p, "p", above=2.0)
     distance = _arrays.real(distance, "distance", above=0.0, maximum=(math.sqrt(2.0) / 8.0) ** p)
     root = distance ** (1.0 / p)
@@ -342,8 +357,8 @@ def prelu_guarantee(gmm: OrthonormalGMM, distance: float, p: float = 3.0) -> Gua
 
 
 def _tail(exponent: float, alpha: float) -> float:
-    """exp(-exponent / alpha^2), 0 at alpha = 0."""
-    return math.exp(-exponent / alpha**2) if alpha > 0 else 0.0
+    """exp(-exponent / alpha^2), 0 at alpha = 0 and where alpha^2 underflows."""
+    return math.exp(-exponent / alpha**2) if alpha**2 > 0 else 0.0
 
 
 def bayes_deviation(gmm: OrthonormalGMM, X: ArrayLike) -> tuple[Float64, float]:
@@ -365,10 +380,11 @@ def bayes_deviation(gmm: OrthonormalGMM, X: ArrayLike) -> tuple[Float64, float]:
         Bayes margin minus nearest-cluster margin.
     bound : float
     """
-    if gmm.alpha == 0:
-        raise ValueError("gmm must have alpha > 0: without noise the two rules are the same")
+    _arrays.instance(gmm, "gmm", OrthonormalGMM)
     temperature = gmm.alpha**2 / gmm.dim
-    products = _arrays.real_array(X, "X", dtype=np.float64, ndim=2) @ gmm.centers.T
+    if temperature == 0:
+        raise ValueError(f"gmm must have alpha > 0, got {gmm.alpha:g}: without noise the two rules are the same")
+    products = _arrays.points(X, dim=gmm.dim, of="mixture").astype(np.float64) @ gmm.centers.T
     margins = []
     for label in (1.0, -1.0):
         own = products[:, gmm.labels == label]
@@ -396,7 +412,8 @@ def nearest_cluster_radius(gmm: OrthonormalGMM, X: ArrayLike, y: ArrayLike) -> F
     -------
     ndarray, shape (n,)
     """
-    points = _arrays.real_array(X, "X", dtype=np.float64, ndim=2)
+    _arrays.instance(gmm, "gmm", OrthonormalGMM)
+    points = _arrays.points(X, dim=gmm.dim, of="mixture").astype(np.float64)
     target = _arrays.labels(y, n=len(points))
     products = points @ gmm.centers.T
     radius = np.zeros(len(points))
@@ -434,9 +451,8 @@ def nearest_cluster_accuracy(gmm: OrthonormalGMM, radius: ArrayLike) -> Float64:
     -------
     ndarray, shape () or (R,)
     """
-    radii = np.asarray(radius, dtype=np.float64)
-    if radii.size and (not np.all(np.isfinite(radii)) or radii.min() < 0):
-        raise ValueError("radius must be finite and not negative")
+    _arrays.instance(gmm, "gmm", OrthonormalGMM)
+    radii = _arrays.numbers_in(radius, "radius", minimum=0.0)
     flat = np.sqrt(2.0) * radii.reshape(-1, 1)
     if gmm.alpha == 0:
         return np.asarray((flat[:, 0] < 1.0).astype(np.float64).reshape(radii.shape))
