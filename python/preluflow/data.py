@@ -147,7 +147,9 @@ class OrthonormalGMM:
             kind = _arrays.dtype_of(out.dtype, "out.dtype")
         if self.alpha > 1e-3 * np.finfo(kind).max:
             raise ValueError(f"dtype must hold points as far away as alpha = {self.alpha:g}, {kind} does not")
-        _arrays.require_room("n", n, 2 if out is not None else self.dim, itemsize=8 if out is not None else kind.itemsize)
+        _arrays.require_room(
+            "n", n, 2 if out is not None else self.dim, itemsize=8 if out is not None else kind.itemsize
+        )
         generator = _arrays.generator(rng)
         if balanced:
             if n % self.clusters:

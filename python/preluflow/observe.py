@@ -17,7 +17,6 @@ from preluflow.distance import distance_bracket, distance_estimate, estimator_op
 from preluflow.initialization import VOID, center_cosines, voronoi_regions
 from preluflow.network import TwoLayerNetwork
 
-
 _ESTIMATOR = ("batch", "steps", "step_size", "rng")
 _MOST_STOPS = 10_000_000  # of a run: what is recorded there is kept in memory
 
