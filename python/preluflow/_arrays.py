@@ -141,6 +141,8 @@ def real_array(array: ArrayLike, name: str, *, dtype: DTypeLike, ndim: int) -> F
 
 def numbers_in(array: ArrayLike, name: str, *, minimum: float | None = None, ndim: int = 1) -> Float64:
     """Finite numbers, float64: a number alone or an array of up to ``ndim`` dimensions, which may be empty."""
+    if isinstance(array, int) and not isinstance(array, bool):
+        array = real(array, name)  # beyond 64 bits NumPy would make an object of it
     given = as_array(array, name)
     _real_kind(given, name)
     if given.ndim > ndim or (given.ndim == 0 and given.dtype.kind == "b"):
@@ -152,6 +154,16 @@ def numbers_in(array: ArrayLike, name: str, *, minimum: float | None = None, ndi
     if minimum is not None and result.size and result.min() < minimum:
         raise ValueError(f"{name} must be at least {minimum:g}, got {result.min():g}")
     return result
+
+
+def curve(array: ArrayLike, name: str, *shape: int | None, match: str = "") -> Float64:
+    """Numbers along a curve, float64, NaN where there is none; ``shape`` leaves a length open as None."""
+    result = as_array(array, name)
+    _real_kind(result, name)
+    if result.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, result.shape, strict=True)):
+        expected = ", ".join("n" if n is None else str(n) for n in shape) + "," * (len(shape) == 1)
+        raise ValueError(f"{name} must have shape ({expected}){match and f' to match {match}'}, got {result.shape}")
+    return result.astype(np.float64)
 
 
 def logarithms(values: ArrayLike, name: str, *, n: int) -> Float64:

@@ -124,7 +124,8 @@ def gradient_flow(
 
 
 def _check_events(events: Sequence[Event], task: Task) -> tuple[Event, ...]:
-    if isinstance(events, (Event, str, bytes, Mapping)) or not isinstance(events, Iterable):
+    words = isinstance(events, (str, bytes, Mapping))
+    if words or not isinstance(events, Iterable) or (isinstance(events, np.ndarray) and events.ndim == 0):
         raise TypeError(f"events must be a list of Event objects, got {_arrays.shown(events)}")
     happenings = tuple(events)
     for event in happenings:

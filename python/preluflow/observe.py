@@ -247,7 +247,9 @@ class Observe:
     def times(self, t0: float, t1: float) -> list[float]:
         """Return the times, t0 .. t1, at which a flow is looked at; both ends are among them."""
         t0 = _arrays.real(t0, "t0")
-        t1 = _arrays.real(t1, "t1", minimum=t0)
+        t1 = _arrays.real(t1, "t1")
+        if t1 < t0:
+            raise ValueError(f"t1 must be at least t0 = {t0:g}, got {t1:g}")
         stops = {t0, t1}
         if self.every is not None:
             every = float(self.every)

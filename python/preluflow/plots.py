@@ -48,7 +48,7 @@ def _check_axes(ax: Any, *, sphere: bool = False) -> None:
 def _check_color(color: Any, name: str = "color") -> None:
     from matplotlib.colors import is_color_like
 
-    if not is_color_like(color):
+    if (isinstance(color, np.ndarray) and color.ndim == 0) or not is_color_like(color):
         raise ValueError(f"{name} must be a colour as matplotlib takes them, got {_arrays.shown(color)}")
 
 
@@ -61,15 +61,9 @@ def _check_marker(marker: Any) -> None:
         raise ValueError(f"marker must be one matplotlib knows, got {_arrays.shown(marker)}") from None
 
 
-def _drawn(array: Any, name: str, *shape: int | None) -> NDArray[np.float64]:
-    """Numbers to draw, float64, NaN where there is a gap; ``shape`` may leave a length open as None."""
-    result = _arrays.as_array(array, name)
-    if result.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must hold real numbers, got dtype {result.dtype}")
-    if result.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, result.shape, strict=True)):
-        expected = ", ".join("n" if n is None else str(n) for n in shape)
-        raise ValueError(f"{name} must have shape ({expected}), got {result.shape}")
-    return np.asarray(result, dtype=np.float64)
+def _maybe_fitted(value: Any, name: str) -> float:
+    """Return a real number, or NaN or inf where a fit found none."""
+    return float(value) if isinstance(value, (float, np.floating)) else _arrays.real(value, name)
 
 
 def _record(run: Run, name: str, record: str) -> NDArray[Any]:
@@ -196,7 +190,7 @@ def sphere_panel(figure: Figure, position: Any, *, view: tuple[float, float], zo
     from matplotlib.figure import Figure
 
     _arrays.instance(figure, "figure", Figure)
-    elevation, azimuth = _drawn(view, "view", 2)
+    elevation, azimuth = _arrays.curve(view, "view", 2)
     if not np.isfinite(elevation + azimuth):
         raise ValueError(f"view must be finite, got {_arrays.shown(view)}")
     zoom = _arrays.real(zoom, "zoom", above=0.0)
@@ -235,7 +229,7 @@ def sphere_outline(ax: Any, *, face: str = "#f3f3f3", alpha: float = 0.6) -> Non
 def sphere_curve(ax: Any, points: NDArray[Any], **line: Any) -> None:
     """Draw a curve on the sphere, dotted and thin where the sphere hides it."""
     _check_axes(ax, sphere=True)
-    points = _drawn(points, "points", None, 3)
+    points = _arrays.curve(points, "points", None, 3)
     seen = (points @ _view_direction(ax) >= 0.0)[:, None]
     ax.plot(*np.where(seen, points, np.nan).T, zorder=4, **line)
     ax.plot(*np.where(seen, np.nan, points).T, zorder=1, **{**line, "lw": 0.6 * line.get("lw", 1.0), "ls": ":"})
@@ -244,7 +238,7 @@ def sphere_curve(ax: Any, points: NDArray[Any], **line: Any) -> None:
 def sphere_points(ax: Any, points: NDArray[Any], sizes: Any, *, hollow: bool = False, **marker: Any) -> list[Any]:
     """Draw points of the sphere, faint where the sphere hides them; returns what was drawn, the near ones first."""
     _check_axes(ax, sphere=True)
-    points = _drawn(points, "points", None, 3)
+    points = _arrays.curve(points, "points", None, 3)
     areas = _arrays.numbers_in(sizes, "sizes", minimum=0.0)
     if areas.shape not in ((), (len(points),)):
         raise ValueError(f"sizes must be a number or have shape ({len(points)},), got {areas.shape}")
@@ -274,7 +268,7 @@ def sphere_points(ax: Any, points: NDArray[Any], sizes: Any, *, hollow: bool = F
 def sphere_arrow(ax: Any, direction: NDArray[Any], label: str, *, reach: float = 1.22, color: str = INK) -> None:
     """Draw a unit vector as an arrow that leaves the sphere where it points, with its name at the tip."""
     _check_axes(ax, sphere=True)
-    direction = _drawn(direction, "direction", 3)
+    direction = _arrays.curve(direction, "direction", 3)
     if not np.isfinite(direction).all():
         raise ValueError(f"direction must be finite, got {_arrays.shown(direction)}")
     _arrays.instance(label, "label", str)
@@ -301,7 +295,7 @@ def log_log(ax: Axes, ticks: Any, xlabel: str) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     _check_axes(ax)
-    ticks = _drawn(ticks, "ticks", None)
+    ticks = _arrays.curve(ticks, "ticks", None)
     if not np.all(ticks > 0):
         raise ValueError(f"ticks must be greater than 0, got {_arrays.shown(ticks)}")
     _arrays.instance(xlabel, "xlabel", str)
@@ -327,9 +321,10 @@ def power_law(
     ``values``: shape (seeds, len(x)), NaN where there is none.
     """
     _check_axes(ax)
-    x = _drawn(x, "x", None)
-    values, middle = _drawn(values, "values", None, len(x)), _drawn(middle, "middle", len(x))
-    exponent, factor = float(_drawn(exponent, "exponent")), float(_drawn(factor, "factor"))
+    x = _arrays.curve(x, "x", None)
+    values = _arrays.curve(values, "values", None, len(x), match="x")
+    middle = _arrays.curve(middle, "middle", len(x), match="x")
+    exponent, factor = _maybe_fitted(exponent, "exponent"), _maybe_fitted(factor, "factor")
     _arrays.instance(label, "label", str)
     _check_color(color)
     _check_marker(marker)
@@ -349,11 +344,12 @@ def slope_guide(ax: Axes, x: Any, values: Any, slope: float, *, above: float, la
     ``values``: shape (seeds, len(x)), NaN where there is none.
     """
     _check_axes(ax)
-    x = _drawn(x, "x", None)
-    values = _drawn(values, "values", None, len(x))
+    x = _arrays.curve(x, "x", None)
+    values = _arrays.curve(values, "values", None, len(x), match="x")
     slope, above = _arrays.real(slope, "slope"), _arrays.real(above, "above", above=0.0)
     _arrays.instance(label, "label", str)
-    ratio = values / x**slope
-    if np.isfinite(ratio).any():
-        guide = above * np.nanmax(ratio) * x**slope
+    with np.errstate(all="ignore"):  # where there is nothing finite, nothing is drawn
+        ratio = values / x**slope
+        guide = above * np.nanmax(ratio) * x**slope if np.isfinite(ratio).any() else None
+    if guide is not None:
         ax.plot(x, guide, color=INK, ls=":", lw=1.6, label=f"slope {slope:g} ({label})")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -341,7 +342,7 @@ def phase_times(run: Run, tau: float = 0.05) -> PhaseTimes:
     last = float("nan")
     if inside.size:
         end = int(inside[-1])
-        last = float(run.t[end]) if end + 1 == len(off) else between(run.t, off, end, tau)
+        last = float(run.t[end]) if end + 1 == len(off) else _between(run.t, off, end, tau)
     return PhaseTimes(
         t1=_crossing(run.t, -worst, tau - 1.0, last=True),
         t2=_crossing(run.t, loss, (1.0 - tau) * loss[0]),
@@ -358,12 +359,23 @@ def _crossing(t: Float64, values: Float64, level: float, last: bool = False) -> 
     falls = np.flatnonzero(~below[:-1] & below[1:])
     if below[0] and (not last or not falls.size):
         return float(t[0])
-    return between(t, values, int(falls[-1 if last else 0]), level) if falls.size else float("nan")
+    return _between(t, values, int(falls[-1 if last else 0]), level) if falls.size else float("nan")
 
 
-def between(t: NDArray[Any], values: NDArray[Any], i: int, level: float) -> float:
-    """Where ``values`` takes ``level`` on the straight line from stop i to the next."""
-    share = (level - values[i]) / (values[i + 1] - values[i])
+def between(t: ArrayLike, values: ArrayLike, i: int, level: float) -> float:
+    """Where ``values`` (S,) at times ``t`` (S,) take ``level``, on the straight line from stop i to the next."""
+    times = _arrays.curve(t, "t", None)
+    return _between(
+        times,
+        _arrays.curve(values, "values", len(times), match="t"),
+        _arrays.integer(i, "i", minimum=0, maximum=len(times) - 2),
+        _arrays.real(level, "level"),
+    )
+
+
+def _between(t: NDArray[Any], values: NDArray[Any], i: int, level: float) -> float:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = (level - values[i]) / (values[i + 1] - values[i])
     return float(t[i] + share * (t[i + 1] - t[i]))
 
 
@@ -430,7 +442,10 @@ def prelu_guarantee(gmm: OrthonormalGMM, distance: float, p: float = 3.0) -> Gua
     """
     _arrays.instance(gmm, "gmm", OrthonormalGMM)
     p = _arrays.real(p, "p", above=2.0)
-    distance = _arrays.real(distance, "distance", above=0.0, maximum=(math.sqrt(2.0) / 8.0) ** p)
+    distance = _arrays.real(distance, "distance", above=0.0)
+    most = (math.sqrt(2.0) / 8.0) ** p
+    if distance > most:
+        raise ValueError(f"distance must be at most (sqrt(2)/8)^p = {most:g}, got {distance:g}")
     root = distance ** (1.0 / p)
     failure = 2.0 * gmm.clusters * _tail(gmm.dim * root**2 / (2.0 * gmm.clusters**2), gmm.alpha)
     failure += 4.0 * _tail(3.0 / 8.0, gmm.alpha)
@@ -538,8 +553,7 @@ def nearest_cluster_accuracy(gmm: OrthonormalGMM, radius: ArrayLike) -> Float64:
     if gmm.alpha == 0:
         return np.asarray((flat[:, 0] < 1.0).astype(np.float64).reshape(radii.shape))
     s = gmm.alpha / math.sqrt(gmm.dim)
-    nodes, weights = np.polynomial.legendre.leggauss(400)
-    b, weights = 9.0 * nodes, 9.0 * weights
+    b, weights = _quadrature()
 
     def share(own: int, other: int) -> Float64:
         fails = _normal_cdf(b + (flat - 1.0) / s) * _normal_cdf(b + flat / s) ** (own - 1)
@@ -549,6 +563,13 @@ def nearest_cluster_accuracy(gmm: OrthonormalGMM, radius: ArrayLike) -> Float64:
     K1, K2 = gmm.positive, gmm.negative
     accuracy = (K1 * share(K1, K2) + K2 * share(K2, K1)) / gmm.clusters
     return np.asarray(np.clip(accuracy, 0.0, 1.0).reshape(radii.shape))
+
+
+@cache
+def _quadrature() -> tuple[Float64, Float64]:
+    """Nodes and weights for integrals from -9 to 9."""
+    nodes, weights = np.polynomial.legendre.leggauss(400)
+    return 9.0 * nodes, 9.0 * weights
 
 
 _erfc = np.vectorize(math.erfc, otypes=[np.float64])
