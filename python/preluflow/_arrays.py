@@ -139,7 +139,7 @@ def real_array(array: ArrayLike, name: str, *, dtype: DTypeLike, ndim: int) -> F
     return result
 
 
-def numbers_in(array: ArrayLike, name: str, *, minimum: float | None = None, ndim: int = 1) -> Float64:
+def numbers_in(array: Any, name: str, *, minimum: float | None = None, ndim: int = 1) -> Float64:
     """Finite numbers, float64: a number alone or an array of up to ``ndim`` dimensions, which may be empty."""
     if isinstance(array, int) and not isinstance(array, bool):
         array = real(array, name)  # beyond 64 bits NumPy would make an object of it

@@ -145,7 +145,7 @@ class OrthonormalGMM:
         kind = _arrays.dtype_of(dtype)
         if out is not None:
             kind = _arrays.dtype_of(out.dtype, "out.dtype")
-        if self.alpha > 1e-3 * np.finfo(kind).max:
+        if self.alpha > 1e-3 * float(np.finfo(kind).max):
             raise ValueError(f"dtype must hold points as far away as alpha = {self.alpha:g}, {kind} does not")
         _arrays.require_room(
             "n", n, 2 if out is not None else self.dim, itemsize=8 if out is not None else kind.itemsize

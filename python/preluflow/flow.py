@@ -123,7 +123,7 @@ def gradient_flow(
     return driver.run(_Flowing(driver, stepper, happenings, max_steps), stops, progress)
 
 
-def _check_events(events: Sequence[Event], task: Task) -> tuple[Event, ...]:
+def _check_events(events: Any, task: Task) -> tuple[Event, ...]:
     words = isinstance(events, (str, bytes, Mapping))
     if words or not isinstance(events, Iterable) or (isinstance(events, np.ndarray) and events.ndim == 0):
         raise TypeError(f"events must be a list of Event objects, got {_arrays.shown(events)}")

@@ -251,7 +251,7 @@ class Observe:
         if t1 < t0:
             raise ValueError(f"t1 must be at least t0 = {t0:g}, got {t1:g}")
         stops = {t0, t1}
-        if self.every is not None:
+        if self.every is not None and t1 > t0:
             every = float(self.every)
             self._require_few((t1 - t0) / every)
             first, last = int(np.floor(t0 / every)), int(np.ceil(t1 / every))
