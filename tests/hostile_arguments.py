@@ -127,12 +127,16 @@ def spoilt(good: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Kind:
-    """What becomes of a value: ``verdict`` of those of ``WRONG``; ``more`` are refused and ``fine`` work, by label."""
+    """What becomes of a value: ``verdict`` of those of ``WRONG``; ``more`` are refused and ``fine`` work, by label.
+
+    ``numeric``: whether ``verdict`` knows about any number.
+    """
 
     verdict: Callable[[str, Any], str]
     more: Callable[[Any], dict[str, Any]] = lambda good: {}
     fine: Callable[[Any], dict[str, Any]] = lambda good: {}
     optional: bool = False
+    numeric: bool = False
 
     def values(self, good: Any) -> Iterator[tuple[str, Any, str]]:
         """Label, value and what is to become of it."""
@@ -161,7 +165,7 @@ def integer(minimum: int = 0, maximum: int | None = INT64, *, enough: int | None
             return REFUSED
         return WORKS if enough is None or found <= enough else LEFT
 
-    return Kind(verdict, fine=lambda good: {"a NumPy integer": np.int64(good)}, **options)
+    return Kind(verdict, fine=lambda good: {"a NumPy integer": np.int64(good)}, numeric=True, **options)
 
 
 def real(
@@ -175,7 +179,8 @@ def real(
             return REFUSED
         return WORKS if found <= enough else LEFT
 
-    return Kind(verdict, fine=lambda good: {"in an array": np.array(good), "float32": np.float32(good)}, **options)
+    fine = lambda good: {"in an array": np.array(good), "float32": np.float32(good)}  # noqa: E731
+    return Kind(verdict, fine=fine, numeric=True, **options)
 
 
 def labels_of(*names: str, **options: Any) -> Kind:
@@ -288,11 +293,19 @@ class Objects:
         self.radius = pf.robust_radius(self.network, self.X, self.y)
         self.observe = pf.Observe(every=2)
         self.linear = classifiers.Linear([1.0, -1.0, 0.2])
-        self.figure = Figure()
+        self.figure, self.panels = Figure(), Figure()
         self.ax = self.figure.subplots()
+        self.logarithmic = self.figure.add_subplot()
         self.labelled = Figure().subplots()
         self.labelled.plot([0, 1], label="x")
         self.sphere = plots.sphere_panel(Figure(), 111, view=(20.0, 30.0))
+
+    def clear(self) -> None:
+        """Take away what was drawn: a long fuzz would drown in it."""
+        self.panels.clear()
+        for ax in (self.ax, self.logarithmic, self.sphere):
+            for artist in [*ax.lines, *ax.collections, *ax.texts, *ax.patches]:
+                artist.remove()
 
 
 O = Objects()  # noqa: E741
@@ -818,7 +831,7 @@ case(
 case(
     "plots.sphere_panel",
     plots.sphere_panel,
-    figure=(Figure(), NO),
+    figure=(O.panels, NO),
     position=(111, MAYBE),
     view=((20.0, 30.0), array()),
     zoom=(1.5, POSITIVE),
@@ -854,7 +867,13 @@ case(
     reach=(1.2, POSITIVE),
     **color,
 )
-case("plots.log_log", plots.log_log, **ax, ticks=(np.array([0.1, 1.0]), CURVE_OF_ANY_LENGTH), xlabel=("x", WORD))
+case(
+    "plots.log_log",
+    plots.log_log,
+    ax=(O.logarithmic, NO),
+    ticks=(np.array([0.1, 1.0]), CURVE_OF_ANY_LENGTH),
+    xlabel=("x", WORD),
+)
 FITTED = replace(
     real(), verdict=lambda label, value: WORKS if label.endswith(("nan", "inf")) else real().verdict(label, value)
 )
@@ -862,7 +881,7 @@ curve = {"x": (np.array([0.1, 1.0]), CURVE), "values": (np.ones((2, 2)), array(d
 case(
     "plots.power_law",
     plots.power_law,
-    **ax,
+    ax=(O.logarithmic, NO),
     **curve,
     middle=(np.array([0.1, 1.0]), CURVE),
     exponent=(2.0, FITTED),
@@ -874,7 +893,7 @@ case(
 case(
     "plots.slope_guide",
     plots.slope_guide,
-    **ax,
+    ax=(O.logarithmic, NO),
     **curve,
     slope=(2.0, real()),
     above=(1.5, POSITIVE),

@@ -18,6 +18,7 @@ from preluflow.initialization import center_cosines, voronoi_regions
 from preluflow.network import TwoLayerNetwork
 
 _CELLS = 2048  # cells of [0, pi/2] for the upper end
+_LARGEST_STEP = 1e15  # beyond, points go where the gradient points; squares are to fit float32
 _OUTWARD = 1e-12  # relative rounding of the upper end
 
 
@@ -69,7 +70,7 @@ def estimator_options(
     return (
         _arrays.integer(batch, f"{of}batch", minimum=1),
         _arrays.integer(steps, f"{of}steps", minimum=0),
-        _arrays.real(step_size, f"{of}step_size", above=0.0),
+        _arrays.real(step_size, f"{of}step_size", above=0.0, maximum=_LARGEST_STEP),
         _arrays.generator(rng, f"{of}rng"),
     )
 

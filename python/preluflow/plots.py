@@ -272,7 +272,7 @@ def sphere_arrow(ax: Any, direction: NDArray[Any], label: str, *, reach: float =
     if not np.isfinite(direction).all():
         raise ValueError(f"direction must be finite, got {_arrays.shown(direction)}")
     _arrays.instance(label, "label", str)
-    reach = _arrays.real(reach, "reach", above=0.0)
+    reach = _arrays.real(reach, "reach", above=0.0, maximum=100.0)
     _check_color(color)
     away = _view_direction(ax)
     near = direction @ away >= 0.0
@@ -332,7 +332,8 @@ def power_law(
         use = np.isfinite(row)
         ax.plot(x[use], row[use], ls="none", marker=marker, ms=5, mfc="none", mec=color, mew=0.7, alpha=0.6)
     if np.isfinite(exponent):
-        ax.plot(x, factor * x**exponent, color=color, lw=1.2)
+        with np.errstate(over="ignore"):
+            ax.plot(x, factor * x**exponent, color=color, lw=1.2)
     use = np.isfinite(middle)
     text = rf"{label}, fit $\propto\alpha^{{{exponent:.2f}}}$"
     ax.plot(x[use], middle[use], ls="none", marker=marker, ms=6, color=color, label=text)
