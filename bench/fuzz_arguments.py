@@ -62,6 +62,7 @@ def _fault(case: hostile.Case, arguments: Mapping[str, Any]) -> tuple[str, str |
     error: BaseException | None = None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", RuntimeWarning)
         try:
             case.function(**arguments)
         except Exception as raised:  # whatever comes is judged

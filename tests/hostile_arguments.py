@@ -622,7 +622,7 @@ case(
     **gmm,
     batch=(3, integer(1, HUGE - 1, enough=100)),
     steps=(1, COUNT),
-    step_size=(0.1, real(above=0.0)),
+    step_size=(0.1, real(maximum=1e15, above=0.0)),
     **rng,
     **threads,
 )
@@ -864,13 +864,14 @@ case(
     **sphere,
     direction=(np.array([0.0, 0.6, 0.8]), array()),
     **label,
-    reach=(1.2, POSITIVE),
+    reach=(1.2, real(maximum=100.0, above=0.0)),
     **color,
 )
+logarithmic = {"ax": (O.logarithmic, NO)}
 case(
     "plots.log_log",
     plots.log_log,
-    ax=(O.logarithmic, NO),
+    **logarithmic,
     ticks=(np.array([0.1, 1.0]), CURVE_OF_ANY_LENGTH),
     xlabel=("x", WORD),
 )
@@ -881,7 +882,7 @@ curve = {"x": (np.array([0.1, 1.0]), CURVE), "values": (np.ones((2, 2)), array(d
 case(
     "plots.power_law",
     plots.power_law,
-    ax=(O.logarithmic, NO),
+    **logarithmic,
     **curve,
     middle=(np.array([0.1, 1.0]), CURVE),
     exponent=(2.0, FITTED),
@@ -893,7 +894,7 @@ case(
 case(
     "plots.slope_guide",
     plots.slope_guide,
-    ax=(O.logarithmic, NO),
+    **logarithmic,
     **curve,
     slope=(2.0, real()),
     above=(1.5, POSITIVE),

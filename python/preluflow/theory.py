@@ -169,7 +169,8 @@ def nominal_norm(t: ArrayLike, log_Z0: float, *, clusters: int, loss: str = "squ
         excess = (math.log(abs(math.expm1(-log_Z0))) if log_Z0 > -700.0 else -log_Z0) - 4.0 * times / K
         if log_Z0 < 0.0:
             return np.asarray(np.exp(-np.logaddexp(0.0, excess)))
-        return np.asarray(-1.0 / np.expm1(excess))
+        with np.errstate(divide="ignore", over="ignore"):  # Z0 beyond float64 is inf
+            return np.asarray(-1.0 / np.expm1(excess))
 
     def field(y: Float64) -> Float64:
         if loss == "exponential":
