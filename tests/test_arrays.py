@@ -159,7 +159,7 @@ def test_what_is_no_network(train, options):
         ({"at": [1.5]}, TypeError, "at must be an integer, got 1.5"),
         ({"at": [-1]}, ValueError, "at must be at least 0, got -1"),
         ({"at": [2]}, ValueError, "at must not exceed steps = 1, got 2"),
-        ({"at": ["x"]}, TypeError, "at must be an integer, got 'x'"),
+        ({"at": ["x"]}, TypeError, "at must hold real numbers, got dtype <U1"),
         ({"what": ["speed"]}, ValueError, "what must be one of .*'loss'.*, got 'speed'"),
         ({"what": [3]}, ValueError, "what must be one of .*, got 3"),
         ({"what": "loss"}, TypeError, "what must be a list of names and functions, got 'loss'"),

@@ -120,6 +120,25 @@ def test_seed_and_width_decide_the_numbers_and_threads_do_not(tmp_path, monkeypa
         (["fig5", "--seed", "-1"], 2, "--seed"),
         (["fig5", "--threads", "0"], 2, "--threads"),
         (["fig5", "--format", "gif"], 2, "--format"),
+        (["fig5", "--seed", str(2**63)], 2, "--seed"),
+        (["fig5", "--seed", "1" * 400], 2, "--seed"),
+        (["fig5", "--seed", "1e3"], 2, "--seed"),
+        (["fig5", "--width", str(10**9)], 2, "--width"),
+        (["fig5", "--threads", str(2**31)], 2, "--threads"),
+        (["fig5", "--threads", "nan"], 2, "--threads"),
+        (["fig2", "--alpha", "nan"], 2, "--alpha"),
+        (["fig2", "--alpha", "inf"], 2, "--alpha"),
+        (["fig2", "--alpha", "0"], 2, "--alpha"),
+        (["fig2", "--alpha", "1e308"], 2, "--alpha"),
+        (["fig2", "--batch", str(10**9)], 2, "fig2: --batch must be at most the number of points n = 20000"),
+        (["fig7", "--quick", "--batch", "2001"], 2, "fig7: --batch must be at most the number of points n = 2000"),
+        (
+            ["fig5", "mv24", "--quick", "--batch", "501"],
+            2,
+            "mv24: --batch must be at most the number of points n = 500",
+        ),
+        (["fig2", "--batch", "0"], 2, "--batch"),
+        (["fig2", "--epochs", str(2**64)], 2, "--epochs"),
         (["fig5", "--out", "file/below"], 1, "--out"),
         (["fig5", "--out", "file"], 1, "--out"),
         (["fig5", "--from", "file"], 1, "--from"),
@@ -134,6 +153,7 @@ def test_bad_requests_are_refused_before_work(tmp_path, monkeypatch, nothing_may
     result = invoke("reproduce", *arguments)
     assert result.exit_code == code, result.output
     assert message in result.output
+    assert "Traceback" not in result.output
     assert sorted(os.listdir(tmp_path)) == ["empty", "file"]
 
 

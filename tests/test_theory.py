@@ -64,6 +64,32 @@ def test_nominal_norm_of_the_exponential_loss_follows_the_exponential_integral()
     np.testing.assert_allclose(expi(Z) - expi(0.01), t / 2, rtol=1e-7)
 
 
+def test_late_times_follow_the_closed_forms_too():
+    """A million units of time: at the limit, still on the way, or growing like a logarithm."""
+    c0 = np.array([0.9, 0.2, 1.5e-6, 1e-9])
+    c = theory.nominal_alignment([1e6], c0, clusters=10)[0]
+    np.testing.assert_array_equal(c[:2], 1.0)
+    np.testing.assert_allclose(np.arctanh(c[2:]) - 1 / c[2:], 6e5 + np.arctanh(c0[2:]) - 1 / c0[2:], rtol=1e-9)
+    Z = theory.nominal_norm([50.0, 1e6], math.log(0.01), clusters=4, loss="exponential")
+    np.testing.assert_allclose(expi(Z) - expi(0.01), [25.0, 5e5], rtol=1e-7)
+
+
+def test_late_cosines_end_at_the_nearest_centre_or_keep_moving():
+    labels = np.array([1.0, 1.0, -1.0])
+    cosines = np.array([[0.5, 0.4, 0.6], [0.3, 0.0, -0.2], [-0.1, -0.2, 0.5]])
+    for p in (2.5, 3.0):
+        late = theory.nominal_cosines([1e6], cosines, np.ones(3), labels, p=p)[0]
+        np.testing.assert_allclose(late[:2], [[1, 0, 0], [1, 0, 0]], atol=1e-10)
+    # Without a centre of its own the neuron loses its cosine with the rival like 1/t: 1/c = rate t for p = 3.
+    assert late[2, 2] == pytest.approx(1 / (2e6 * 3 / 3), rel=1e-3)
+
+
+def test_a_time_that_takes_too_many_steps_is_refused(monkeypatch):
+    monkeypatch.setattr(theory, "_MOST_MORE", 100)
+    with pytest.raises(ValueError, match="t must be smaller"):
+        theory.nominal_alignment([1e308], 1e-300, clusters=3)
+
+
 @pytest.fixture(scope="module")
 def figure_5():
     """Figure 5's problem at a quarter of its size, by the flow."""

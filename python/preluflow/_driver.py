@@ -41,11 +41,8 @@ class Task:
         num_threads: int | None,
     ) -> Task:
         """Refuse bad input before any work."""
-        if not isinstance(network, TwoLayerNetwork):
-            raise TypeError(f"network must be a TwoLayerNetwork, got {type(network).__name__}")
-        request = Observe() if observe is None else observe
-        if not isinstance(request, Observe):
-            raise TypeError(f"observe must be an Observe, got {type(request).__name__}")
+        _arrays.instance(network, "network", TwoLayerNetwork)
+        request = Observe() if observe is None else _arrays.instance(observe, "observe", Observe)
         request.check(network)
         loss = _arrays.choice(loss, "loss", LOSSES)
         threads = _arrays.threads(num_threads)

@@ -71,6 +71,8 @@ class Margin:
     def __init__(self, classifier: Any) -> None:
         self.log_scale = 0.0
         self.gradients = 0
+        if isinstance(classifier, type):
+            raise TypeError(f"classifier must be an object, not the class {classifier.__name__}")
         if isinstance(classifier, TwoLayerNetwork):
             rescaled, self.log_scale = classifier.rescaled()
             classifier = rescaled.astype("float64")
@@ -237,15 +239,9 @@ def box(bounds: Any) -> tuple[float, float] | None:
     try:
         low, high = bounds
     except (TypeError, ValueError):
-        raise ValueError(f"bounds must be (low, high) or None, got {bounds!r}") from None
+        raise ValueError(f"bounds must be (low, high) or None, got {_arrays.shown(bounds)}") from None
     low = _arrays.real(low, "bounds[0]")
     return low, _arrays.real(high, "bounds[1]", above=low)
-
-
-def flag(value: Any, name: str) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-    return bool(value)
 
 
 # ---- searches within a ball: points that are right in, delta (m, D) out
@@ -436,7 +432,7 @@ def swap_options(starts: Any, steps: Any, restarts: Any, seed: Any) -> dict[str,
         "starts": _arrays.integer(starts, "starts", minimum=1),
         "steps": _arrays.integer(steps, "steps", minimum=0),
         "restarts": _arrays.integer(restarts, "restarts", minimum=0),
-        "seed": _arrays.integer(seed, "seed", minimum=0),
+        "seed": _arrays.integer(seed, "seed", minimum=0, maximum=_arrays.UINT64),
     }
 
 

@@ -125,9 +125,8 @@ def pgd(
     steps = _arrays.integer(steps, "steps", minimum=1)
     step = _arrays.real(step, "step", above=0.0)
     exponential = _arrays.choice(objective, "objective", OBJECTIVES) == "exponential"
-    normalize = not exponential if normalize is None else _searches.flag(normalize, "normalize")
-
-    stop_early = _searches.flag(stop_early, "stop_early")
+    normalize = not exponential if normalize is None else _arrays.flag(normalize, "normalize")
+    stop_early = _arrays.flag(stop_early, "stop_early")
 
     def ascent(log_scale: float, margin: Float64, gradient: Float64) -> Float64:
         uphill = ball.steepest(-gradient) if normalize else -gradient
@@ -139,12 +138,10 @@ def pgd(
 
     search = partial(
         _searches.restarted,
-        partial(
-            _searches.pgd, ball=ball, steps=steps, ascent=ascent, stop_early=_searches.flag(stop_early, "stop_early")
-        ),
+        partial(_searches.pgd, ball=ball, steps=steps, ascent=ascent, stop_early=stop_early),
         ball=ball,
         restarts=_arrays.integer(restarts, "restarts", minimum=0),
-        seed=_arrays.integer(seed, "seed", minimum=0),
+        seed=_arrays.integer(seed, "seed", minimum=0, maximum=_arrays.UINT64),
         from_point=True,
     )
     return _searches.run(classifier, X, y, search, ball)
@@ -211,7 +208,7 @@ def apgd(
         ),
         ball=ball,
         restarts=_arrays.integer(restarts, "restarts", minimum=0),
-        seed=_arrays.integer(seed, "seed", minimum=0),
+        seed=_arrays.integer(seed, "seed", minimum=0, maximum=_arrays.UINT64),
         from_point=False,
     )
     return _searches.run(classifier, X, y, search, ball)
@@ -268,7 +265,7 @@ def ddn(
         steps=_arrays.integer(steps, "steps", minimum=1),
         gamma=_arrays.real(gamma, "gamma", above=0.0, maximum=0.99),
         init_eps=_arrays.real(init_eps, "init_eps", above=0.0),
-        seed=_arrays.integer(seed, "seed", minimum=0),
+        seed=_arrays.integer(seed, "seed", minimum=0, maximum=_arrays.UINT64),
         bounds=box,
     )
     return _searches.run(classifier, X, y, search, _searches.Ball(np.inf, "l2", box))

@@ -159,10 +159,11 @@ def fit_linear(
     loss = _arrays.choice(loss, "loss", LOSSES)
     step = _arrays.real(step, "step", above=0.0)
     batch = _arrays.integer(batch, "batch", minimum=1)
+    until_settled = _arrays.flag(until_settled, "until_settled")
     epochs = _arrays.integer(epochs, "epochs", minimum=1)
     if batch > len(points):
         raise ValueError(f"batch must be at most the number of points n = {len(points)}, got {batch}")
-    generator = np.random.default_rng(rng)
+    generator = _arrays.generator(rng)
     w = np.zeros(points.shape[1])
     losses = [mean_loss(loss, target, np.zeros(len(points)))]
     for epoch in range(1, epochs + 1):
@@ -191,6 +192,7 @@ def cluster_prelu(gmm: OrthonormalGMM, p: float = 3.0) -> TwoLayerNetwork:
 
     One neuron per cluster: nearly robust up to sqrt(2)/2, and what gradient flow from a tiny initialisation learns.
     """
+    _arrays.instance(gmm, "gmm", OrthonormalGMM)
     p = _arrays.real(p, "p", minimum=1.0)
     zeros = np.zeros(gmm.clusters)
     return TwoLayerNetwork.from_polar(gmm.centers, zeros, gmm.labels, zeros, "prelu", p)
@@ -201,6 +203,7 @@ def class_average_relu(gmm: OrthonormalGMM) -> TwoLayerNetwork:
 
     mu_+ and mu_- are the normalised averages of the centres of each class. Robust only up to about 1/sqrt(K).
     """
+    _arrays.instance(gmm, "gmm", OrthonormalGMM)
     counts = np.array([gmm.positive, gmm.negative], dtype=float)
     sums = np.stack([gmm.centers[gmm.labels == label].sum(axis=0) for label in (1.0, -1.0)])
     directions = sums / np.linalg.norm(sums, axis=1, keepdims=True)
@@ -211,9 +214,7 @@ class _ClusterRule(_Classifier):
     """A function of the inner products <x,mu_k> with the centres of a mixture."""
 
     def __init__(self, gmm: OrthonormalGMM) -> None:
-        if not isinstance(gmm, OrthonormalGMM):
-            raise TypeError(f"gmm must be an OrthonormalGMM, got {type(gmm).__name__}")
-        self.gmm = gmm
+        self.gmm: OrthonormalGMM = _arrays.instance(gmm, "gmm", OrthonormalGMM)
         # Given centres are orthonormal within 1e-5 only; certificates divide by the largest singular value.
         self._spread = max(1.0, float(np.linalg.norm(gmm.centers, 2)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,24 @@ if TYPE_CHECKING:
     from preluflow.experiments import Outcome
 
 INTERRUPTED = 130
+
+_LARGEST_SEED = 2**63 - 1  # points and seeds of an experiment are counted on from it in 64 bits
+_LARGEST_WIDTH = 100_000  # gigabytes, in the papers' dimensions
+_LARGEST_THREADS = 2**31 - 1
+_LARGEST_EPOCHS = 10**9
+
+
+class _RealRange(click.FloatRange):
+    """A range that NaN, which is neither below nor above anything, lies outside of."""
+
+    min: float
+    max: float
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        result = super().convert(value, param, ctx)
+        if result != result:
+            self.fail(f"{value} is not in the range {self.min:g}<=x<={self.max:g}.", param, ctx)
+        return result
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -63,8 +81,10 @@ def info() -> None:
     help="Redraw from an npz, or from a folder of them, without running.",
 )
 @click.option("--quick", is_flag=True, help="The same picture at a size that runs in seconds.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seeds everything random.")
-@click.option("--width", type=click.IntRange(1), help="Number of neurons. Default: the figure's own.")
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0, _LARGEST_SEED), help="Seeds everything random."
+)
+@click.option("--width", type=click.IntRange(1, _LARGEST_WIDTH), help="Number of neurons. Default: the figure's own.")
 @click.option(
     "--dynamics",
     default="descent",
@@ -72,12 +92,12 @@ def info() -> None:
     type=click.Choice(["descent", "flow"]),
     help="fig5 and fig6: draw the gradient flow too, on one time axis.",
 )
-@click.option("--alpha", type=click.FloatRange(0, min_open=True), help="fig2, fig7, pgd-gap, mv24: noise. Printed.")
+@click.option("--alpha", type=_RealRange(1e-6, 100.0), help="fig2, fig7, pgd-gap, mv24: noise. Printed.")
 @click.option("--batch", type=click.IntRange(1), help="fig2, fig7, mv24: points of a step of SGD. Printed.")
 @click.option("--loss", type=click.Choice(["squared", "exponential", "logistic"]), help="fig2, fig7, mv24. Printed.")
-@click.option("--epochs", type=click.IntRange(1), help="fig2, fig7, mv24: at most so many. Printed.")
+@click.option("--epochs", type=click.IntRange(1, _LARGEST_EPOCHS), help="fig2, fig7, mv24: at most so many. Printed.")
 @click.option("--scale", "full", is_flag=True, help="mv24: the paper's size instead of one for a laptop.")
-@click.option("--threads", type=click.IntRange(1), help="Default: all cores.")
+@click.option("--threads", type=click.IntRange(1, _LARGEST_THREADS), help="Default: all cores.")
 @click.option("--format", "format_", default="png", show_default=True, type=click.Choice(["png", "pdf"]))
 @click.option("--profile", is_flag=True, help="Print where the time went.")
 def reproduce(
@@ -126,6 +146,11 @@ def reproduce(
         num_threads=threads,
         progress=sys.stderr.isatty(),
     )
+    for name in names if source is None else ():
+        try:
+            REGISTRY[name].check(options)
+        except ValueError as error:
+            raise click.UsageError(f"{name}: --{error}") from None
     for name in names:
         started = time.perf_counter()
         if source is None:

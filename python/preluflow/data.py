@@ -13,6 +13,8 @@ from preluflow._arrays import Float, Float64
 
 Rng = None | int | np.random.Generator
 
+_LARGEST_ALPHA = 1e150  # its square is a float64
+
 _ROWS = 4096  # rows drawn at a time: no temporary grows with n
 
 
@@ -75,19 +77,21 @@ class OrthonormalGMM:
         self.dim = _arrays.integer(dim, "dim", minimum=1)
         self.positive = _arrays.integer(positive, "positive", minimum=1)
         self.negative = _arrays.integer(negative, "negative", minimum=1)
-        self.alpha = _arrays.real(alpha, "alpha", minimum=0.0)
+        self.alpha = _arrays.real(alpha, "alpha", minimum=0.0, maximum=_LARGEST_ALPHA)
         if self.clusters > self.dim:
             raise ValueError(f"dim must be at least positive + negative = {self.clusters}, got {self.dim}")
+        _arrays.require_room("dim", self.clusters, self.dim)
         self.centers: Float64 = self._make_centers(centers, rng)
         self.centers.flags.writeable = False
 
     def _make_centers(self, centers: str | ArrayLike, rng: Rng) -> Float64:
         K, D = self.clusters, self.dim
+        generator = _arrays.generator(rng)
         if isinstance(centers, str):
             _arrays.choice(centers, "centers", ("random", "canonical"))
             if centers == "canonical":
                 return np.eye(K, D)
-            Q, R = np.linalg.qr(np.random.default_rng(rng).standard_normal((D, K)))
+            Q, R = np.linalg.qr(generator.standard_normal((D, K)))
             return np.ascontiguousarray((Q * np.sign(np.diag(R))).T)  # the sign makes Q Haar-distributed
         result = _arrays.orthonormal_rows(centers).copy()
         if result.shape != (K, D):
@@ -135,10 +139,18 @@ class OrthonormalGMM:
             If ``balanced`` and K does not divide n, or ``out`` does not fit.
         """
         n = _arrays.integer(n, "n", minimum=1)
-        if out is not None and not isinstance(out, np.ndarray):
+        balanced = _arrays.flag(balanced, "balanced")
+        if out is not None and (not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray)):
             raise TypeError(f"out must be an array, got {type(out).__name__}")
-        kind = _arrays.dtype_of(dtype if out is None else out.dtype, "dtype" if out is None else "out.dtype")
-        generator = np.random.default_rng(rng)
+        kind = _arrays.dtype_of(dtype)
+        if out is not None:
+            kind = _arrays.dtype_of(out.dtype, "out.dtype")
+        if self.alpha > 1e-3 * float(np.finfo(kind).max):
+            raise ValueError(f"dtype must hold points as far away as alpha = {self.alpha:g}, {kind} does not")
+        _arrays.require_room(
+            "n", n, 2 if out is not None else self.dim, itemsize=8 if out is not None else kind.itemsize
+        )
+        generator = _arrays.generator(rng)
         if balanced:
             if n % self.clusters:
                 raise ValueError(f"n must be divisible by the {self.clusters} clusters when balanced, got {n}")

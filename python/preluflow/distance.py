@@ -18,6 +18,7 @@ from preluflow.initialization import center_cosines, voronoi_regions
 from preluflow.network import TwoLayerNetwork
 
 _CELLS = 2048  # cells of [0, pi/2] for the upper end
+_LARGEST_STEP = 1e15  # beyond, points go where the gradient points; squares are to fit float32
 _OUTWARD = 1e-12  # relative rounding of the upper end
 
 
@@ -40,6 +41,8 @@ class DistanceBracket:
 
 def difference_network(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> TwoLayerNetwork:
     """The function f - F^(p) as one network of width h + K, with the p and activation of ``network`` (not tanh)."""
+    _arrays.instance(network, "network", TwoLayerNetwork)
+    _arrays.instance(gmm, "gmm", OrthonormalGMM)
     if network.activation == "tanh":
         raise ValueError("the distance to F^(p) is defined for 'prelu' and 'polynomial' networks, not for 'tanh'")
     if network.dim != gmm.dim:
@@ -58,6 +61,18 @@ def difference_network(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> TwoLaye
 def _unit_rows(points: Float) -> Float:
     lengths = np.linalg.norm(points, axis=1, keepdims=True)
     return np.asarray(points / np.where(lengths > 0, lengths, 1.0), dtype=points.dtype)
+
+
+def estimator_options(
+    batch: int = 100, steps: int = 33, step_size: float = 0.1, rng: Rng = 0, of: str = ""
+) -> tuple[int, int, float, np.random.Generator]:
+    """The checked options of ``distance_estimate``; ``of`` comes before their names in messages."""
+    return (
+        _arrays.integer(batch, f"{of}batch", minimum=1),
+        _arrays.integer(steps, f"{of}steps", minimum=0),
+        _arrays.real(step_size, f"{of}step_size", above=0.0, maximum=_LARGEST_STEP),
+        _arrays.generator(rng, f"{of}rng"),
+    )
 
 
 def distance_estimate(
@@ -97,12 +112,11 @@ def distance_estimate(
     float
         Largest |f - F^(p)| over the last iterates.
     """
-    batch = _arrays.integer(batch, "batch", minimum=1)
-    steps = _arrays.integer(steps, "steps", minimum=0)
-    step_size = _arrays.real(step_size, "step_size", above=0.0)
+    batch, steps, step_size, generator = estimator_options(batch, steps, step_size, rng)
+    num_threads = _arrays.threads(num_threads)
     # Of f - F^(p) = e^m g only g is evaluated: a run that diverges must not overflow here. F^(p) makes m >= 0.
     difference, m = difference_network(network, gmm).rescaled()
-    generator = np.random.default_rng(rng)
+    _arrays.require_room("batch", batch, gmm.dim)
     points = _unit_rows(generator.standard_normal((batch, gmm.dim)).astype(network.dtype))
     stay = network.dtype.type(np.exp(-m))
     for _ in range(steps):
@@ -141,6 +155,7 @@ def distance_bracket(
     """
     steps = _arrays.integer(steps, "steps", minimum=0)
     keep = _arrays.integer(keep, "keep", minimum=1)
+    num_threads = _arrays.threads(num_threads)
     difference = difference_network(network, gmm)
     lower, witness = _lower_end(difference.rescaled()[0], network, gmm, steps, keep, num_threads)
     upper = _upper_end(network, gmm)

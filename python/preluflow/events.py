@@ -43,9 +43,11 @@ class Event:
     def __post_init__(self) -> None:
         """Check the request."""
         if not isinstance(self.name, str) or not self.name:
-            raise TypeError(f"name must be a word, got {self.name!r}")
+            raise TypeError(f"name must be a word, got {_arrays.shown(self.name)}")
         if not callable(self.value):
-            raise TypeError(f"value must be a function of a Snapshot, got {self.value!r}")
+            raise TypeError(f"value must be a function of a Snapshot, got {_arrays.shown(self.value)}")
+        for name in ("terminal", "needs_gmm", "needs_homogeneous"):
+            _arrays.flag(getattr(self, name), name)
 
 
 def loss_below(level: float, *, terminal: bool = False) -> Event:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,6 +109,7 @@ def gradient_flow(
     if step is not None:
         step = _arrays.real(step, "step", above=0.0)
     max_steps = _arrays.integer(max_steps, "max_steps", minimum=1)
+    progress = _arrays.flag(progress, "progress")
     task = Task.check(network, X, y, loss, observe, num_threads)
     rtol = _arrays.real(rtol, "rtol", minimum=_LEAST_RTOL[str(network.dtype)])
     t0 = float(before.get("t", 0.0))
@@ -122,11 +123,14 @@ def gradient_flow(
     return driver.run(_Flowing(driver, stepper, happenings, max_steps), stops, progress)
 
 
-def _check_events(events: Sequence[Event], task: Task) -> tuple[Event, ...]:
+def _check_events(events: Any, task: Task) -> tuple[Event, ...]:
+    words = isinstance(events, (str, bytes, Mapping))
+    if words or not isinstance(events, Iterable) or (isinstance(events, np.ndarray) and events.ndim == 0):
+        raise TypeError(f"events must be a list of Event objects, got {_arrays.shown(events)}")
     happenings = tuple(events)
     for event in happenings:
         if not isinstance(event, Event):
-            raise TypeError(f"events must hold Event objects (see preluflow.events), got {event!r}")
+            raise TypeError(f"events must hold Event objects (see preluflow.events), got {_arrays.shown(event)}")
         if event.needs_gmm and task.observe.gmm is None:
             raise ValueError(f"event {event.name!r} needs observe=Observe(gmm=...)")
         if event.needs_homogeneous and task.start.activation == "tanh":

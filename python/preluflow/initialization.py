@@ -62,7 +62,12 @@ def initialize(
     result_dtype = _arrays.dtype_of(dtype)
     if (nudge is None) != (centers is None):
         raise ValueError("nudge and centers must be given together")
-    generator = np.random.default_rng(rng)
+    mu = None if nudge is None or centers is None else _targets(centers, dim)
+    if nudge is not None:
+        nudge = _arrays.real(nudge, "nudge", minimum=0.0, maximum=1.0)
+    _arrays.require_room("dim", dim)
+    _arrays.require_room("width", width, dim)
+    generator = _arrays.generator(rng)
 
     shape = generator.standard_normal((width, dim))
     lengths = np.linalg.norm(shape, axis=1)
@@ -73,23 +78,28 @@ def initialize(
     else:
         v = generator.standard_normal(width)
         sign, log_abs_v = np.sign(v), np.log(scale) + np.log(np.abs(v))
-    if nudge is not None and centers is not None:
-        U = _nudged(U, nudge, centers, generator)
+    if nudge is not None and mu is not None:
+        U = _nudged(U, nudge, mu, generator)
     return TwoLayerNetwork.from_polar(U.astype(result_dtype), log_norm, sign, log_abs_v, activation, p)
 
 
-def _nudged(U: Float64, nudge: float, centers: ArrayLike | OrthonormalGMM, generator: np.random.Generator) -> Float64:
-    delta = _arrays.real(nudge, "nudge", minimum=0.0, maximum=1.0)
+def _targets(centers: ArrayLike | OrthonormalGMM, dim: int) -> Float64:
     mu = centers.centers if isinstance(centers, OrthonormalGMM) else _arrays.orthonormal_rows(centers)
-    if mu.shape[1] != U.shape[1]:
-        raise ValueError(f"centers must have shape (K, {U.shape[1]}), got {mu.shape}")
+    if mu.shape[1] != dim:
+        raise ValueError(f"centers must have shape (K, dim) = (K, {_arrays.shown(dim)}), got {mu.shape}")
+    return mu
+
+
+def _nudged(U: Float64, nudge: float, mu: Float64, generator: np.random.Generator) -> Float64:
     chosen = mu[generator.integers(len(mu), size=len(U))]
-    moved = U + delta * (chosen - U)
+    moved = U + nudge * (chosen - U)
     return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True))
 
 
 def center_cosines(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> Float64:
     """cos(mu_k, w_j), shape (h, K), float64; 0 for a dead neuron."""
+    _arrays.instance(network, "network", TwoLayerNetwork)
+    _arrays.instance(gmm, "gmm", OrthonormalGMM)
     if network.dim != gmm.dim:
         raise ValueError(f"network has input dimension {network.dim} but gmm has {gmm.dim}")
     # By the core, not NumPy's BLAS, which ends the process where it finds no memory.
@@ -99,7 +109,8 @@ def center_cosines(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> Float64:
 
 def own_class_cosines(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> Float64:
     """cos(mu_k, w_j) for the centres of the class of sign v_j, -inf for the others; shape (h, K)."""
-    return np.where(network.sign[:, None] == gmm.labels[None, :], center_cosines(network, gmm), -np.inf)
+    cosines = center_cosines(network, gmm)
+    return np.where(network.sign[:, None] == gmm.labels[None, :], cosines, -np.inf)
 
 
 def voronoi_regions(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> NDArray[np.intp]:
@@ -138,4 +149,5 @@ def non_degeneracy_gap(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> float:
 
 def covers_all_regions(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> bool:
     """Whether every Voronoi region of each class holds a neuron of that class (MV25, Def. 2)."""
-    return set(range(gmm.clusters)) <= set(voronoi_regions(network, gmm).tolist())
+    regions = voronoi_regions(network, gmm)
+    return set(range(gmm.clusters)) <= set(regions.tolist())

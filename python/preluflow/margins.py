@@ -73,9 +73,7 @@ class RobustRadius:
         certified, attacked : ndarray, shape () or (R,)
             The truth lies between.
         """
-        radii = np.asarray(eps, dtype=np.float64)
-        if radii.size and not (np.all(np.isfinite(radii)) and radii.min() >= 0):
-            raise ValueError("eps must be finite and not negative")
+        radii = _arrays.numbers_in(eps, "eps", minimum=0.0)
         count = len(self.lower)
         # Certified: no error within the closed ball; attacked: none was found in it.
         lower, upper = (np.sort(np.where(self.correct, radius, -1.0)) for radius in (self.lower, self.upper))
@@ -201,14 +199,19 @@ def robust_radius(
     RuntimeWarning
         If lower > upper somewhere, which would be a bug.
     """
+    if gmm is not None:
+        _arrays.instance(gmm, "gmm", OrthonormalGMM)
+    progress = _arrays.flag(progress, "progress")
     points, target = _points(classifier, X, y)
+    if gmm is not None and gmm.dim != points.shape[1]:
+        raise ValueError(f"gmm has dimension {gmm.dim} but X has {points.shape[1]}")
     level = _arrays.choice(level, "level", LEVELS)
     effort = Effort(
         level,
-        _arrays.integer(starts, "starts", minimum=1),
-        _arrays.integer(restarts, "restarts", minimum=0),
-        _arrays.integer(steps, "steps", minimum=0),
-        _arrays.integer(seed, "seed", minimum=0),
+        _arrays.integer(starts, "starts", minimum=1, maximum=_arrays.INT32),
+        _arrays.integer(restarts, "restarts", minimum=0, maximum=_arrays.INT32),
+        _arrays.integer(steps, "steps", minimum=0, maximum=_arrays.INT32),
+        _arrays.integer(seed, "seed", minimum=0, maximum=_arrays.UINT64),
         _arrays.integer(max_nodes, "max_nodes", minimum=1),
         None if max_seconds is None else _arrays.real(max_seconds, "max_seconds", above=0.0),
         _arrays.threads(num_threads),
@@ -314,8 +317,7 @@ def normalized_margins(network: TwoLayerNetwork, X: ArrayLike, y: ArrayLike) -> 
 
 
 def _scaled_margins(network: TwoLayerNetwork, X: ArrayLike, y: ArrayLike) -> tuple[Float64, float]:
-    if not isinstance(network, TwoLayerNetwork):
-        raise TypeError(f"network must be a TwoLayerNetwork, got {type(network).__name__}")
+    _arrays.instance(network, "network", TwoLayerNetwork)
     points, target = _points(network, X, y)
     scaled, log_scale = network.rescaled()
     return target * scaled.astype("float64").decision_function(points.astype(np.float64)), log_scale
@@ -323,7 +325,7 @@ def _scaled_margins(network: TwoLayerNetwork, X: ArrayLike, y: ArrayLike) -> tup
 
 def _points(classifier: Any, X: ArrayLike, y: ArrayLike) -> tuple[Float, Float64]:
     """Points, of their own float dtype, and labels."""
-    if not isinstance(classifier, Classifier):
+    if isinstance(classifier, type) or not isinstance(classifier, Classifier):
         raise TypeError(
             "classifier must be a TwoLayerNetwork or have decision_function and input_gradient, "
             f"got {type(classifier).__name__}"
@@ -343,7 +345,7 @@ def _bracket(classifier: Any, gmm: OrthonormalGMM | None, X: Float64, y: Float64
         starts=effort.starts,
         steps=effort.steps,
         restarts=effort.restarts,
-        seed=effort.seed + first,
+        seed=(effort.seed + first) % (_arrays.UINT64 + 1),
         **centers,
     )
     witness, upper = found.delta, found.norms

@@ -121,19 +121,17 @@ class TwoLayerNetwork:
         kind = _arrays.network_dtype(U, "U", dtype)
         directions = _arrays.real_array(U, "U", dtype=kind, ndim=2)
         width = len(directions)
-        logs = {}
-        for name, values in (("log_norm", log_norm), ("log_abs_v", log_abs_v)):
-            logs[name] = np.array(values, dtype=np.float64)
-            if logs[name].shape != (width,):
-                raise ValueError(f"{name} must have shape ({width},), got {logs[name].shape}")
-            if not np.all(logs[name] < np.inf):
-                raise ValueError(f"{name} must be finite or -inf")
+        logs = {
+            name: _arrays.logarithms(values, name, n=width)
+            for name, values in (("log_norm", log_norm), ("log_abs_v", log_abs_v))
+        }
         signs = _arrays.real_array(sign, "sign", dtype=np.float64, ndim=1)
         if signs.shape != (width,) or not np.isin(signs, (-1.0, 0.0, 1.0)).all():
             raise ValueError(f"sign must hold -1, 0 or +1 and have shape ({width},)")
         if np.any((signs == 0) != np.isneginf(logs["log_abs_v"])):
             raise ValueError("sign must be 0 exactly where log_abs_v is -inf")
-        lengths = np.linalg.norm(directions.astype(np.float64), axis=1)
+        with np.errstate(over="ignore"):
+            lengths = np.linalg.norm(directions.astype(np.float64), axis=1)
         expected = np.where(np.isneginf(logs["log_norm"]), 0.0, 1.0)
         if np.abs(lengths - expected).max() > 1e-5:
             j = int(np.argmax(np.abs(lengths - expected)))

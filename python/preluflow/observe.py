@@ -13,9 +13,12 @@ from preluflow import _arrays
 from preluflow._arrays import Float, Float64
 from preluflow._lazy import lazy
 from preluflow.data import OrthonormalGMM
-from preluflow.distance import distance_bracket, distance_estimate
+from preluflow.distance import distance_bracket, distance_estimate, estimator_options
 from preluflow.initialization import VOID, center_cosines, voronoi_regions
 from preluflow.network import TwoLayerNetwork
+
+_ESTIMATOR = ("batch", "steps", "step_size", "rng")
+_MOST_STOPS = 10_000_000  # of a run: what is recorded there is kept in memory
 
 
 @dataclass
@@ -195,13 +198,17 @@ class Observe:
         """Check the request."""
         if self.every is not None:
             _arrays.real(self.every, "every", above=0.0)
-        if isinstance(self.what, str) or not isinstance(self.what, Sequence):
-            raise TypeError(f"what must be a list of names and functions, got {self.what!r}")
-        if self.gmm is not None and not isinstance(self.gmm, OrthonormalGMM):
-            raise TypeError(f"gmm must be an OrthonormalGMM, got {type(self.gmm).__name__}")
-        unknown = set(self.estimator) - {"batch", "steps", "step_size", "rng"}
+        if self.at is not None:
+            _arrays.numbers_in(self.at, "at", minimum=0.0)
+        if isinstance(self.what, (str, bytes)) or not isinstance(self.what, Sequence):
+            raise TypeError(f"what must be a list of names and functions, got {_arrays.shown(self.what)}")
+        if self.gmm is not None:
+            _arrays.instance(self.gmm, "gmm", OrthonormalGMM)
+        _arrays.instance(self.estimator, "estimator", Mapping)
+        unknown = [key for key in self.estimator if key not in _ESTIMATOR]
         if unknown:
-            raise ValueError(f"estimator has unknown options {sorted(unknown)}; known: batch, steps, step_size, rng")
+            raise ValueError(f"estimator has unknown options {_arrays.shown(unknown)}; known: {', '.join(_ESTIMATOR)}")
+        estimator_options(**self.estimator, of="estimator: ")
         for item in self.what:
             if callable(item):
                 continue
@@ -211,6 +218,7 @@ class Observe:
 
     def check(self, network: TwoLayerNetwork) -> None:
         """Refuse what cannot be observed on this network."""
+        _arrays.instance(network, "network", TwoLayerNetwork)
         if self.gmm is not None and self.gmm.dim != network.dim:
             raise ValueError(f"gmm has dimension {self.gmm.dim} but the network has {network.dim}")
         for item in self.what:
@@ -222,9 +230,12 @@ class Observe:
 
         ``name`` is what the caller's argument ``total`` is called ("steps", "epochs").
         """
+        total = _arrays.integer(total, name, minimum=0)
         stops = {0, total}
         if self.every is not None:
-            stops.update(range(0, total + 1, _arrays.integer(self.every, "every", minimum=1)))
+            every = _arrays.integer(self.every, "every", minimum=1)
+            self._require_few(total // every)
+            stops.update(range(0, total + 1, every))
         if self.at is not None:
             for stop in np.atleast_1d(np.asarray(self.at)).tolist():
                 value = _arrays.integer(stop, "at", minimum=0)
@@ -235,9 +246,14 @@ class Observe:
 
     def times(self, t0: float, t1: float) -> list[float]:
         """Return the times, t0 .. t1, at which a flow is looked at; both ends are among them."""
+        t0 = _arrays.real(t0, "t0")
+        t1 = _arrays.real(t1, "t1")
+        if t1 < t0:
+            raise ValueError(f"t1 must be at least t0 = {t0:g}, got {t1:g}")
         stops = {t0, t1}
-        if self.every is not None:
+        if self.every is not None and t1 > t0:
             every = float(self.every)
+            self._require_few((t1 - t0) / every)
             first, last = int(np.floor(t0 / every)), int(np.ceil(t1 / every))
             inner = (k * every for k in range(first, last + 1))
             # No stop a rounding away from either end.
@@ -249,6 +265,11 @@ class Observe:
                     raise ValueError(f"at must not exceed t1 = {t1:g}, got {value:g}")
                 stops.add(value)
         return sorted(stops)
+
+    def _require_few(self, count: float) -> None:
+        """Refuse a distance of stops of which the run would have more than memory could keep."""
+        if count > _MOST_STOPS:
+            raise ValueError(f"every must be so large that a run has at most {_MOST_STOPS} stops, got {self.every!r}")
 
 
 class ObserverError(Exception):

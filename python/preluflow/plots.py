@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from preluflow import _arrays
 from preluflow.results import Run
 
 if TYPE_CHECKING:
@@ -31,6 +32,48 @@ _STYLE: dict[str, Any] = {
     "lines.linewidth": 1.7,
     "legend.fontsize": 9,
 }
+_LARGEST = 400.0  # inches: at 160 dots each, what matplotlib can still save
+
+
+# ---- what came
+
+
+def _check_axes(ax: Any, *, sphere: bool = False) -> None:
+    from matplotlib.axes import Axes
+    from mpl_toolkits.mplot3d import Axes3D  # type: ignore[import-untyped]
+
+    _arrays.instance(ax, "ax", Axes3D if sphere else Axes)
+
+
+def _check_color(color: Any, name: str = "color") -> None:
+    from matplotlib.colors import is_color_like
+
+    if (isinstance(color, np.ndarray) and color.ndim == 0) or not is_color_like(color):
+        raise ValueError(f"{name} must be a colour as matplotlib takes them, got {_arrays.shown(color)}")
+
+
+def _check_marker(marker: Any) -> None:
+    from matplotlib.markers import MarkerStyle
+
+    try:
+        MarkerStyle(marker)
+    except Exception:  # matplotlib's errors are of many kinds here
+        raise ValueError(f"marker must be one matplotlib knows, got {_arrays.shown(marker)}") from None
+
+
+def _maybe_fitted(value: Any, name: str) -> float:
+    """Return a real number, or NaN or inf where a fit found none."""
+    return float(value) if isinstance(value, (float, np.floating)) else _arrays.real(value, name)
+
+
+def _record(run: Run, name: str, record: str) -> NDArray[Any]:
+    """Return what a run, the argument ``name``, observed."""
+    if record not in run:
+        raise ValueError(f"{name} must have {record!r} observed, it has {list(run)}")
+    return run[record]
+
+
+# ---- pictures
 
 
 @contextmanager
@@ -44,6 +87,8 @@ def style() -> Iterator[None]:
 
 def new_figure(columns: int, *, width: float = 4.6, height: float = 3.5) -> tuple[Figure, list[Axes]]:
     """Return a figure with a row of panels, independent of pyplot and of any display."""
+    columns = _arrays.integer(columns, "columns", minimum=1, maximum=100)
+    width = _arrays.real(width, "width", above=0.0, maximum=_LARGEST / columns)
     figure = blank_figure(width * columns, height)
     axes = figure.subplots(1, columns, squeeze=False)[0]
     return figure, list(axes)
@@ -51,11 +96,19 @@ def new_figure(columns: int, *, width: float = 4.6, height: float = 3.5) -> tupl
 
 def legend_above(ax: Axes, columns: int) -> None:
     """Put the legend over the panel, where it hides nothing."""
+    _check_axes(ax)
+    columns = _arrays.integer(columns, "columns", minimum=1, maximum=_arrays.INT32)
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, frameon=False, columnspacing=1.2)
 
 
 def _axis(ax: Axes, run: Run, flow: Run | None) -> str:
     """Iterations along the abscissa; time, if a flow is drawn beside descent. Returns the attribute of a run to use."""
+    _check_axes(ax)
+    _arrays.instance(run, "run", Run)
+    if flow is not None and _arrays.instance(flow, "flow", Run).method != "gradient_flow":
+        raise ValueError(f"flow must be a run of gradient_flow, got one of {flow.method}")
+    if flow is None and "steps" not in run.config:
+        raise ValueError(f"run must be a run of gradient_descent, got one of {run.method}")
     if flow is None:
         ax.set(xlabel="iteration", xlim=(0, max(int(run.config["steps"]), 1)))
         return "iterations"
@@ -71,13 +124,15 @@ def alignment_panel(ax: Axes, run: Run, *, nominal: Run | None = None, flow: Run
     """
     x = _axis(ax, run, flow)
     main = run if flow is None else flow
-    low, median, high = main["alignment_quartiles"].T
+    if nominal is not None:
+        _arrays.instance(nominal, "nominal", Run)
+    low, median, high = _record(main, "run" if flow is None else "flow", "alignment_quartiles").T
     ax.fill_between(getattr(main, x), low, high, color=GREY, alpha=0.45, lw=0, label="first to third quartile")
     ax.plot(getattr(main, x), median, color=INK, label="median" if flow is None else "median, flow")
     if flow is not None:
-        ax.plot(run.t, run["alignment_quartiles"][:, 1], color=BLUE, ls="--", label="median, descent")
+        ax.plot(run.t, _record(run, "run", "alignment_quartiles")[:, 1], color=BLUE, ls="--", label="median, descent")
     if nominal is not None:
-        middle = nominal["alignment_quartiles"][:, 1]
+        middle = _record(nominal, "nominal", "alignment_quartiles")[:, 1]
         ax.plot(getattr(nominal, x), middle, color=ORANGE, ls=":", lw=2.2, label=r"median at $\alpha=0$")
     ax.set(ylabel=r"$\max_k\,\cos(\mu_k, w_j)$ over neurons $j$", ylim=(-0.02, 1.04))
     legend_above(ax, columns=3 if flow is None else 2)
@@ -90,6 +145,9 @@ def loss_and_distance_panel(ax: Axes, run: Run, *, flow: Run | None = None) -> N
     """
     x = _axis(ax, run, flow)
     main = run if flow is None else flow
+    for record in ("loss", "distance_estimate", "distance_lower", "distance_upper"):
+        _record(main, "run" if flow is None else "flow", record)
+    _record(run, "run", "loss")
     ax.fill_between(
         getattr(main, x),
         main["distance_lower"],
@@ -113,6 +171,10 @@ def blank_figure(width: float, height: float, *, layout: str | None = "constrain
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    width = _arrays.real(width, "width", above=0.0, maximum=_LARGEST)
+    height = _arrays.real(height, "height", above=0.0, maximum=_LARGEST)
+    if layout is not None:
+        _arrays.choice(layout, "layout", ("constrained", "compressed", "tight", "none"))
     figure = Figure(figsize=(width, height), layout=layout)  # type: ignore[arg-type]
     FigureCanvasAgg(figure)
     return figure
@@ -125,9 +187,19 @@ def _view_direction(ax: Any) -> NDArray[np.float64]:
 
 def sphere_panel(figure: Figure, position: Any, *, view: tuple[float, float], zoom: float = 1.5) -> Any:
     """Add a panel that looks at the unit sphere of R^3 from far away; ``view`` is elevation and azimuth in degrees."""
-    ax = figure.add_subplot(position, projection="3d", computed_zorder=False)
+    from matplotlib.figure import Figure
+
+    _arrays.instance(figure, "figure", Figure)
+    elevation, azimuth = _arrays.curve(view, "view", 2)
+    if not np.isfinite(elevation + azimuth):
+        raise ValueError(f"view must be finite, got {_arrays.shown(view)}")
+    zoom = _arrays.real(zoom, "zoom", above=0.0)
+    try:
+        ax: Any = figure.add_subplot(position, projection="3d", computed_zorder=False)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"position must be a place in the figure as add_subplot takes it: {error}") from None
     ax.set_proj_type("ortho")
-    ax.view_init(*view)
+    ax.view_init(elevation, azimuth)
     ax.set(xlim=(-1.2, 1.2), ylim=(-1.2, 1.2), zlim=(-1.2, 1.2))
     ax.set_box_aspect((1, 1, 1), zoom=zoom)
     ax.set_axis_off()
@@ -138,6 +210,9 @@ def sphere_outline(ax: Any, *, face: str = "#f3f3f3", alpha: float = 0.6) -> Non
     """Draw the sphere as its viewer sees it, with the three great circles of the axes (hidden halves dotted)."""
     from mpl_toolkits.mplot3d.art3d import Poly3DCollection  # type: ignore[import-untyped]
 
+    _check_axes(ax, sphere=True)
+    _check_color(face, "face")
+    alpha = _arrays.real(alpha, "alpha", minimum=0.0, maximum=1.0)
     away = _view_direction(ax)
     side = np.cross(away, [0.0, 0.0, 1.0])
     side /= np.linalg.norm(side)
@@ -153,6 +228,8 @@ def sphere_outline(ax: Any, *, face: str = "#f3f3f3", alpha: float = 0.6) -> Non
 
 def sphere_curve(ax: Any, points: NDArray[Any], **line: Any) -> None:
     """Draw a curve on the sphere, dotted and thin where the sphere hides it."""
+    _check_axes(ax, sphere=True)
+    points = _arrays.curve(points, "points", None, 3)
     seen = (points @ _view_direction(ax) >= 0.0)[:, None]
     ax.plot(*np.where(seen, points, np.nan).T, zorder=4, **line)
     ax.plot(*np.where(seen, np.nan, points).T, zorder=1, **{**line, "lw": 0.6 * line.get("lw", 1.0), "ls": ":"})
@@ -160,9 +237,16 @@ def sphere_curve(ax: Any, points: NDArray[Any], **line: Any) -> None:
 
 def sphere_points(ax: Any, points: NDArray[Any], sizes: Any, *, hollow: bool = False, **marker: Any) -> list[Any]:
     """Draw points of the sphere, faint where the sphere hides them; returns what was drawn, the near ones first."""
+    _check_axes(ax, sphere=True)
+    points = _arrays.curve(points, "points", None, 3)
+    areas = _arrays.numbers_in(sizes, "sizes", minimum=0.0)
+    if areas.shape not in ((), (len(points),)):
+        raise ValueError(f"sizes must be a number or have shape ({len(points)},), got {areas.shape}")
+    hollow = _arrays.flag(hollow, "hollow")
     seen = points @ _view_direction(ax) >= 0.0
-    areas = np.broadcast_to(np.asarray(sizes, dtype=np.float64), len(points))
-    color = marker.pop("color")
+    areas = np.broadcast_to(areas, len(points))
+    color = marker.pop("color", INK)
+    _check_color(color)
     drawn = []
     for side, zorder, alpha in ((seen, 6, 0.9), (~seen, 1, 0.5)):
         colors = {"facecolors": "none", "edgecolors": color} if hollow else {"color": color, "edgecolors": "white"}
@@ -183,6 +267,13 @@ def sphere_points(ax: Any, points: NDArray[Any], sizes: Any, *, hollow: bool = F
 
 def sphere_arrow(ax: Any, direction: NDArray[Any], label: str, *, reach: float = 1.22, color: str = INK) -> None:
     """Draw a unit vector as an arrow that leaves the sphere where it points, with its name at the tip."""
+    _check_axes(ax, sphere=True)
+    direction = _arrays.curve(direction, "direction", 3)
+    if not np.isfinite(direction).all():
+        raise ValueError(f"direction must be finite, got {_arrays.shown(direction)}")
+    _arrays.instance(label, "label", str)
+    reach = _arrays.real(reach, "reach", above=0.0, maximum=100.0)
+    _check_color(color)
     away = _view_direction(ax)
     near = direction @ away >= 0.0
     across = direction - (direction @ away) * away  # beside the tip as the viewer sees it, however foreshortened
@@ -203,6 +294,11 @@ def log_log(ax: Axes, ticks: Any, xlabel: str) -> None:
     """Make both axes logarithmic, the horizontal one marked at ``ticks``."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+    _check_axes(ax)
+    ticks = _arrays.curve(ticks, "ticks", None)
+    if not np.all(ticks > 0):
+        raise ValueError(f"ticks must be greater than 0, got {_arrays.shown(ticks)}")
+    _arrays.instance(xlabel, "xlabel", str)
     ax.set(xscale="log", yscale="log", xlabel=xlabel)
     ax.xaxis.set_major_locator(FixedLocator(list(ticks)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
@@ -224,11 +320,20 @@ def power_law(
 
     ``values``: shape (seeds, len(x)), NaN where there is none.
     """
+    _check_axes(ax)
+    x = _arrays.curve(x, "x", None)
+    values = _arrays.curve(values, "values", None, len(x), match="x")
+    middle = _arrays.curve(middle, "middle", len(x), match="x")
+    exponent, factor = _maybe_fitted(exponent, "exponent"), _maybe_fitted(factor, "factor")
+    _arrays.instance(label, "label", str)
+    _check_color(color)
+    _check_marker(marker)
     for row in values:
         use = np.isfinite(row)
         ax.plot(x[use], row[use], ls="none", marker=marker, ms=5, mfc="none", mec=color, mew=0.7, alpha=0.6)
     if np.isfinite(exponent):
-        ax.plot(x, factor * x**exponent, color=color, lw=1.2)
+        with np.errstate(over="ignore"):
+            ax.plot(x, factor * x**exponent, color=color, lw=1.2)
     use = np.isfinite(middle)
     text = rf"{label}, fit $\propto\alpha^{{{exponent:.2f}}}$"
     ax.plot(x[use], middle[use], ls="none", marker=marker, ms=6, color=color, label=text)
@@ -239,7 +344,13 @@ def slope_guide(ax: Axes, x: Any, values: Any, slope: float, *, above: float, la
 
     ``values``: shape (seeds, len(x)), NaN where there is none.
     """
-    ratio = values / x**slope
-    if np.isfinite(ratio).any():
-        guide = above * np.nanmax(ratio) * x**slope
+    _check_axes(ax)
+    x = _arrays.curve(x, "x", None)
+    values = _arrays.curve(values, "values", None, len(x), match="x")
+    slope, above = _arrays.real(slope, "slope"), _arrays.real(above, "above", above=0.0)
+    _arrays.instance(label, "label", str)
+    with np.errstate(all="ignore"):  # where there is nothing finite, nothing is drawn
+        ratio = values / x**slope
+        guide = above * np.nanmax(ratio) * x**slope if np.isfinite(ratio).any() else None
+    if guide is not None:
         ax.plot(x, guide, color=INK, ls=":", lw=1.6, label=f"slope {slope:g} ({label})")

@@ -7,7 +7,9 @@ robustness, and the exact robust accuracy of the nearest-cluster rule.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from preluflow import _arrays
 from preluflow._arrays import Float64
+from preluflow._dispatch import core
 from preluflow.data import OrthonormalGMM
 from preluflow.initialization import VOID
 from preluflow.network import LOSSES
@@ -55,16 +58,23 @@ def nominal_alignment(t: ArrayLike, c0: ArrayLike, *, clusters: int, p: float = 
     Raises
     ------
     ValueError, TypeError
-        If a time is negative, c0 is outside (0, 1), p < 1 or clusters < 1.
+        If a time is negative, or too late to be reached (for slow neurons, far beyond 1e6), c0 is outside (0, 1),
+        p < 1 or clusters < 1.
     """
     times = _times(t)
-    start = _arrays.real_array(np.atleast_1d(c0), "c0", dtype=np.float64, ndim=1).astype(np.float64)
-    if np.any((start <= 0) | (start >= 1)):
-        raise ValueError(f"c0 must be in (0, 1), got {c0!r}")
+    start = np.atleast_1d(_arrays.numbers_in(c0, "c0"))
+    if not start.size or np.any((start <= 0) | (start >= 1)):
+        raise ValueError(f"c0 must be in (0, 1), got {_arrays.shown(c0)}")
     p = _arrays.real(p, "p", minimum=1.0)
     rate = RATE[_arrays.choice(loss, "loss", LOSSES)] * p / _arrays.integer(clusters, "clusters", minimum=1)
     # In x = artanh(c) the equation is x' = rate tanh(x)^(p-1): smooth and bounded.
-    x = _integrate(lambda x: rate * np.tanh(x) ** (p - 1.0), np.arctanh(start), times, 0.02 / rate)
+    x = _integrate(
+        lambda x: rate * np.tanh(x) ** (p - 1.0),
+        np.arctanh(start)[:, None],
+        times,
+        0.02 / rate,
+        rested=lambda x, slope, left: x[:, 0] > 20.0,  # tanh is 1 there
+    )[:, :, 0]
     return np.asarray(np.tanh(x) if np.ndim(c0) else np.tanh(x)[:, 0])
 
 
@@ -114,7 +124,17 @@ def nominal_cosines(
         power = np.where(c > 0, positive ** (p - 1.0), 0.0)
         return np.asarray(rate * s * (y * power - c * (y * power * positive).sum(axis=1, keepdims=True)))
 
-    return _integrate(field, start, times, 0.02 / rate)
+    def rested(c: Float64, slope: Float64, left: Float64) -> NDArray[np.bool_]:
+        """Whether a neuron's cosines keep their digits for ever: constant, vanished, or at a stable fixed point."""
+        pull = (s * y * np.maximum(c, 0.0) ** p).sum(axis=1, keepdims=True)
+        growing, speed = c * slope > 0, np.abs(slope)
+        still = speed * left[:, None] <= 1e-15 * np.abs(c)
+        vanished = ~growing & (np.abs(c) <= 1e-30)
+        settled = (pull > 1e-3) & (speed <= 1e-11 * rate * pull * np.where(growing, np.abs(c), 1.0))
+        return np.asarray((still | vanished | settled).all(axis=1))
+
+    # Below degree 2 cosines reach and leave 0 in finite time, and need no digits there; above, all of them.
+    return _integrate(field, start, times, 0.02 / rate, rested, least=1e-3 if p < 2.0 else 1e-200)
 
 
 def nominal_norm(t: ArrayLike, log_Z0: float, *, clusters: int, loss: str = "squared") -> Float64:
@@ -149,40 +169,114 @@ def nominal_norm(t: ArrayLike, log_Z0: float, *, clusters: int, loss: str = "squ
         excess = (math.log(abs(math.expm1(-log_Z0))) if log_Z0 > -700.0 else -log_Z0) - 4.0 * times / K
         if log_Z0 < 0.0:
             return np.asarray(np.exp(-np.logaddexp(0.0, excess)))
-        return np.asarray(-1.0 / np.expm1(excess))
-    if loss == "exponential":
-        log_Z = _integrate(lambda y: (2.0 / K) * np.exp(-np.exp(y)), np.array([log_Z0]), times, 0.02 * K)
-    else:
-        log_Z = _integrate(lambda y: (2.0 / K) / (1.0 + np.exp(np.exp(y))), np.array([log_Z0]), times, 0.02 * K)
-    return np.asarray(np.exp(log_Z[:, 0]))
+        with np.errstate(divide="ignore", over="ignore"):  # Z0 beyond float64 is inf
+            return np.asarray(-1.0 / np.expm1(excess))
+
+    def field(y: Float64) -> Float64:
+        if loss == "exponential":
+            return np.asarray((2.0 / K) * np.exp(-np.exp(y)))
+        return np.asarray((2.0 / K) / (1.0 + np.exp(np.exp(y))))
+
+    with np.errstate(over="ignore"):  # e^(e^y): the slope is 0 there
+        log_Z = _integrate(field, np.array([[log_Z0]]), times, 0.02 * K, least=1.0)
+        return np.asarray(np.exp(log_Z[:, 0, 0]))
+
+
+Field = Callable[[Float64], Float64]
+Rested = Callable[[Float64, Float64, Float64], NDArray[np.bool_]]
+
+_MOST_STEPS = 20_000  # of a fixed length
+_MOST_MORE = 4000  # of adaptive length
+_DOP853 = next(method for method in core.tableaus() if method["name"] == "dop853")
 
 
 def _times(t: ArrayLike) -> Float64:
-    times = _arrays.real_array(np.atleast_1d(t), "t", dtype=np.float64, ndim=1)
+    times = np.atleast_1d(_arrays.numbers_in(t, "t"))
+    if not times.size:
+        raise ValueError("t must not be empty")
     if times.min() < 0:
         raise ValueError(f"t must not be negative, got {times.min():g}")
-    return times.astype(np.float64)
+    return times
 
 
-def _integrate(field: Any, start: Float64, times: Float64, step: float) -> Float64:
-    """Solve y' = field(y) by the classical Runge-Kutta method; returns y at ``times``, (S, ...)."""
+def _integrate(
+    field: Field,
+    start: Float64,
+    times: Float64,
+    step: float,
+    rested: Rested | None = None,
+    least: float = 1e-200,
+) -> Float64:
+    """Solve y' = field(y), row by row of y (m, k), and return y at ``times``, (S, m, k).
+
+    Until ``_MOST_STEPS`` steps by the classical Runge-Kutta method, of a fixed length; later times by ``_far``.
+    """
     order, y, now = np.argsort(times, kind="stable"), start, 0.0
     out = np.empty((len(times), *start.shape))
     for index in order:
         span = times[index] - now
-        count = max(1, math.ceil(span / step))
-        h = span / count
-        for _ in range(count if span > 0 else 0):
-            k1 = field(y)
-            k2 = field(y + 0.5 * h * k1)
-            k3 = field(y + 0.5 * h * k2)
-            y = y + h / 6.0 * (k1 + 2.0 * k2 + 2.0 * k3 + field(y + h * k3))
+        if times[index] > _MOST_STEPS * step:
+            y = _far(field, y, span, step, rested, least)
+        elif span > 0:
+            count = max(1, math.ceil(span / step))
+            h = span / count
+            for _ in range(count):
+                k1 = field(y)
+                k2 = field(y + 0.5 * h * k1)
+                k3 = field(y + 0.5 * h * k2)
+                y = y + h / 6.0 * (k1 + 2.0 * k2 + 2.0 * k3 + field(y + h * k3))
         now = times[index]
         out[index] = y
     return out
 
 
+def _far(
+    field: Field, y: Float64, span: float, step: float, rested: Rested | None, least: float, rtol: float = 1e-12
+) -> Float64:
+    """Go on for ``span`` by Dormand and Prince's 8(5,3), every row of y (m, k) with steps of its own.
+
+    Errors are relative to y, but not to less than ``least``. The solutions here slow down, grow like powers of t, or
+    come to rest, after which ``rested`` (of y, its slope and the time left) leaves them alone: steps grow with t.
+    """
+    a, b, e = _DOP853["a"], np.array(_DOP853["b"]), np.array(_DOP853["e"][0])
+    left, h = np.full(len(y), span), np.full(len(y), step)
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        for _ in range(_MOST_MORE):
+            slopes = [field(y)]
+            if rested is not None:
+                left[rested(y, slopes[0], left)] = 0.0
+            if not left.any():
+                return y
+            h = np.minimum(h, left)
+            for row in a:
+                slopes.append(field(y + h[:, None] * sum(w * k for w, k in zip(row, slopes, strict=True) if w)))
+            ahead = y + h[:, None] * np.tensordot(b, slopes, 1)
+            slopes.append(field(ahead))
+            wrong = np.abs(h[:, None] * np.tensordot(e, slopes[: len(e)], 1))
+            size = np.maximum(np.maximum(np.abs(y), np.abs(ahead)), least)
+            error = np.nan_to_num((wrong / (rtol * size)).max(axis=1), nan=np.inf)
+            taken = (error <= 1.0) & (left > 0)
+            y = np.where(taken[:, None], ahead, y)
+            left[taken & (h >= left)] = 0.0
+            left[taken] = np.maximum(left[taken] - h[taken], 0.0)
+            h = h * np.clip(0.9 * np.maximum(error, 1e-30) ** (-1.0 / 8.0), 0.2, 5.0)
+    raise ValueError(f"t must be smaller for this p: {_MOST_MORE} steps do not reach {span:g}")
+
+
 # ---- what a run does
+
+
+def _observed(run: Run, *names: str) -> list[NDArray[Any]]:
+    """The records of those names, of a run that has them and a stop at least."""
+    _arrays.instance(run, "run", Run)
+    missing = [name for name in names if name not in run]
+    if missing:
+        raise ValueError(
+            f"run must have {', '.join(map(repr, missing))} observed, it has {', '.join(run) or 'nothing'}"
+        )
+    if not len(run.t):
+        raise ValueError("run must have at least one stop, it has none")
+    return [run[name] for name in names]
 
 
 def target_agreement(run: Run) -> Float64:
@@ -199,7 +293,7 @@ def target_agreement(run: Run) -> Float64:
         Over the neurons that are not void at the end; NaN if all are. The prediction for a network by itself is
         ``voronoi_regions``.
     """
-    target = run["target"]
+    target = _observed(run, "target")[0]
     kept = target[-1] != VOID
     if not kept.any():
         return np.full(len(target), np.nan)
@@ -241,17 +335,18 @@ def phase_times(run: Run, tau: float = 0.05) -> PhaseTimes:
         What "over", "begins" and "reached" mean; see ``PhaseTimes``.
     """
     tau = _arrays.real(tau, "tau", above=0.0, maximum=0.5)
-    worst = np.asarray(run["cluster_alignment"]).min(axis=1)
-    off = np.abs(run["cluster_norms"] - 1.0).max(axis=1)
+    loss, norms, alignment = _observed(run, "loss", "cluster_norms", "cluster_alignment")
+    worst = np.asarray(alignment).min(axis=1)
+    off = np.abs(norms - 1.0).max(axis=1)
     first = _crossing(run.t, off, tau)
     inside = np.flatnonzero(off <= tau)
     last = float("nan")
     if inside.size:
         end = int(inside[-1])
-        last = float(run.t[end]) if end + 1 == len(off) else between(run.t, off, end, tau)
+        last = float(run.t[end]) if end + 1 == len(off) else _between(run.t, off, end, tau)
     return PhaseTimes(
         t1=_crossing(run.t, -worst, tau - 1.0, last=True),
-        t2=_crossing(run.t, run["loss"], (1.0 - tau) * run["loss"][0]),
+        t2=_crossing(run.t, loss, (1.0 - tau) * loss[0]),
         t_star=first,
         T_star=last,
     )
@@ -265,12 +360,23 @@ def _crossing(t: Float64, values: Float64, level: float, last: bool = False) -> 
     falls = np.flatnonzero(~below[:-1] & below[1:])
     if below[0] and (not last or not falls.size):
         return float(t[0])
-    return between(t, values, int(falls[-1 if last else 0]), level) if falls.size else float("nan")
+    return _between(t, values, int(falls[-1 if last else 0]), level) if falls.size else float("nan")
 
 
-def between(t: NDArray[Any], values: NDArray[Any], i: int, level: float) -> float:
-    """Where ``values`` takes ``level`` on the straight line from stop i to the next."""
-    share = (level - values[i]) / (values[i + 1] - values[i])
+def between(t: ArrayLike, values: ArrayLike, i: int, level: float) -> float:
+    """Where ``values`` (S,) at times ``t`` (S,) take ``level``, on the straight line from stop i to the next."""
+    times = _arrays.curve(t, "t", None)
+    return _between(
+        times,
+        _arrays.curve(values, "values", len(times), match="t"),
+        _arrays.integer(i, "i", minimum=0, maximum=len(times) - 2),
+        _arrays.real(level, "level"),
+    )
+
+
+def _between(t: NDArray[Any], values: NDArray[Any], i: int, level: float) -> float:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = (level - values[i]) / (values[i + 1] - values[i])
     return float(t[i] + share * (t[i + 1] - t[i]))
 
 
@@ -282,6 +388,7 @@ def max_robust_accuracy(gmm: OrthonormalGMM) -> float:
 
     A measurement above it, beyond sampling error, is a weak attack and not a robust network.
     """
+    _arrays.instance(gmm, "gmm", OrthonormalGMM)
     return 1.0 - min(gmm.positive, gmm.negative) / gmm.clusters
 
 
@@ -303,6 +410,7 @@ def bayes_guarantee(gmm: OrthonormalGMM, nu: float) -> Guarantee:
     ValueError
         If ``nu`` is outside that range.
     """
+    _arrays.instance(gmm, "gmm", OrthonormalGMM)
     least = 2.0 * math.sqrt(2.0) * gmm.alpha**2 * math.log(gmm.clusters) / gmm.dim
     nu = _arrays.real(nu, "nu", minimum=least, maximum=math.sqrt(2.0))
     failure = 2.0 * gmm.clusters * _tail(gmm.dim * nu**2 / 64.0, gmm.alpha)
@@ -333,8 +441,12 @@ def prelu_guarantee(gmm: OrthonormalGMM, distance: float, p: float = 3.0) -> Gua
     ValueError
         If ``p`` <= 2 or ``distance`` is out of range.
     """
+    _arrays.instance(gmm, "gmm", OrthonormalGMM)
     p = _arrays.real(p, "p", above=2.0)
-    distance = _arrays.real(distance, "distance", above=0.0, maximum=(math.sqrt(2.0) / 8.0) ** p)
+    distance = _arrays.real(distance, "distance", above=0.0)
+    most = (math.sqrt(2.0) / 8.0) ** p
+    if distance > most:
+        raise ValueError(f"distance must be at most (sqrt(2)/8)^p = {most:g}, got {distance:g}")
     root = distance ** (1.0 / p)
     failure = 2.0 * gmm.clusters * _tail(gmm.dim * root**2 / (2.0 * gmm.clusters**2), gmm.alpha)
     failure += 4.0 * _tail(3.0 / 8.0, gmm.alpha)
@@ -342,8 +454,8 @@ def prelu_guarantee(gmm: OrthonormalGMM, distance: float, p: float = 3.0) -> Gua
 
 
 def _tail(exponent: float, alpha: float) -> float:
-    """exp(-exponent / alpha^2), 0 at alpha = 0."""
-    return math.exp(-exponent / alpha**2) if alpha > 0 else 0.0
+    """exp(-exponent / alpha^2), 0 at alpha = 0 and where alpha^2 underflows."""
+    return math.exp(-exponent / alpha**2) if alpha**2 > 0 else 0.0
 
 
 def bayes_deviation(gmm: OrthonormalGMM, X: ArrayLike) -> tuple[Float64, float]:
@@ -365,10 +477,11 @@ def bayes_deviation(gmm: OrthonormalGMM, X: ArrayLike) -> tuple[Float64, float]:
         Bayes margin minus nearest-cluster margin.
     bound : float
     """
-    if gmm.alpha == 0:
-        raise ValueError("gmm must have alpha > 0: without noise the two rules are the same")
+    _arrays.instance(gmm, "gmm", OrthonormalGMM)
     temperature = gmm.alpha**2 / gmm.dim
-    products = _arrays.real_array(X, "X", dtype=np.float64, ndim=2) @ gmm.centers.T
+    if temperature == 0:
+        raise ValueError(f"gmm must have alpha > 0, got {gmm.alpha:g}: without noise the two rules are the same")
+    products = _arrays.points(X, dim=gmm.dim, of="mixture").astype(np.float64) @ gmm.centers.T
     margins = []
     for label in (1.0, -1.0):
         own = products[:, gmm.labels == label]
@@ -396,7 +509,8 @@ def nearest_cluster_radius(gmm: OrthonormalGMM, X: ArrayLike, y: ArrayLike) -> F
     -------
     ndarray, shape (n,)
     """
-    points = _arrays.real_array(X, "X", dtype=np.float64, ndim=2)
+    _arrays.instance(gmm, "gmm", OrthonormalGMM)
+    points = _arrays.points(X, dim=gmm.dim, of="mixture").astype(np.float64)
     target = _arrays.labels(y, n=len(points))
     products = points @ gmm.centers.T
     radius = np.zeros(len(points))
@@ -434,15 +548,13 @@ def nearest_cluster_accuracy(gmm: OrthonormalGMM, radius: ArrayLike) -> Float64:
     -------
     ndarray, shape () or (R,)
     """
-    radii = np.asarray(radius, dtype=np.float64)
-    if radii.size and (not np.all(np.isfinite(radii)) or radii.min() < 0):
-        raise ValueError("radius must be finite and not negative")
+    _arrays.instance(gmm, "gmm", OrthonormalGMM)
+    radii = _arrays.numbers_in(radius, "radius", minimum=0.0)
     flat = np.sqrt(2.0) * radii.reshape(-1, 1)
     if gmm.alpha == 0:
         return np.asarray((flat[:, 0] < 1.0).astype(np.float64).reshape(radii.shape))
     s = gmm.alpha / math.sqrt(gmm.dim)
-    nodes, weights = np.polynomial.legendre.leggauss(400)
-    b, weights = 9.0 * nodes, 9.0 * weights
+    b, weights = _quadrature()
 
     def share(own: int, other: int) -> Float64:
         fails = _normal_cdf(b + (flat - 1.0) / s) * _normal_cdf(b + flat / s) ** (own - 1)
@@ -452,6 +564,13 @@ def nearest_cluster_accuracy(gmm: OrthonormalGMM, radius: ArrayLike) -> Float64:
     K1, K2 = gmm.positive, gmm.negative
     accuracy = (K1 * share(K1, K2) + K2 * share(K2, K1)) / gmm.clusters
     return np.asarray(np.clip(accuracy, 0.0, 1.0).reshape(radii.shape))
+
+
+@cache
+def _quadrature() -> tuple[Float64, Float64]:
+    """Nodes and weights for integrals from -9 to 9."""
+    nodes, weights = np.polynomial.legendre.leggauss(400)
+    return 9.0 * nodes, 9.0 * weights
 
 
 _erfc = np.vectorize(math.erfc, otypes=[np.float64])

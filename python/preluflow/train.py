@@ -71,6 +71,7 @@ def gradient_descent(
     """
     step = _arrays.real(step, "step", above=0.0)
     steps = _arrays.integer(steps, "steps", minimum=0)
+    progress = _arrays.flag(progress, "progress")
     task = Task.check(network, X, y, loss, observe, num_threads)
     stops = task.observe.stops(steps, "steps")
     driver = Driver(task, "gradient_descent", {"step": step, "steps": steps})
@@ -123,7 +124,8 @@ def sgd(
     step = _arrays.real(step, "step", above=0.0)
     batch = _arrays.integer(batch, "batch", minimum=1)
     epochs = _arrays.integer(epochs, "epochs", minimum=0)
-    generator = np.random.default_rng(rng)
+    progress = _arrays.flag(progress, "progress")
+    generator = _arrays.generator(rng)
     task = Task.check(network, X, y, loss, observe, num_threads)
     if batch > len(task.X):
         raise ValueError(f"batch must be at most the number of points n = {len(task.X)}, got {batch}")

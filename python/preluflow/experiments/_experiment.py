@@ -133,7 +133,8 @@ class Row:
 class Experiment:
     """A figure or theorem: how to run it, draw it and hold it against the paper.
 
-    ``run`` answers Ctrl-C with an outcome of what was done until then.
+    ``run`` answers Ctrl-C with an outcome of what was done until then; ``check`` refuses, by a ValueError, options that
+    do not fit its problem.
     """
 
     name: str
@@ -142,6 +143,7 @@ class Experiment:
     draw: Callable[[Outcome], Figure]
     table: Callable[[Outcome], list[Row]]
     more: Callable[[Outcome, Path], list[Path]] | None = None  # writes further files (animations) into a folder
+    check: Callable[[Options], object] = lambda options: None
 
 
 def completed(run: Run) -> Run:
@@ -177,6 +179,12 @@ def over_seeds(values: NDArray[np.float64], reduce: Callable[..., Any]) -> NDArr
 def chosen(options: Options, *names: str) -> dict[str, Any]:
     """The options among ``names`` that were given, to replace a configuration's own."""
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def require_batch(batch: int, n: int) -> None:
+    """Refuse batches of more points than there are."""
+    if batch > n:
+        raise ValueError(f"batch must be at most the number of points n = {n}, got {batch}")
 
 
 def options_config(options: Options) -> dict[str, Any]:

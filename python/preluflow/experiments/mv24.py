@@ -45,6 +45,7 @@ from preluflow.experiments._experiment import (
     every_point,
     options_config,
     plain,
+    require_batch,
     without_witnesses,
 )
 from preluflow.initialization import initialize
@@ -97,6 +98,7 @@ def configure(options: Options) -> Config:
     """Turn a user's options into a configuration; the alpha to show is among the alphas."""
     base = PAPER if options.full else QUICK if options.quick else FULL
     config = replace(base, **chosen(options, "alpha", "width", "batch", "loss", "epochs"))
+    require_batch(config.batch, config.n)
     return replace(config, alphas=tuple(sorted({*config.alphas, config.alpha}, reverse=True)))
 
 
@@ -666,4 +668,5 @@ MV24 = Experiment(
     run,
     draw,
     table,
+    check=configure,
 )

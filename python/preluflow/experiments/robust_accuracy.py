@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from preluflow import plots, theory
 from preluflow._progress import progress_bar
 from preluflow.data import Dataset, OrthonormalGMM
-from preluflow.experiments._experiment import Experiment, Options, Outcome, chosen, options_config
+from preluflow.experiments._experiment import Experiment, Options, Outcome, chosen, options_config, require_batch
 from preluflow.experiments.robust_models import Diverged, Recipe, Training, has_torch, pgd_accuracy, radii, train
 from preluflow.experiments.robust_table import bracket_at, mixture, models, table
 
@@ -153,7 +153,9 @@ QUICK = {
 def configure(name: str, options: Options) -> Config:
     """Turn a user's options into a configuration."""
     base = (QUICK if options.quick else FULL)[name]
-    return replace(base, **chosen(options, "alpha", "batch", "loss", "epochs", "width"))
+    config = replace(base, **chosen(options, "alpha", "batch", "loss", "epochs", "width"))
+    require_batch(config.batch, config.n)
+    return config
 
 
 def run(name: str, options: Options) -> Outcome:
@@ -268,7 +270,7 @@ def curves_panel(ax: Axes, outcome: Outcome, window: tuple[float, float]) -> Non
 
 
 def _experiment(name: str, summary: str) -> Experiment:
-    return Experiment(name, summary, partial(run, name), draw, table)
+    return Experiment(name, summary, partial(run, name), draw, table, check=partial(configure, name))
 
 
 FIG2 = _experiment("fig2", "robust accuracy against the radius: pReLU, ReLU, tanh, linear, MLP and Bayes")
