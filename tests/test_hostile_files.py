@@ -531,7 +531,7 @@ def npy(array, *, header=None):
 
 def zip_file(members, *, comment=b"", directory=None):
     """A ZIP file of (name, data, claims); claims replace fields of the directory: method, flags, crc, packed, size."""
-    body, entries = b"", b""
+    body, entries = bytearray(), bytearray()
     for name, data, claims in members:
         fields = {"method": 0, "flags": 0, "crc": zlib.crc32(data), "packed": len(data), "size": len(data), **claims}
         common = struct.pack(
@@ -543,7 +543,7 @@ def zip_file(members, *, comment=b"", directory=None):
         body += b"PK\x03\x04" + common + name.encode() + data
     count, length = len(members), len(entries) if directory is None else directory
     end = struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, count, count, length, len(body), len(comment))
-    return body + entries + end + comment
+    return bytes(body + entries + end + comment)
 
 
 META = npy(np.array(json.dumps({"schema": 1, "kind": "robust_radius", "config": {}, "environment": {}})))
@@ -663,12 +663,8 @@ def test_a_bomb_is_refused_unpacked(tmp_path):
     tracemalloc.stop()
 
 
-def test_the_same_bytes_may_not_be_unpacked_many_times(tmp_path):
-    data = zip_file(radius_members(lower=packed_zeros(2**23)))
-    few, many = (zip_file([(f"{i}.npy", *packed_zeros(2**23)) for i in range(count)]) for count in (1, 5))
-    assert len(few) < 2**20
-    assert data
-    (tmp_path / "x.npz").write_bytes(many)
+def test_sizes_are_added_up(tmp_path):
+    (tmp_path / "x.npz").write_bytes(zip_file([(f"{i}.npy", *packed_zeros(2**23)) for i in range(5)]))  # 64 MiB each
     with pytest.raises(ValueError, match="unpack"):
         pf.RobustRadius.load(tmp_path / "x.npz")
 
