@@ -850,6 +850,11 @@ def test_what_could_not_be_read_again_is_not_saved(run, radius, outcome, tmp_pat
         (replace(radius, lower=np.full(7, NAN)).save, "lower"),
         (replace(run, message="x" * (_npz.MOST_META + 1)).save, "meta must be"),
         (replace(run, config={"deep": deep(60)}).save, "nested"),
+        (replace(run, records={"a\0b": run["loss"]}).save, "names"),
+        (replace(run, records={"e" * 70_000: run["loss"]}).save, "names"),
+        (replace(run, records={"c": run["loss"] * 1j}).save, "c"),
+        (replace(outcome, arrays={"c": np.zeros(3, complex)}).save, "complex"),
+        (replace(outcome, arrays={"d": np.zeros(3, "M8[s]")}).save, "datetime"),
         (replace(run, events={"e" * 60_000 + str(i): np.zeros(1) for i in range(20)}).save, "names"),
     ):
         with pytest.raises(ValueError, match=name):

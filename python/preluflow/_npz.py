@@ -40,6 +40,7 @@ _HEADER = re.compile(
 )
 
 REAL = "biuf"  # kinds of dtypes that are real numbers
+KINDS = REAL + "U"  # kinds of dtypes that are read
 
 
 def allowed_bytes(size: int) -> int:
@@ -49,7 +50,9 @@ def allowed_bytes(size: int) -> int:
 
 def fits_directory(names: list[str]) -> bool:
     """Whether a file of arrays of these names can be read again."""
-    return sum(_ENTRY + len(f"{name}.npy".encode()) for name in names) <= MOST_DIRECTORY
+    lengths = [len(f"{name}.npy".encode()) for name in names]
+    plain = all(length < 2**16 for length in lengths) and not any("\0" in name for name in names)
+    return plain and sum(_ENTRY + length for length in lengths) <= MOST_DIRECTORY
 
 
 def read_arrays(stream: BinaryIO) -> dict[str, NDArray[Any]]:

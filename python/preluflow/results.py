@@ -47,10 +47,13 @@ def write_npz(path: str | os.PathLike[str], kind: str, arrays: Arrays, meta: Map
     objects = [name for name, array in found.items() if array.dtype.hasobject]
     if objects:
         raise ValueError(f"{objects} hold Python objects, which would need pickle")
+    others = [name for name, array in found.items() if array.dtype.kind not in _npz.KINDS]
+    if others:
+        raise ValueError(f"{others[0]!r} must hold real numbers or strings, got dtype {found[others[0]].dtype}")
     found["meta"] = np.array(json.dumps({"schema": SCHEMA, "kind": kind, **meta}))
     _npz.read_meta(found["meta"])
     if not _npz.fits_directory(list(found)):
-        raise ValueError(f"there must be fewer arrays, or shorter names, got {len(found)}")
+        raise ValueError(f"there must be fewer arrays, or plainer or shorter names, got {len(found)}")
     unpacked = sum(array.nbytes + 1024 for array in found.values())  # with headers and more
 
     def write(stream: BinaryIO) -> None:
