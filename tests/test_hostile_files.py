@@ -218,6 +218,15 @@ def test_no_file_has_such_a_name(run, tmp_path, monkeypatch, path, error):
     assert os.listdir(tmp_path) == []
 
 
+def test_the_current_folder_may_be_gone(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(make_folder(tmp_path / "gone"))
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(FileNotFoundError, match=r"x\.npz"):
+        run.save("x.npz")
+    with pytest.raises(FileNotFoundError, match=r"x\.npz"):
+        pf.Run.load("x.npz")
+
+
 # ---- interrupts
 
 

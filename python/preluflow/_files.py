@@ -109,24 +109,25 @@ def describe(mode: int) -> str | None:
 
 
 def _place(path: str | os.PathLike[str], within: Path | None) -> Path:
+    """Follow links to where a file is to be, and refuse what must not be replaced there."""
     named = as_path(path)
     shown = repr(str(named))
+    mode = None
     try:
         place = Path(os.path.realpath(named))
-        if within is not None and not place.is_relative_to(os.path.realpath(within)):
-            raise PermissionError(f"{shown} is a symbolic link out of its folder, to {str(place)!r}")
+        leads_out = within is not None and not place.is_relative_to(os.path.realpath(within))
         folder = place.parent if named.is_symlink() else named.parent
-        if not place.parent.is_dir():
-            raise FileNotFoundError(f"the folder {str(folder)!r} does not exist")
-        mode = os.lstat(place).st_mode
-    except FileNotFoundError as error:
-        if error.errno is None:
-            raise
-        return place
+        reachable = place.parent.is_dir()
+        with contextlib.suppress(FileNotFoundError):
+            mode = os.lstat(place).st_mode
     except OSError as error:
-        if error.errno is None:
-            raise
         raise type(error)(f"{shown} cannot be written: {error.strerror}") from None
+    if leads_out:
+        raise PermissionError(f"{shown} is a symbolic link out of its folder, to {str(place)!r}")
+    if not reachable:
+        raise FileNotFoundError(f"the folder {str(folder)!r} does not exist")
+    if mode is None:
+        return place
     kind = describe(mode)
     if kind is not None:
         refusal = IsADirectoryError if stat.S_ISDIR(mode) else OSError
