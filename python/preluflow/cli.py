@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import sys
 import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,18 +124,13 @@ def reproduce(
 ) -> None:
     """Run NAMES (see ``preluflow list``), draw their figures, print their tables, save their numbers."""
     from preluflow.experiments import REGISTRY, Options
-    from preluflow.results import check_writable
 
     unknown = [name for name in names if name not in REGISTRY]
     if unknown:
         raise click.UsageError(f"there is no {unknown[0]!r}; `preluflow list` says what there is")
     if source is not None and source.is_file() and len(names) > 1:
         raise click.UsageError("--from must be a folder when several figures are named")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        check_writable(out / f"{names[0]}.npz")
-    except OSError as error:
-        raise click.ClickException(f"--out: {error}") from None
+    _check_out(names, out, format_, source)
 
     began = time.perf_counter()
     options = Options(
@@ -153,54 +153,126 @@ def reproduce(
             raise click.UsageError(f"{name}: --{error}") from None
     for name in names:
         started = time.perf_counter()
-        if source is None:
-            outcome = REGISTRY[name].run(options)
-        else:
-            outcome = _load(source if source.is_file() else source / f"{name}.npz", name)
+        path = None if source is None else _source_of(source, name)
+        outcome = REGISTRY[name].run(options) if path is None else _load(path, name)
         seconds = time.perf_counter() - started
-        _finish(outcome, out, format_, save=source is None, seconds=seconds, profile=profile)
+        _finish(outcome, out, format_, source=path, seconds=seconds, profile=profile)
         if source is None and outcome.interrupted:
             raise SystemExit(INTERRUPTED)
     if len(names) > 1:
         click.echo(f"all: {time.perf_counter() - began:.1f} s")
 
 
-def _finish(outcome: Outcome, out: Path, format_: str, *, save: bool, seconds: float, profile: bool) -> None:
-    """Save, draw and tabulate an outcome; what Ctrl-C left is treated like the rest."""
+def _source_of(source: Path, name: str) -> Path:
+    return source / f"{name}.npz" if source.is_dir() else source
+
+
+def _check_out(names: tuple[str, ...], out: Path, format_: str, source: Path | None) -> None:
+    """Refuse, before any work, whatever would keep a file of any of the names from being written."""
+    from preluflow._files import check_writable
     from preluflow.experiments import REGISTRY
-    from preluflow.experiments._experiment import format_table
+
+    with _writing():
+        out.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            pictures = [check_writable(out / file, within=out) for file in (f"{name}.{format_}", *REGISTRY[name].files)]
+            if source is None:
+                check_writable(out / f"{name}.npz", within=out)
+            elif Path(os.path.realpath(_source_of(source, name))) in pictures:
+                raise FileExistsError(f"{_source_of(source, name)} is what --from reads")
+
+
+def _finish(outcome: Outcome, out: Path, format_: str, *, source: Path | None, seconds: float, profile: bool) -> None:
+    """Save, draw and tabulate an outcome; what Ctrl-C left is treated like the rest."""
+    from preluflow._files import check_writable, write_file
+    from preluflow.experiments import REGISTRY
 
     experiment = REGISTRY[outcome.name]
-    if save:
-        outcome.save(out / f"{outcome.name}.npz")
-    if not outcome.drawable:
+    picture, numbers = out / f"{outcome.name}.{format_}", out / f"{outcome.name}.npz"
+    if source is None:
+        with _writing():
+            outcome.save(check_writable(numbers, within=out))
+    if not outcome.drawable and (source is None or outcome.interrupted):
         click.echo(f"{outcome.name}: interrupted before there was anything to draw")
         return
     began = time.perf_counter()
-    picture = out / f"{outcome.name}.{format_}"
-    experiment.draw(outcome).savefig(picture)
-    further = [] if experiment.more is None else experiment.more(outcome, out)
+    with _reading(source):
+        drawn, lines = _draw(outcome, format_, profile)
+        with _writing():
+            further = [] if experiment.more is None else experiment.more(outcome, out)
+    with _writing():
+        write_file(picture, lambda stream: stream.write(drawn), within=out)
     drawing = time.perf_counter() - began
+    written = [picture, *further, *([numbers] if source is None else [])]
     click.echo(f"{outcome.name}: {experiment.summary}")
-    click.echo(format_table(experiment.table(outcome)))
-    written = [str(picture), *map(str, further)] + [str(out / f"{outcome.name}.npz")] * save
-    click.echo(f"{' and '.join(written)} written; {seconds:.1f} s" + ", interrupted" * outcome.interrupted)
+    click.echo(lines[0])
+    named = " and ".join(click.format_filename(path) for path in written)
+    click.echo(f"{named} written; {seconds:.1f} s" + ", interrupted" * outcome.interrupted)
     if profile:
-        for key, run in outcome.runs.items():
-            parts = ", ".join(f"{name} {run.stats[f'seconds_{name}']:.2f} s" for name in ("kernel", "observing"))
-            click.echo(f"  {key}: {parts}, {run.stats['iterations']} iterations")
-        click.echo(f"  drawing {drawing:.2f} s")
+        click.echo("\n".join([*lines[1:], f"  drawing {drawing:.2f} s"]))
+
+
+def _draw(outcome: Outcome, format_: str, profile: bool) -> tuple[bytes, list[str]]:
+    """The picture, and as text the table and, if asked for, where the time of each run went."""
+    from preluflow.experiments import REGISTRY
+    from preluflow.experiments._experiment import format_table
+
+    experiment, stream = REGISTRY[outcome.name], io.BytesIO()
+    experiment.draw(outcome).savefig(stream, format=format_)
+    lines = [format_table(experiment.table(outcome))]
+    for key, run in outcome.runs.items() if profile else ():
+        parts = ", ".join(f"{name} {run.stats[f'seconds_{name}']:.2f} s" for name in ("kernel", "observing"))
+        lines.append(f"  {key}: {parts}, {run.stats['iterations']} iterations")
+    return stream.getvalue(), lines
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """Say in a sentence why something cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise click.ClickException(f"--out: {_printable(error)}") from None
+
+
+@contextlib.contextmanager
+def _reading(source: Path | None) -> Iterator[None]:
+    """Say in a sentence that a file is not what an experiment draws; without a file a failure is a bug, and shown."""
+    if source is None:
+        yield
+        return
+    with warnings.catch_warnings(record=True) as noted:
+        try:
+            yield
+        except click.ClickException:
+            raise
+        except Exception as error:
+            what = f"{type(error).__name__}: {_printable(error)}"
+            raise click.ClickException(
+                f"--from: {click.format_filename(source)!r} is damaged or of another version: {what}"
+            ) from None
+    for note in noted:
+        warnings.warn_explicit(note.message, note.category, note.filename, note.lineno)
+
+
+def _printable(error: Exception) -> str:
+    """What an error says, in one line and in characters that every terminal takes."""
+    from preluflow._npz import one_line
+
+    return one_line(error).encode("utf-8", "backslashreplace").decode()
 
 
 def _load(path: Path, name: str) -> Outcome:
-    from preluflow.experiments import Outcome
+    from preluflow._npz import short
+    from preluflow.experiments import REGISTRY, Outcome
 
     try:
         outcome = Outcome.load(path)
     except (OSError, ValueError) as error:
-        raise click.ClickException(f"--from: {error}") from None
+        raise click.ClickException(f"--from: {_printable(error)}") from None
     if outcome.name != name:
-        raise click.ClickException(f"--from: {str(path)!r} holds {outcome.name}, not {name}")
+        held = outcome.name if outcome.name in REGISTRY else short(outcome.name)
+        raise click.ClickException(f"--from: {click.format_filename(path)!r} holds {held}, not {name}")
     return outcome
 
 

@@ -12,20 +12,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from preluflow import _arrays, attacks
+from preluflow import _arrays, _npz, attacks
 from preluflow._arrays import Float, Float64
 from preluflow._polar import Block, Effort, Polar
 from preluflow._progress import progress_bar
 from preluflow.classifiers import Classifier
 from preluflow.data import OrthonormalGMM
 from preluflow.network import TwoLayerNetwork
-from preluflow.results import environment, read_npz, write_npz
+from preluflow.results import environment, naming, read_npz, write_npz
 
 LEVELS = ("fast", "tight", "exact")
 # Points handled at a time, at most: memory does not grow with n. Fewer for wide networks, where a point costs more:
 # Ctrl-C keeps what was done, which a block's later stages count for.
 _ROWS = {"fast": 1024, "tight": 256, "exact": 64}
 _WIDE = 200  # neurons
+_ARRAYS = ("lower", "upper", "witness", "correct")  # of a result, and of its file
 
 
 @dataclass
@@ -104,19 +105,42 @@ class RobustRadius:
         return f"RobustRadius({len(self.lower)} points, median in [{low:.4f}, {high:.4f}]{note})"
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Save to an npz file (no pickle), atomically."""
-        arrays = {name: getattr(self, name) for name in ("lower", "upper", "witness", "correct")}
+        """Save to an npz file (no pickle), atomically.
+
+        A path that is a symbolic link is written through; anything but a regular file is refused.
+
+        Raises
+        ------
+        ValueError
+            If the arrays do not belong together, so that the file could not be loaded again.
+        OSError
+            If the file cannot be written; one that was there stays.
+        """
+        self._check()
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
         write_npz(path, "robust_radius", arrays, {"config": self.config, "environment": self.environment})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RobustRadius:
-        """Load what ``save`` wrote; ValueError if the file is damaged or something else."""
+        """Load what ``save`` wrote; ValueError if the file is damaged, hostile or something else."""
         arrays, meta = read_npz(path, "robust_radius")
-        try:
-            lower, upper, witness, correct = (arrays[name] for name in ("lower", "upper", "witness", "correct"))
-            return cls(lower, upper, witness, correct, meta["config"], meta["environment"])
-        except KeyError as error:
-            raise ValueError(f"{str(path)!r} is damaged: {error} is missing") from None
+        with naming(path):
+            _npz.expect_names(arrays, _ARRAYS)
+            config, versions = (_npz.field(meta, name, dict) for name in ("config", "environment"))
+            lower, upper, witness, correct = (arrays[name] for name in _ARRAYS)
+            radius = cls(lower, upper, witness, correct, config, versions)
+            radius._check()
+        return radius
+
+    def _check(self) -> None:
+        """Raise ValueError if the arrays do not belong together, or a radius is none."""
+        count = len(_npz.expect(self.lower, "lower", "f", ("n",)))
+        _npz.expect(self.correct, "correct", "b", (count,))
+        for name, radii in (("lower", self.lower), ("upper", self.upper)):
+            if not np.all(_npz.expect(radii, name, "f", (count,)) >= 0):
+                raise ValueError(f"{name} must hold radii, not negative and not NaN")
+        if not np.isfinite(_npz.expect(self.witness, "witness", "f", (count, "D"))).all():
+            raise ValueError("witness must be finite")
 
 
 def robust_radius(

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
-import tempfile
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from preluflow import _npz
 from preluflow._dispatch import core, isa
+from preluflow._files import as_path, write_file
 from preluflow._version import __version__
 from preluflow.network import TwoLayerNetwork
 
 SCHEMA = 1
 
 Arrays = Mapping[str, NDArray[Any]]
+
+NETWORK = ("U", "log_norm", "sign", "log_abs_v", "activation", "p")  # what a network's arrays are called
 
 
 def environment() -> dict[str, Any]:
@@ -37,68 +38,69 @@ def environment() -> dict[str, Any]:
     }
 
 
-def check_writable(path: str | os.PathLike[str]) -> Path:
-    """Refuse, before any work, a file that could not be written at the end."""
-    path = Path(path)
-    folder = path.parent
-    if not folder.is_dir():
-        raise FileNotFoundError(f"the folder {str(folder)!r} does not exist")
-    try:
-        descriptor, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
-    except OSError as error:
-        raise PermissionError(f"the folder {str(folder)!r} is not writable: {error.strerror}") from None
-    os.close(descriptor)
-    os.unlink(name)
-    return path
-
-
 def write_npz(path: str | os.PathLike[str], kind: str, arrays: Arrays, meta: Mapping[str, Any]) -> None:
-    """Write arrays and JSON metadata at once or not at all; a file that was there stays whole until then."""
-    path = check_writable(path)
-    objects = [name for name, array in arrays.items() if np.asarray(array).dtype.hasobject]
+    """Write arrays and JSON metadata at once or not at all; a file that was there stays whole until then.
+
+    What could not be read again is refused before anything is written.
+    """
+    found = {name: np.asarray(array) for name, array in arrays.items()}
+    objects = [name for name, array in found.items() if array.dtype.hasobject]
     if objects:
         raise ValueError(f"{objects} hold Python objects, which would need pickle")
-    header = {"schema": SCHEMA, "kind": kind, **meta}
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            np.savez_compressed(stream, **{**arrays, "meta": np.array(json.dumps(header))})  # type: ignore[arg-type]
-            stream.flush()
-            os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    others = [name for name, array in found.items() if array.dtype.kind not in _npz.KINDS]
+    if others:
+        raise ValueError(f"{others[0]!r} must hold real numbers or strings, got dtype {found[others[0]].dtype}")
+    found["meta"] = np.array(json.dumps({"schema": SCHEMA, "kind": kind, **meta}))
+    _npz.read_meta(found["meta"])
+    if not _npz.fits_directory(list(found)):
+        raise ValueError(f"there must be fewer arrays, or plainer or shorter names, got {len(found)}")
+    unpacked = sum(array.nbytes + 1024 for array in found.values())  # with headers and more
+
+    def write(stream: BinaryIO) -> None:
+        np.savez_compressed(stream, **found)  # type: ignore[arg-type]
+        if unpacked > _npz.allowed_bytes(stream.tell()):  # nearly nothing but zeros: see MOST_RATIO
+            stream.seek(0)
+            stream.truncate()
+            np.savez(stream, **found)  # type: ignore[arg-type]
+
+    write_file(path, write)
 
 
 def read_npz(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Read what ``write_npz`` wrote; ValueError if the file is damaged, foreign, or of another kind or schema."""
-    path = Path(path)
+    """Read what ``write_npz`` wrote; ValueError if the file is damaged, foreign, or of another kind or schema.
+
+    Memory and time are in proportion to the file: what would unpack to more than 256 MiB and 100 times its size is
+    refused unread. OSError if the file cannot be opened.
+    """
+    place = as_path(path)
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        meta = json.loads(str(arrays.pop("meta")[()]))
-        found = (meta.pop("schema"), meta.pop("kind"))
+        stream = _npz.open_regular(place)
     except FileNotFoundError:
-        raise FileNotFoundError(f"there is no file {str(path)!r}") from None
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RuntimeError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise ValueError(f"{str(path)!r} is damaged or not a preluflow file: {error}") from None
+        raise FileNotFoundError(f"there is no file {str(place)!r}") from None
+    try:
+        with stream:
+            arrays = _npz.read_arrays(stream)
+        _npz.expect_names(arrays, ("meta",), ("",))
+        meta = _npz.read_meta(arrays.pop("meta"))
+        found = (_npz.field(meta, "schema", int), _npz.field(meta, "kind", str))
+    except MemoryError:
+        raise
+    except Exception as error:  # what zipfile and zlib raise for hostile bytes is no closed list
+        raise ValueError(f"{str(place)!r} is damaged or not a preluflow file: {_npz.one_line(error)}") from None
     if found != (SCHEMA, kind):
-        raise ValueError(f"{str(path)!r} holds {found[1]!r} (schema {found[0]}), expected {kind!r} (schema {SCHEMA})")
+        holds = f"{_npz.short(found[1])} (schema {_npz.short(found[0])})"
+        raise ValueError(f"{str(place)!r} holds {holds}, expected {kind!r} (schema {SCHEMA})")
+    del meta["schema"], meta["kind"]
     return arrays, meta
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Say of which file it is that its contents are not what they must be."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{os.fspath(path)!r} is damaged: {_npz.one_line(error)}") from None
 
 
 def network_arrays(network: TwoLayerNetwork, prefix: str = "network") -> dict[str, NDArray[Any]]:
@@ -114,9 +116,15 @@ def network_arrays(network: TwoLayerNetwork, prefix: str = "network") -> dict[st
 
 
 def network_from_arrays(arrays: Arrays, prefix: str = "network") -> TwoLayerNetwork:
-    """Undo ``network_arrays``."""
-    U, log_norm, sign, log_abs_v = (arrays[f"{prefix}.{name}"] for name in ("U", "log_norm", "sign", "log_abs_v"))
-    activation, p = str(arrays[f"{prefix}.activation"]), float(arrays[f"{prefix}.p"])
+    """Undo ``network_arrays``; ValueError if they are not those of a network."""
+    parts = {name: arrays[f"{prefix}.{name}"] for name in NETWORK}
+    width = len(_npz.expect(parts["U"], f"{prefix}.U", "f", ("h", "D")))
+    U, log_norm, sign, log_abs_v = (
+        _npz.expect(parts[name], f"{prefix}.{name}", "f", (width, *more))
+        for name, *more in (("U", "D"), ("log_norm",), ("sign",), ("log_abs_v",))
+    )
+    activation = str(_npz.expect(parts["activation"], f"{prefix}.activation", "U", ()))
+    p = float(_npz.expect(parts["p"], f"{prefix}.p", "f", ()))
     return TwoLayerNetwork.from_polar(U, log_norm, sign, log_abs_v, activation, p)
 
 
@@ -202,29 +210,67 @@ class Run:
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, meta: Mapping[str, Any]) -> Run:
-        """Undo ``arrays`` and ``meta``."""
+        """Undo ``arrays`` and ``meta``; ValueError if they are not those of a run."""
+        _npz.expect_names(arrays, ("iterations", "t", *(f"network.{name}" for name in NETWORK)), ("record.", "event."))
+        words = {name: _npz.field(meta, name, str) for name in ("method", "status", "message")}
+        facts = {name: _npz.field(meta, name, dict) for name in ("config", "stats", "environment")}
+        if "t" in facts["stats"]:
+            _npz.real_field(facts["stats"], "t", finite=True)
+        if "next_step" in facts["stats"]:
+            _npz.real_field(facts["stats"], "next_step")
         records, events = (
             {name[len(kind) :]: array for name, array in arrays.items() if name.startswith(kind)}
             for kind in ("record.", "event.")
         )
-        return cls(
+        network = network_from_arrays(arrays)
+        run = cls(
             iterations=arrays["iterations"],
             t=arrays["t"],
             records=records,
             events=events,
-            network=network_from_arrays(arrays),
-            **{name: meta[name] for name in ("method", "status", "message", "config", "stats", "environment")},
+            network=network,
+            **words,
+            **facts,
         )
+        run.check()
+        return run
+
+    def check(self) -> None:
+        """Raise ValueError if iterations, times, records and events do not belong together, or are no numbers."""
+        iterations = _npz.expect(self.iterations, "iterations", "iu", ("S",))
+        count = len(iterations)
+        t = _npz.expect(self.t, "t", "f", (count,))
+        if not np.isfinite(t).all():
+            raise ValueError("t must be finite")
+        for name, values in (("iterations", iterations), ("t", t)):
+            if np.any(values[1:] < values[:-1]):
+                raise ValueError(f"{name} must not decrease")
+        if count and iterations[0] < 0:
+            raise ValueError(f"iterations must not be negative, got {iterations[0]}")
+        for name, values in self.records.items():
+            _npz.expect(values, f"record {name!r}", _npz.REAL, (count, "..."))
+        for name, times in self.events.items():
+            if not np.isfinite(_npz.expect(times, f"event {name!r}", "f", ("k",))).all():
+                raise ValueError(f"the times of event {name!r} must be finite")
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Save to an npz file (no pickle), atomically."""
+        """Save to an npz file (no pickle), atomically.
+
+        A path that is a symbolic link is written through; anything but a regular file is refused.
+
+        Raises
+        ------
+        ValueError
+            If the arrays do not belong together, so that the file could not be loaded again.
+        OSError
+            If the file cannot be written; one that was there stays.
+        """
+        self.check()
         write_npz(path, "run", self.arrays(), self.meta())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Run:
-        """Load what ``save`` wrote; ValueError if the file is damaged or something else."""
+        """Load what ``save`` wrote; ValueError if the file is damaged, hostile or something else."""
         arrays, meta = read_npz(path, "run")
-        try:
+        with naming(path):
             return cls.from_arrays(arrays, meta)
-        except KeyError as error:
-            raise ValueError(f"{str(path)!r} is damaged: {error} is missing") from None

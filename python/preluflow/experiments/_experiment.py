@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from dataclasses import field as attribute
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from preluflow._npz import expect_names, field, short
 from preluflow.margins import RobustRadius
-from preluflow.results import Run, read_npz, write_npz
+from preluflow.results import Run, naming, read_npz, write_npz
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,9 +76,9 @@ class Outcome:
 
     name: str
     config: dict[str, Any]
-    runs: dict[str, Run] = field(default_factory=dict)
+    runs: dict[str, Run] = attribute(default_factory=dict)
     main: str | None = None
-    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    arrays: dict[str, NDArray[Any]] = attribute(default_factory=dict)
     stopped: bool = False
 
     @property
@@ -98,6 +100,8 @@ class Outcome:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save to an npz file, atomically."""
+        for run in self.runs.values():
+            run.check()
         arrays = {f"{key}/{name}": array for key, run in self.runs.items() for name, array in run.arrays().items()}
         arrays.update({f"/{name}": np.asarray(array) for name, array in self.arrays.items()})
         meta = {"name": self.name, "config": self.config, "main": self.main, "stopped": self.stopped}
@@ -106,17 +110,26 @@ class Outcome:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Outcome:
-        """Load what ``save`` wrote; ValueError if the file is damaged or something else."""
+        """Load what ``save`` wrote; ValueError if the file is damaged, hostile or something else."""
         arrays, meta = read_npz(path, "experiment")
+        with naming(path):
+            return cls._from_arrays(arrays, meta)
 
+    @classmethod
+    def _from_arrays(cls, arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> Outcome:
         def below(key: str) -> dict[str, NDArray[Any]]:
             return {name[len(key) + 1 :]: array for name, array in arrays.items() if name.startswith(f"{key}/")}
 
-        try:
-            runs = {key: Run.from_arrays(below(key), run_meta) for key, run_meta in meta["runs"].items()}
-            return cls(meta["name"], meta["config"], runs, meta["main"], below(""), meta["stopped"])
-        except KeyError as error:
-            raise ValueError(f"{str(path)!r} is damaged: {error} is missing") from None
+        name, config, main = field(meta, "name", str), field(meta, "config", dict), field(meta, "main", str, type(None))
+        stopped, kept = field(meta, "stopped", bool), field(meta, "runs", dict)
+        expect_names(arrays, (), ("/", *(f"{key}/" for key in kept)))
+        runs = {}
+        for key in kept:
+            try:
+                runs[key] = Run.from_arrays(below(key), field(kept, key, dict))
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"run {short(key)}: {error}") from None
+        return cls(name, config, runs, main, below(""), stopped)
 
 
 @dataclass(frozen=True)
@@ -144,6 +157,7 @@ class Experiment:
     table: Callable[[Outcome], list[Row]]
     more: Callable[[Outcome, Path], list[Path]] | None = None  # writes further files (animations) into a folder
     check: Callable[[Options], object] = lambda options: None
+    files: tuple[str, ...] = ()  # what those are called
 
 
 def completed(run: Run) -> Run:

@@ -15,13 +15,15 @@ noise of the other's points, now nearly orthogonal to it, switches it on for the
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preluflow import plots
+from preluflow._files import write_file
 from preluflow.data import OrthonormalGMM
 from preluflow.experiments._experiment import Experiment, Options, Outcome, Row, options_config
 from preluflow.flow import gradient_flow
@@ -31,12 +33,16 @@ from preluflow.results import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 POWERS = {"p1": 1.0, "p3": 3.0}
 
 VIEW = (24.0, 12.0)
 
 ALIGNED = 0.99
+
+ANIMATION = "neurons.gif"
+FRAMES_A_SECOND = 10
 
 
 @dataclass(frozen=True)
@@ -266,10 +272,22 @@ def draw(outcome: Outcome) -> Figure:
 
 def animate(outcome: Outcome, folder: Path) -> list[Path]:
     """Write ``neurons.gif``: both p side by side along the flow, drawn from the record."""
-    from matplotlib.animation import PillowWriter
+    frames = _frames(outcome)
 
+    def write(stream: BinaryIO) -> None:
+        frames[0].save(
+            stream, format="GIF", save_all=True, append_images=frames[1:], duration=1000 // FRAMES_A_SECOND, loop=0
+        )
+
+    path = folder / ANIMATION
+    write_file(path, write, within=folder)
+    return [path]
+
+
+def _frames(outcome: Outcome) -> list[Image]:
+    """Draw the pictures of the animation; the last one again and again, so that it rests at the end."""
     config = _config(outcome)
-    path = folder / "neurons.gif"
+    frames = []
     with plots.style():
         figure = plots.blank_figure(7.0, 4.0, layout=None)
         grid = figure.add_gridspec(1, 2, left=0.0, right=1.0, bottom=0.05, top=0.84, wspace=0.0)
@@ -278,21 +296,28 @@ def animate(outcome: Outcome, folder: Path) -> list[Path]:
             ax.set_title(f"$p={p:g}$: to the {towards}", fontsize=10, y=1.09)
         caption = figure.suptitle("", fontsize=11, y=0.99)
         figure.legend(handles=_handles(), loc="lower center", ncols=4, frameon=False, fontsize=8, handletextpad=0.1)
-        writer = PillowWriter(fps=10)
-        with writer.saving(figure, str(path), dpi=90):
-            last = min(len(outcome.runs[key].t) for key in POWERS) - 1
-            for stop in np.unique(np.linspace(0, last, min(config.frames, last + 1)).round().astype(int)):
-                losses = ", ".join(f"{outcome.runs[key]['loss'][stop]:.2f}" for key in POWERS)
-                caption.set_text(f"$t={outcome.runs['p3'].t[stop]:.2f}$,  losses {losses}")
-                drawn = []
-                for key, ax in panels.items():
-                    drawn += _scatter(ax, outcome.runs[key], stop, config, 36.0)
-                writer.grab_frame()
-                for _ in range(12 if stop == last else 0):  # rest at the end
-                    writer.grab_frame()
-                for artist in drawn:
-                    artist.remove()
-    return [path]
+        last = min(len(outcome.runs[key].t) for key in POWERS) - 1
+        for stop in np.unique(np.linspace(0, last, min(config.frames, last + 1)).round().astype(int)):
+            losses = ", ".join(f"{outcome.runs[key]['loss'][stop]:.2f}" for key in POWERS)
+            caption.set_text(f"$t={outcome.runs['p3'].t[stop]:.2f}$,  losses {losses}")
+            drawn = []
+            for key, ax in panels.items():
+                drawn += _scatter(ax, outcome.runs[key], stop, config, 36.0)
+            frames += [_image(figure, dpi=90)] * (13 if stop == last else 1)
+            for artist in drawn:
+                artist.remove()
+    return frames
+
+
+def _image(figure: Figure, dpi: int) -> Image:
+    from matplotlib import rc_context
+    from PIL import Image
+
+    width, height = (int(inches * dpi + 1e-8) for inches in figure.get_size_inches())
+    pixels = BytesIO()
+    with rc_context({"savefig.bbox": None}):  # a user's "tight" would give frames of different sizes
+        figure.savefig(pixels, format="rgba", dpi=dpi)
+    return Image.frombuffer("RGBA", (width, height), pixels.getvalue(), "raw", "RGBA", 0, 1).convert("RGB")
 
 
 def table(outcome: Outcome) -> list[Row]:
@@ -330,5 +355,11 @@ def table(outcome: Outcome) -> list[Row]:
 
 
 NEURONS = Experiment(
-    "neurons", "neuron directions in R^3 before, during and after training, p = 1 and p = 3", run, draw, table, animate
+    "neurons",
+    "neuron directions in R^3 before, during and after training, p = 1 and p = 3",
+    run,
+    draw,
+    table,
+    animate,
+    files=(ANIMATION,),
 )
