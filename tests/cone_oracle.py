@@ -80,9 +80,13 @@ class Nets:
                 U, logs, sign = merged(network, alive, U, logs, sign)
             self.U[i, : len(U)], self.logs[i, : len(U)], self.sign[i, : len(U)] = U, logs, sign
 
-    def margin(self, net, X, y):
-        """M at points X (R, D) of the nets numbered ``net`` (R,), labels y (R,); -inf where nothing of y is active."""
+    def margin(self, net, X, y, against=0.0):
+        """M at points X (R, D) of the nets numbered ``net`` (R,), labels y (R,); -inf where nothing of y is active.
+
+        ``against`` moves every product <x,u_j> against y by so much.
+        """
         z = np.einsum("rhd,rd->rh", self.U[net].astype(LD), np.asarray(X, dtype=LD))
+        z = z - LD(against) * np.asarray(y)[:, None] * self.sign[net]
         with np.errstate(divide="ignore", invalid="ignore"):
             terms = self.logs[net] + self.p[net][:, None] * np.log(np.maximum(z, 0))
         own = self.sign[net] == np.asarray(y)[:, None]
@@ -111,7 +115,7 @@ def merged(network, alive, U, logs, sign):
 
 
 def difference(own, rival):
-    """log sum exp of own (K, ...) minus that of rival (K', ...), over the first axis; -inf where own is silent."""
+    """Log sum exp of own (K, ...) minus that of rival (K', ...), over the first axis; -inf where own is silent."""
     sums = []
     with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
         for terms in (own, rival):
@@ -289,9 +293,9 @@ def slack_of(nets, net):
 
 
 def errors_along(nets, net, E, directions, y, reach, fractions, kind, rounds, doubt=0.0):
-    """First errors on the quarter circles from E (R, D) towards unit ``directions`` (R, D), within sines ``reach`` (R,).
+    """First errors on the quarter circles from E (R, D) towards unit ``directions`` (R, D), to sines ``reach`` (R,).
 
-    Returns sines (R,) (inf for none), rays (R, D), and the least M seen and the unit direction's tangent there.
+    Returns sines (R,) (inf for none), rays (R, D), and the least M seen.
     """
     logs, p, own = nets.logs[net], nets.p[net].astype(LD), nets.sign[net] == y[:, None]
     U = nets.U[net].astype(LD)
@@ -348,9 +352,10 @@ def plane_radius(nets, net, X, y, reach=None, fractions=FINE, kind=LD, rounds=16
 
 def tangents(E, V):
     """Parts of V (R, B, D) across E (R, D), as unit vectors; zeros where nothing is left."""
+    size = np.sqrt((V * V).sum(axis=-1, keepdims=True))
     V = V - np.einsum("rbd,rd->rb", V, E)[..., None] * E[:, None]
     length = np.sqrt((V * V).sum(axis=-1, keepdims=True))
-    return np.where(length > 1e-12, V / np.where(length > 0, length, 1), 0)
+    return np.where(length > 1e-12 * size, V / np.where(length > 0, length, 1), 0)
 
 
 def slopes(nets, net, E, y):
@@ -369,17 +374,34 @@ def slopes(nets, net, E, y):
     return result
 
 
+def corners(nets, net, E):
+    """Directions from E (R, D) to the nearest rays on which two neurons are silent: (R, pairs, D)."""
+    U = nets.U[net].astype(LD)
+    length = np.sqrt((U * U).sum(axis=-1, keepdims=True))
+    U = U / np.where(length > 0, length, 1)
+    one, two = np.triu_indices(U.shape[1], 1)
+    z, gram = np.einsum("rhd,rd->rh", U, E), np.einsum("rhd,rkd->rhk", U, U)
+    a, b, g = z[:, one], z[:, two], gram[:, one, two]
+    return -((a - g * b)[..., None] * U[:, one] + (b - g * a)[..., None] * U[:, two])
+
+
 def space_errors(nets, net, X, y, reach, towards=None, rng=None, turns=16, rounds=5, kind=np.float64):
     """Some errors within ``reach`` (R,) times ||x|| of points X (R, D), D >= 3: mask (R,), rays; from above only.
 
-    Quarter circles towards and away from neurons, down M, to ``towards`` (R, B, D), in random directions; then hops
-    from those that came nearest. What is found is looked at again in longdouble.
+    Quarter circles towards and away from neurons, to where two are silent, down M, to ``towards`` (R, B, D), in random
+    directions; then hops from those that came nearest. What is found is looked at again in longdouble.
     """
     rng = np.random.default_rng(0) if rng is None else rng
     E, _ = units(X)
     count, D = E.shape
     U = nets.U[net].astype(LD)
-    pool = [U, -U, slopes(nets, net, E, y)[:, None], rng.standard_normal((count, turns, D)).astype(LD)]
+    pool = [
+        U,
+        -U,
+        slopes(nets, net, E, y)[:, None],
+        corners(nets, net, E),
+        rng.standard_normal((count, turns, D)).astype(LD),
+    ]
     if towards is not None:
         pool.append(np.asarray(towards, dtype=LD))
     directions = tangents(E, np.concatenate(pool, axis=1))
