@@ -490,26 +490,25 @@ def exact_distance(x, ray):
         return to_decimal(rest).sqrt()
 
 
+BEYOND = (1e-18, 1e-16, 1e-14, 1e-12, 1e-10, -1e-18, -1e-16)  # shares of the way from x to the ray
+WITHIN = (1e-3, 0.1, 0.5, 0.9, 1 - 1e-6)  # and of what is left from the ray to the limit
+
+
 def exact_error_near(network, x, y, ray, within):
     """Distance of an error found on or beside the ray, no farther than ``within`` (a float), in exact arithmetic.
 
-    Tried are the ray, rays a little beyond it, and in the plane the kinks beside it; None if none holds.
+    Tried are the ray, rays beyond it, and in the plane the kinks beside it; None if none holds.
     """
     limit = Decimal(float(within))
     if not np.any(ray):
         found = exact_distance(x, [Fraction(0)] * len(x))
         return found if found <= limit else None
-    e = [to_fraction(c) for c in units(np.asarray(x, dtype=np.float64)[None])[0][0]]
-    r = [to_fraction(c) for c in np.asarray(ray, dtype=LD)]
+    E, norms = units(np.asarray(x, dtype=np.float64)[None])
+    e, r = [to_fraction(c) for c in E[0]], [to_fraction(c) for c in np.asarray(ray, dtype=LD)]
     trials = [r] + [[b + Fraction(f) * (b - a) for a, b in zip(e, r, strict=True)] for f in BEYOND]
-    trials += [[b + Fraction(f) * (b - a) for a, b in zip(e, r, strict=True)] for f in BESIDE]
+    trials += [[to_fraction(c) for c in trial] for trial in farther(E[0], np.asarray(ray, dtype=LD), within / norms[0])]
     if len(x) == 2:
-        for u in network.directions.astype(np.float64):
-            perp = [Fraction(-float(u[1])), Fraction(float(u[0]))]
-            inner = sum(float(a) * float(b) for a, b in zip(perp, r, strict=True))
-            cross = abs(sum(float(a) * float(b) for a, b in zip(u, r, strict=True)))
-            if cross <= 1e-13:
-                trials.append([c if inner > 0 else -c for c in perp])
+        trials += [kink for u in network.directions.astype(np.float64) if (kink := kink_beside(u, r)) is not None]
     best = None
     for trial in trials:
         distance = exact_distance(x, trial)
@@ -518,5 +517,21 @@ def exact_error_near(network, x, y, ray, within):
     return best
 
 
-BEYOND = (1e-18, 1e-16, 1e-14, 1e-12, 1e-10)  # shares of the way from x to the ray
-BESIDE = (-1e-18, -1e-16)
+def farther(e, ray, sine):
+    """Rays beyond ``ray``, seen from e, up to the sine given."""
+    across = ray - (ray @ e) * e
+    length = np.sqrt(across @ across)
+    if not length > 0:
+        return []
+    angle, most = np.arctan2(length, ray @ e), np.arcsin(min(sine, LD(1)))
+    angles = [angle + LD(share) * (most - angle) for share in WITHIN]
+    return [np.cos(t) * e + np.sin(t) * across / length for t in angles if t > angle]
+
+
+def kink_beside(u, ray):
+    """The ray across u, exactly, if it is within 1e-13 of ``ray``."""
+    perp = [Fraction(-float(u[1])), Fraction(float(u[0]))]
+    if abs(sum(float(a) * float(b) for a, b in zip(u, ray, strict=True))) > 1e-13:
+        return None
+    inner = sum(float(a) * float(b) for a, b in zip(perp, ray, strict=True))
+    return [c if inner > 0 else -c for c in perp]

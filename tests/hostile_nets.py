@@ -24,12 +24,15 @@ from cone_oracle import (
     Nets,
     errors_along,
     exact_error_near,
+    exact_sign,
+    kink_beside,
     plane_directions,
     plane_radius,
     slack_of,
     slopes,
     space_errors,
     tangents,
+    to_fraction,
     units,
 )
 
@@ -489,6 +492,14 @@ def not_errors(batch, found):
     sine, _, _ = errors_along(batch.nets, net[k], E[k], d[real], y[k], reach[k], PLAIN, LD, 0)
     bad = np.ones(len(rows), bool)
     bad[k[np.isfinite(sine)]] = False
+    # Where neurons nearly cancel 80 bits are noise, too: the same rays in exact arithmetic.
+    far = reach[:, None, None] * directions
+    for i in np.flatnonzero(bad):
+        network, q = batch.nets.networks[net[i]], E[i]
+        rays = [q, *(q + step for step in far[i] if np.any(step))]
+        kinks = [kink_beside(u, q) for u in network.directions.astype(np.float64)] if len(q) == 2 else []
+        exact = [[to_fraction(c) for c in ray] for ray in rays] + [kink for kink in kinks if kink is not None]
+        bad[i] = all(exact_sign(network, y[i], ray) == 1 for ray in exact)
     return rows[bad]
 
 

