@@ -220,6 +220,7 @@ WIDE_POINTS = array(
     fine=lambda good: {
         "float32": good.astype(np.float32),
         "integers": np.ones(good.shape, dtype=int),
+        "True": np.ones(good.shape, dtype=bool),
         "a list": list(good),
     }
 )
