@@ -38,6 +38,7 @@ data, few = gmm.sample(n, dtype=dtype, rng=1), gmm.sample(8, dtype=dtype, rng=2)
 kind = str(rng.choice(["prelu", "polynomial"]))
 net = pf.initialize(h, D, 0.3, p=float(rng.choice([1, 2, 2.5, 3])), activation=kind, dtype=dtype, rng=3)
 look = pf.Observe(every=1, what=["loss", "accuracy", "alignment", "distance_bracket"], gmm=gmm)
+once = {"step": 0.01, "steps": 1, "observe": look}
 
 
 def run_of(run):
@@ -52,7 +53,7 @@ def radius_of(radius):
 
 CALLS = {
     "descent": lambda k: run_of(pf.gradient_descent(net, data.X, data.y, step=0.01, steps=2, num_threads=k)),
-    "looking": lambda k: run_of(pf.gradient_descent(net, few.X, few.y, 0.01, 1, observe=look, num_threads=k)),
+    "looking": lambda k: run_of(pf.gradient_descent(net, few.X, few.y, **once, num_threads=k)),
     "sgd": lambda k: run_of(pf.sgd(net, data.X, data.y, step=0.01, batch=20, epochs=1, rng=0, num_threads=k)),
     "flow": lambda k: run_of(pf.gradient_flow(net, data.X, data.y, t1=0.01, num_threads=k)),
     "forward": lambda k: [net.decision_function(data.X, num_threads=k)],

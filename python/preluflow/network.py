@@ -344,7 +344,8 @@ class TwoLayerNetwork:
         loss : {"squared", "exponential", "logistic"}
             (y - f)^2, exp(-y f) or log(1 + exp(-y f)).
         num_threads : int, optional
-            All cores by default; the result does not depend on it, bit for bit.
+            At most so many, and no more than the processors the process may use; by default ``OMP_NUM_THREADS``, or
+            all of them. The result does not depend on it, bit for bit.
         """
         X = _arrays.data_matrix(X, dim=self.dim, dtype=self.dtype)
         target = _arrays.labels(y, n=len(X))
