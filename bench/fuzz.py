@@ -28,7 +28,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
 LEVELS = ("fast", "tight", "exact")
 SHARE = {"fast": 1.0, "tight": 0.2, "exact": 0.02}  # of --points
-BLOCK = {"fast": 800, "tight": 400, "exact": 60}  # nets of a task
+BLOCK = {"fast": 300, "tight": 150, "exact": 20}  # nets of a task
 TOLD = 2  # examples of each claim
 # Parts of colleagues: module and functions, each (seconds, seed) -> dict of counts and failures.
 OTHERS = {
