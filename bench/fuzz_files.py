@@ -203,7 +203,7 @@ def bit_flips(seconds, seed):
                 expected = contents(value)
                 for _ in range(60):
                     kind, took = _one_file(value, whole, expected, folder, rng, counts, failures)
-                    kinds[kind] += 1
+                    kinds[str(kind)] += 1
                     slowest = max(slowest, took)
                 if isinstance(value, Outcome):
                     _draw_some(value, whole, folder, rng, counts, failures)

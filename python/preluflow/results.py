@@ -125,7 +125,8 @@ def network_from_arrays(arrays: Arrays, prefix: str = "network") -> TwoLayerNetw
     )
     activation = str(_npz.expect(parts["activation"], f"{prefix}.activation", "U", ()))
     p = float(_npz.expect(parts["p"], f"{prefix}.p", "f", ()))
-    return TwoLayerNetwork.from_polar(U, log_norm, sign, log_abs_v, activation, p)
+    with np.errstate(all="ignore"):  # lengths of rows that are none; they are refused
+        return TwoLayerNetwork.from_polar(U, log_norm, sign, log_abs_v, activation, p)
 
 
 @dataclass
