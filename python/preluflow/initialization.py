@@ -86,7 +86,7 @@ def initialize(
 def _targets(centers: ArrayLike | OrthonormalGMM, dim: int) -> Float64:
     mu = centers.centers if isinstance(centers, OrthonormalGMM) else _arrays.orthonormal_rows(centers)
     if mu.shape[1] != dim:
-        raise ValueError(f"centers must have shape (K, dim) = (K, {_arrays.shown(dim)}), got {mu.shape}")
+        raise ValueError(f"centers must have shape (K, {dim}), got {mu.shape}: dim is {dim}")
     return mu
 
 
