@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import assert_same_runs
 
 import preluflow as pf
 from preluflow import _arrays, _threads
@@ -71,6 +72,27 @@ def test_the_core_itself_takes_any_number_and_finds_the_same_bits(count):
         network._core.input_gradient(data.X, count), network._core.input_gradient(data.X, 1), strict=True
     ):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("count", [3, 16])
+def test_more_threads_than_processors_find_the_same_bits(monkeypatch, count):
+    monkeypatch.setattr(_threads, "processors", lambda: 16)
+    gmm = pf.OrthonormalGMM(40, 2, 2, 0.1, rng=0)
+    data = gmm.sample(1000, rng=1)
+    network = pf.initialize(150, 40, 0.1, rng=2)
+    one, many = (
+        [
+            pf.gradient_descent(network, data.X, data.y, step=0.1, steps=2, num_threads=threads),
+            pf.sgd(network, data.X, data.y, step=0.1, batch=50, epochs=1, rng=0, num_threads=threads),
+            pf.gradient_flow(network, data.X, data.y, t1=0.1, num_threads=threads),
+        ]
+        for threads in (1, count)
+    )
+    for a, b in zip(one, many, strict=True):
+        assert_same_runs(a, b)
+    one, many = (pf.robust_radius(network, data.X[:60], data.y[:60], num_threads=threads) for threads in (1, count))
+    np.testing.assert_array_equal(one.lower, many.lower)
+    np.testing.assert_array_equal(one.witness, many.witness)
 
 
 ASK = """
