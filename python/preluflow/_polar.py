@@ -47,6 +47,12 @@ class Block(NamedTuple):
     done: NDArray[np.bool_]
     error: KeyboardInterrupt | None = None
 
+    def head(self, count: int) -> Block:
+        """Return the first ``count`` points."""
+        return Block(
+            self.lower[:count], self.upper[:count], self.witness[:count], self.correct[:count], self.done[:count]
+        )
+
 
 class Units(NamedTuple):
     """Rows x = size 2^exponent e with unit vectors e: no square of theirs leaves float64."""
@@ -62,6 +68,10 @@ class Units(NamedTuple):
         scaled = np.ldexp(X, -exponent[:, None])
         size = np.sqrt(np.einsum("id,id->i", scaled, scaled))
         return cls(scaled / np.where(size > 0, size, 1.0)[:, None], size, exponent)
+
+    def take(self, rows: NDArray[np.intp]) -> Units:
+        """Return some of the rows."""
+        return Units(self.e[rows], self.size[rows], self.exponent[rows])
 
     def lengths(self) -> Float64:
         """||x||, inf only where it is beyond float64."""
@@ -122,9 +132,10 @@ class Polar:
         """What all points share."""
         gram = core.products(self.U, self.U, num_threads)
         group, count = _groups(gram, self.sign, self.log_a)
-        L = [_log_lipschitz(gram, self.log_a, self.sign == label, self.p, self.slack) for label in (1.0, -1.0)]
-        parts = (self.sign, self.p)
-        self.margin = core.Margin(gram, self.log_a, *parts, *L, self.slack, self.doubt, group, count)
+        plus, minus = (_log_lipschitz(gram, self.log_a, self.sign == y, self.p, self.slack) for y in (1.0, -1.0))
+        self.margin = core.Margin(
+            gram, self.log_a, self.sign, self.p, plus, minus, self.slack, self.doubt, group, count
+        )
         self._span: tuple[Float64, Any] | None = None
 
     def span(self, num_threads: int) -> tuple[Float64, Any]:
@@ -242,7 +253,7 @@ class _Search:
         """The span, and points and witnesses in its coordinates and in units of ||x||."""
         threads = self.effort.num_threads
         basis, span = self.polar.span(threads)
-        units = Units(*(part[rows] for part in self.units))
+        units = self.units.take(rows)
         d = np.ldexp(self.witness[rows], -units.exponent[:, None]) / units.size[:, None]
         return basis, span, core.products(units.e, basis, threads), core.products(d, basis, threads)
 
@@ -262,7 +273,7 @@ class _Confirmation:
     def __init__(self, search: _Search, rows: NDArray[np.intp], d: Float64) -> None:
         self.polar, self.threads = search.polar, search.effort.num_threads
         self.X, self.y = search.X[rows], search.y[rows]
-        self.units = Units(*(part[rows] for part in search.units))
+        self.units = search.units.take(rows)
         self.d = d
         self.found = -self.X  # the origin is an error
         self.open = np.flatnonzero(d.any(axis=1))
@@ -291,7 +302,7 @@ class _Confirmation:
 
     def _try(self, rows: NDArray[np.intp], d: Float64, room: bool) -> None:
         """Keep those of d, in units of ||x||, that are errors."""
-        units = Units(*(part[rows] for part in self.units))
+        units = self.units.take(rows)
         trial = units.back(d)
         if not room:  # own neurons are to be silent: on an axis that takes zeros, not numbers close to it
             trial = np.where(np.abs(units.e + d) <= _ZERO, -self.X[rows], trial)
@@ -371,7 +382,7 @@ def _groups(gram: Float64, sign: Float64, log_a: Float64) -> tuple[NDArray[np.in
 
 
 def _log_lipschitz(gram: Float64, log_a: Float64, own: NDArray[np.bool_], p: float, slack: float) -> float:
-    """log L of g_S on the unit sphere: lambda_max(sum a u u^T)^(1/p), or by Hoelder for p < 2; rounded up."""
+    """Logarithm of L of g_S on the unit sphere: lambda_max(sum a u u^T)^(1/p), or by Hoelder for p < 2; rounded up."""
     if not own.any():
         return -float(np.inf)
     most = float(log_a[own].max())

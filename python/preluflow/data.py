@@ -55,7 +55,8 @@ class OrthonormalGMM:
     alpha : float
         Intra-cluster standard deviation of the whole vector: E||x - mu_k||^2 = alpha^2. Not negative.
     centers : {"random", "canonical"} or array, shape (K, D), default "random"
-        Haar-random orthonormal rows, the first K unit vectors, or the centres themselves.
+        Haar-random orthonormal rows, the first K unit vectors, or the centres themselves; given ones are replaced by
+        the nearest orthonormal rows, in float64, where they are not orthonormal to rounding (float32 ones, say).
     rng : None, int or Generator
         Draws the random centres.
 

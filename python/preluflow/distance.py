@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from preluflow import _arrays
 from preluflow._arrays import Float, Float64
 from preluflow.data import OrthonormalGMM, Rng
-from preluflow.initialization import center_cosines, voronoi_regions
+from preluflow.initialization import voronoi_regions
 from preluflow.network import TwoLayerNetwork
 
 _CELLS = 2048  # cells of [0, pi/2] for the upper end
 _LARGEST_STEP = 1e15  # beyond, points go where the gradient points; squares are to fit float32
+EPS = float(np.finfo(np.float64).eps)
 _OUTWARD = 1e-12  # relative rounding of the upper end
 
 
@@ -158,8 +160,7 @@ def distance_bracket(
     num_threads = _arrays.threads(num_threads)
     difference = difference_network(network, gmm)
     lower, witness = _lower_end(difference.rescaled()[0], network, gmm, steps, keep, num_threads)
-    upper = _upper_end(network, gmm)
-    return DistanceBracket(lower, max(upper, lower), witness)
+    return DistanceBracket(lower, _upper_end(network, gmm), witness)
 
 
 def _unscaled(value: float, m: float) -> float:
@@ -207,7 +208,9 @@ def _lower_end(
     finalists = _unit_rows(points.astype(np.float64))
     final = np.abs(exact.decision_function(finalists, num_threads=num_threads))
     best = int(np.argmax(final))
-    return _unscaled(final[best], m), finalists[best]
+    # A unit vector, a cosine and their powers are right within a few units of rounding, and so is the sum.
+    value = final[best] - (exact.dim + exact.p + 16.0) * EPS * float(exact.contributions.sum())
+    return _unscaled(max(value, 0.0), m), finalists[best]
 
 
 # ---- upper end
@@ -242,8 +245,7 @@ def _upper_end(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> float:
     a = network.contributions * lengths**p
     if not np.isfinite(a).all():
         return float("inf")
-    cosines = center_cosines(network, gmm) / np.where(lengths > 0, lengths, 1.0)[:, None]
-    theta = np.arccos(np.clip(cosines[np.arange(len(region)), np.maximum(region, 0)], -1.0, 1.0))
+    theta = _angles(network, gmm, np.maximum(region, 0), lengths)
     # Neurons too small to matter cost less as a constant than as cells.
     loose = (region < 0) | (a < 1e-9 / len(a))
     edges = np.linspace(0.0, np.pi / 2, _CELLS + 1)
@@ -263,7 +265,24 @@ def _upper_end(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> float:
     for sign in (1.0, -1.0):
         psi = np.where((gmm.labels == sign)[:, None], up, down)
         ends.append(float(a[loose & (network.sign == sign)].sum()) + _lagrange(psi, budget))
-    return max(ends) * (1.0 + _OUTWARD)
+    # Outward, by what float64 does to sums of a and of F^(p), and to a through their logarithms.
+    degree = 1.0 if network.activation == "prelu" else p
+    logs = np.where(a > 0, np.abs(degree * network.log_norm) + np.abs(network.log_abs_v), 0.0)
+    rounding = 8.0 * EPS * float((a * (logs + network.width + p + 16.0)).sum() + gmm.clusters * (p + 16.0))
+    return max(ends) * (1.0 + _OUTWARD) + rounding
+
+
+def _angles(network: TwoLayerNetwork, gmm: OrthonormalGMM, target: NDArray[np.intp], lengths: Float64) -> Float64:
+    """Angle of each neuron to its target, rounded up, at most pi/2: by its tangent, as a cosine near 1 tells little."""
+    theta = np.zeros(network.width)
+    rounding = (min(network.dim, 256) + network.dim / 256 + 32.0) * EPS
+    for k in np.unique(target):
+        rows = target == k
+        U = network.directions[rows].astype(np.float64)
+        along = np.einsum("jd,d->j", U, gmm.centers[k])
+        across = np.linalg.norm(U - along[:, None] * gmm.centers[k], axis=1)
+        theta[rows] = np.arctan2(across + rounding * lengths[rows], along)
+    return np.clip(theta, 0.0, np.pi / 2)
 
 
 def _lagrange(psi: Float64, budget: Float64) -> float:

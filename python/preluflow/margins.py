@@ -202,7 +202,10 @@ def robust_radius(
     seed : int, default 0
         Of the random starts, with the number of the point.
     max_nodes : int, default 20000
-        Nodes of level "exact" for each point.
+        Nodes of level "exact" for each point, at most.
+    max_seconds : float, optional
+        Seconds that branch and bound may take for each point, at most; what is proved until then counts. Where a limit
+        is met the result depends on the machine's speed. None by default.
     progress : bool, default False
         Show a progress bar.
     num_threads : int, optional
@@ -249,24 +252,10 @@ def robust_radius(
         raise ValueError(f"level must be 'fast' for {type(classifier).__name__}: {level!r} is for relu networks")
     else:
         bracket, certified = partial(_bracket, classifier, gmm), hasattr(classifier, "certified_radius")
-    done: list[Block] = []
-    bar = progress_bar(len(points), "point", progress)
-    try:
-        for first in range(0, len(points), rows):
-            block = bracket(
-                points[first : first + rows].astype(np.float64), target[first : first + rows], first, effort
-            )
-            done.append(block)
-            bar.update(len(block.lower))
-            if block.error is not None:
-                raise block.error
-    except KeyboardInterrupt:
-        done = _before_the_first_undone(done)
-        if not done:
-            raise
-    finally:
-        bar.close()
-    lower, upper, witness, correct = (np.concatenate(parts) for parts in list(zip(*done, strict=True))[:4])
+    blocks = _blocks(bracket, points, target, rows, effort, progress)
+    lower, upper, witness, correct = (
+        np.concatenate([getattr(block, name) for block in blocks]) for name in ("lower", "upper", "witness", "correct")
+    )
     config = {**asdict(effort), "n": len(points), "certified": certified, "classifier": repr(classifier)}
     del config["num_threads"]
     result = RobustRadius(lower, upper, witness, correct, config)
@@ -280,16 +269,32 @@ def robust_radius(
     return result
 
 
-def _before_the_first_undone(blocks: list[Block]) -> list[Block]:
-    """Blocks cut at the first point that is not done; results are a prefix of the points."""
-    kept = []
-    for block in blocks:
-        count = int(np.argmin(block.done)) if not block.done.all() else len(block.done)
-        if count:
-            kept.append(Block(*(part[:count] for part in block[:5])))
-        if count < len(block.done):
-            break
-    return kept
+def _blocks(
+    bracket: Callable[[Float64, Float64, int, Effort], Block],
+    X: Float,
+    y: Float64,
+    rows: int,
+    effort: Effort,
+    progress: bool,
+) -> list[Block]:
+    """Bracket points block by block; after Ctrl-C, those before the first point that is not done."""
+    blocks: list[Block] = []
+    bar = progress_bar(len(X), "point", progress)
+    try:
+        for first in range(0, len(X), rows):
+            block = bracket(X[first : first + rows].astype(np.float64), y[first : first + rows], first, effort)
+            count = len(block.done) if block.done.all() else int(np.argmin(block.done))
+            if count:
+                blocks.append(block.head(count))
+            bar.update(count)
+            if block.error is not None:
+                raise block.error
+    except KeyboardInterrupt:
+        if not blocks:
+            raise
+    finally:
+        bar.close()
+    return blocks
 
 
 def functional_margins(network: TwoLayerNetwork, X: ArrayLike, y: ArrayLike) -> Float64:

@@ -307,7 +307,7 @@ class TwoLayerNetwork:
             terms = np.where(z > 0, self.p * np.log(np.maximum(z, 0.0)), -np.inf) + self.log_contributions
             top = terms.max(axis=1)
             top[np.isneginf(top)] = 0.0
-            size = np.exp(terms - top[:, None]) @ self.sign
+            size = (np.exp(terms - top[:, None]) * self.sign).sum(axis=1)
             return np.sign(size), np.log(np.abs(size)) + top + self.p * np.log(2.0) * exponent
 
     def predict(self, X: ArrayLike, *, num_threads: int | None = None) -> NDArray[np.int64]:
