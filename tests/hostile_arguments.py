@@ -602,7 +602,7 @@ case(
     steps=(2, int32),
     seed=(0, SEED),
     max_nodes=(10, integer(1)),
-    max_seconds=(5.0, real(0.0, above=True, none=True)),
+    max_seconds=(5.0, real(above=0.0, optional=True)),
     progress=(False, labels_of("True")),
     **threads,
 )

@@ -110,8 +110,8 @@ class Polar:
             network.sign[alive],
         )
         logs = [np.abs(degree * network.log_norm[alive]), np.abs(network.log_abs_v[alive]), np.abs(log_a)]
-        size = float(np.max(logs, initial=0.0))
-        self.doubt = 8.0 * EPS * (size + self.p + 4.0)
+        largest = float(np.max(logs, initial=0.0))
+        self.doubt = 8.0 * EPS * (largest + self.p + 4.0)
         size = np.stack([network.log_norm[alive], network.log_abs_v[alive]], axis=1)
         kept = _not_cancelled(np.concatenate([network.directions[alive], size], axis=1), sign)
         self._merge(U[kept], log_a[kept] - log_a[kept].max(initial=-np.inf), sign[kept].astype(np.float64))
