@@ -41,6 +41,8 @@ struct MarginNetwork {
   double doubt;             // of a contribution, relative
   const Index* group_of;    // (h,) 0 .. groups-1
   Index groups;
+  const double* rows;  // (h, rank) coordinates of the neurons, or null with rank 0
+  Index rank;
 };
 
 // sum_j +-a_j sigma(s_j)^p, own +, up to a positive factor, and the sum of the terms' sizes to hold it against; the
@@ -82,9 +84,10 @@ struct Scaled {
   Row alpha;           // (h,) |signed_a|^(1/p)
 };
 
-// y f at values s(j) = <x,u_j>, up to a positive factor that is the same wherever powers stay within float64.
+// y f at values s(j) = <x,u_j>, up to a positive factor that is the same wherever powers stay within float64; `raised`
+// by so much of the terms' sizes, so that what rounding alone makes negative is not.
 template <class Values>
-double balance(const MarginNetwork& net, const Scaled& scaled, const Values& s) {
+double balance(const MarginNetwork& net, const Scaled& scaled, const Values& s, double raised = 0.0) {
   constexpr double kLeast = 1e-200, kMost = 1e300;
   double difference = 0.0, size = 0.0;
   const double* a = scaled.signed_a.data();
@@ -103,8 +106,9 @@ double balance(const MarginNetwork& net, const Scaled& scaled, const Values& s) 
       size += std::abs(term);
     }
   }
-  if (size > kLeast && size < kMost) return difference;
-  return balance_by_logs(net, scaled.label, s, [](Index) { return 0.0; }).difference;
+  if (size > kLeast && size < kMost) return difference + raised * size;
+  const Balance exact = balance_by_logs(net, scaled.label, s, [](Index) { return 0.0; });
+  return exact.difference + raised * exact.size;
 }
 
 // Whether points are errors with room to spare: y f <= 0 even with own cosines raised and rivals' lowered by slack,

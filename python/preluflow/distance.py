@@ -61,8 +61,12 @@ def difference_network(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> TwoLaye
 
 
 def _unit_rows(points: Float) -> Float:
+    # Each array by itself: what NumPy casts or allocates within a ufunc does not survive it when memory ends.
     lengths = np.linalg.norm(points, axis=1, keepdims=True)
-    return np.asarray(points / np.where(lengths > 0, lengths, 1.0), dtype=points.dtype)
+    lengths[lengths == 0] = 1
+    result = np.array(points)
+    result /= lengths
+    return result
 
 
 def estimator_options(
@@ -197,9 +201,10 @@ def _lower_end(
     value, gradient = difference.value_and_input_gradient(points, num_threads=num_threads)
     step_sizes = np.ones(len(points))
     for _ in range(steps):
-        tangent = np.sign(value)[:, None] * gradient
-        tangent -= np.einsum("bd,bd->b", tangent, points)[:, None] * points
-        trial = _unit_rows((points + step_sizes[:, None] * tangent).astype(network.dtype))
+        here = points.astype(np.float64)
+        tangent = np.sign(value)[:, None] * gradient.astype(np.float64)
+        tangent -= np.einsum("bd,bd->b", tangent, here)[:, None] * here
+        trial = _unit_rows((here + step_sizes[:, None] * tangent).astype(network.dtype))
         trial_value, trial_gradient = difference.value_and_input_gradient(trial, num_threads=num_threads)
         better = np.abs(trial_value) > np.abs(value)
         points[better], value[better], gradient[better] = trial[better], trial_value[better], trial_gradient[better]
