@@ -617,7 +617,7 @@ def other_scale(network, batch, level, rows, k):
         return []
     X, y, result = batch.X[rows], batch.y[rows], []
     one, other = (bracket(network, Z, y, level, num_threads=1) for Z in (X, np.ldexp(X, k)))
-    # A witness holds through the public call: where neurons cancel that is rounding, which is not the same at every scale.
+    # A witness holds through the public call: where neurons cancel that is rounding, other at every scale.
     U, sign = network.directions.astype(float), network.sign
     cancel = ((U @ U.T > 1 - 1e-6) & (np.outer(sign, sign) < 0)).any()
     for name in ("lower",) if cancel else ("lower", "upper"):

@@ -50,17 +50,19 @@ struct MarginNetwork {
 // values, weight(j) is added to log a_j.
 struct Balance {
   double difference, size;
+  double logs;  // the largest of their logarithms' sizes, each of which is right within units of rounding of its own
 };
 template <class Values, class Weights>
 Balance balance_by_logs(const MarginNetwork& net, double y, const Values& s, const Weights& weight) {
   double most = -std::numeric_limits<double>::infinity();
   for (Index j = 0; j < net.width; ++j)
     if (s(j) > 0.0) most = std::max(most, net.log_a[j] + weight(j) + net.p * std::log(s(j)));
-  Balance sum{0.0, 0.0};
+  Balance sum{0.0, 0.0, 0.0};
   if (!std::isfinite(most)) return sum;
   for (Index j = 0; j < net.width; ++j) {
     if (!(s(j) > 0.0)) continue;
-    const double term = std::exp(net.log_a[j] + weight(j) + net.p * std::log(s(j)) - most);
+    const double log_term = net.log_a[j] + weight(j) + net.p * std::log(s(j)), term = std::exp(log_term - most);
+    sum.logs = std::max(sum.logs, std::abs(net.p * std::log(s(j))) + std::abs(log_term));
     sum.difference += net.sign[j] == y ? term : -term;
     sum.size += term;
   }

@@ -117,14 +117,15 @@ class Polar:
         kept = _not_cancelled(np.concatenate([network.directions[alive], size], axis=1), sign)
         self._merge(U[kept], log_a[kept] - log_a[kept].max(initial=-np.inf), sign[kept].astype(np.float64))
         D = network.dim
-        self.slack = (min(D, 256) + D / 256 + 16.0) * EPS / 2.0 + (SAME * np.sqrt(D) if self.merged else 0.0)
+        self.slack = (min(D, 256) + D / 256 + 16.0) * EPS / 2.0 + (2.0 * SAME * np.sqrt(D) if self.merged else 0.0)
         if len(self.log_a):
             self._prepare(num_threads)
 
     def _merge(self, U: Float64, log_a: Float64, sign: Float64) -> None:
         """Make neurons of one direction and sign one."""
         first, group = _same(U, sign)
-        self.merged = len(first) < len(sign)
+        self.merged = int(np.bincount(group).max(initial=1)) - 1 if len(group) else 0
+        self.doubt += EPS * self.merged * (float(np.abs(log_a).max(initial=0.0)) + 2.0)
         self.log_a = np.full(len(first), -np.inf)
         np.logaddexp.at(self.log_a, group, log_a)
         self.U, self.sign = np.ascontiguousarray(U[first]), np.ascontiguousarray(sign[first])
@@ -148,11 +149,16 @@ class Polar:
     def span(self, num_threads: int) -> tuple[Float64, Any]:
         """An orthonormal basis of the neurons' span, (rank, D), and what works in its coordinates."""
         if self._span is None:
-            basis = core.orthonormal_basis(self.U, 4.0 * EPS * np.sqrt(self.U.shape[1]))
+            h, D = self.U.shape
+            tolerance = 4.0 * EPS * np.sqrt(D)
+            basis = core.orthonormal_basis(self.U, tolerance)
             coordinates = core.products(self.U, basis, num_threads)
-            rank = len(basis)
-            # Coordinates of x and of u_j err by slack each, their product by rank units more.
-            slack = (2.0 * np.sqrt(rank) + 1.0) * self.slack + (rank + 8.0) * EPS
+            rank, dot = len(basis), (min(D, 256) + D / 256 + 2.0) * EPS / 2.0
+            # How far the basis is from orthonormal, as measured; inputs themselves (h >= D) are so exactly.
+            gram = core.products(basis, basis, num_threads)
+            gap = float(np.abs(gram - np.eye(rank)).sum(axis=1).max()) + rank * dot + tolerance if h < D else 0.0
+            # Coordinates of x and of u_j err by dot in every entry, their product by rank units more.
+            slack = self.slack + 2.0 * np.sqrt(rank) * dot + gap + (rank + 8.0) * EPS
             self._span = basis, core.Span(coordinates, self.log_a, self.sign, self.p, slack, self.doubt)
         return self._span
 

@@ -172,6 +172,11 @@ def _unscaled(value: float, m: float) -> float:
         return float(np.exp(m) * value) if value > 0 else 0.0
 
 
+def _cosine_units(dim: int) -> float:
+    """Units of rounding, EPS / 2 each, that a product of D terms in runs of 256 may be wrong by."""
+    return min(dim, 256) + dim / 256
+
+
 # ---- lower end
 
 
@@ -213,9 +218,11 @@ def _lower_end(
     finalists = _unit_rows(points.astype(np.float64))
     final = np.abs(exact.decision_function(finalists, num_threads=num_threads))
     best = int(np.argmax(final))
-    # A unit vector, a cosine and their powers are right within a few units of rounding, and so is the sum.
-    value = final[best] - (exact.dim + exact.p + 16.0) * EPS * float(exact.contributions.sum())
-    return _unscaled(max(value, 0.0), m), finalists[best]
+    # What float64 may have done: to a cosine, p times of it to a power, to their sum, and to a through its logarithm.
+    a, logs = exact.contributions, np.abs(exact.log_norm) * max(1.0, exact.p) + np.abs(exact.log_abs_v)
+    units = exact.p * (_cosine_units(exact.dim) + 16.0) + exact.width + np.where(a > 0, logs, 0.0) + 16.0
+    value = max(final[best] - EPS * float((a * units).sum()), 0.0) * (1.0 - 4.0 * EPS * (abs(m) + 4.0))
+    return _unscaled(value, m), finalists[best]
 
 
 # ---- upper end
@@ -280,13 +287,13 @@ def _upper_end(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> float:
 def _angles(network: TwoLayerNetwork, gmm: OrthonormalGMM, target: NDArray[np.intp], lengths: Float64) -> Float64:
     """Angle of each neuron to its target, rounded up, at most pi/2: by its tangent, as a cosine near 1 tells little."""
     theta = np.zeros(network.width)
-    rounding = (min(network.dim, 256) + network.dim / 256 + 32.0) * EPS
+    rounding = (network.dim / 2 + 32.0) * EPS
     for k in np.unique(target):
         rows = target == k
         U = network.directions[rows].astype(np.float64)
         along = np.einsum("jd,d->j", U, gmm.centers[k])
         across = np.linalg.norm(U - along[:, None] * gmm.centers[k], axis=1)
-        theta[rows] = np.arctan2(across + rounding * lengths[rows], along)
+        theta[rows] = np.arctan2(across + rounding * lengths[rows], along - rounding * lengths[rows])
     return np.clip(theta, 0.0, np.pi / 2)
 
 
