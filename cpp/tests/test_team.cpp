@@ -72,7 +72,7 @@ TEST(team_shares_large_work_and_keeps_small_work_on_the_calling_thread) {
 // What tasks of one round wrote, without atomics, tasks of the next one read on other threads.
 TEST(team_orders_one_round_before_the_next) {
   constexpr std::size_t kTasks = 5;
-  const int rounds = kSanitized ? 2000 : 20000;
+  const int rounds = kSanitized ? 500 : 4000;
   for (int threads : {2, 3, 5})
     Team::run(threads, kWork, [&](Team& team) {
       std::vector<long> value(kTasks, 0), next(kTasks, 0);
@@ -178,7 +178,7 @@ TEST(team_rethrows_what_the_watch_throws_when_all_tasks_are_done) {
 
 TEST(team_starts_and_ends_many_times) {
   Index sum = 0;
-  const int calls = kSanitized ? 100 : 1000;
+  const int calls = kSanitized ? 50 : 300;
   for (int call = 0; call < calls; ++call)
     Team::run(3, kWork, [&](Team& team) { sum += call % 2 == 0 ? sum_of_tasks(team, 4) : 10; });
   CHECK(sum == 10 * calls);
