@@ -51,6 +51,7 @@ TEST(canonical_largest_eigenvalue_of_awkward_matrices) {
   Eigen::VectorXd top = Eigen::VectorXd::Unit(m, 4);
   top = (top - begin.dot(top) * begin).normalized();
   check_largest(begin * begin.transpose() + 1.5 * top * top.transpose());
+  check_largest(1.5 * top * top.transpose());
 }
 
 TEST(canonical_products_are_within_their_bound) {

@@ -27,6 +27,7 @@ void for_shapes(const Body& body) {
 template <class T>
 std::vector<const T*> pointers(const RowMatrix<T>& X) {
   std::vector<const T*> out;
+  out.reserve(static_cast<std::size_t>(X.rows()));
   for (Index i = 0; i < X.rows(); ++i) out.push_back(X.data() + i * X.cols());
   return out;
 }

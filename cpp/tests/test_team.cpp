@@ -131,15 +131,15 @@ TEST(team_of_a_task_is_another_one) {
 
 TEST(team_asks_the_watch_while_its_leader_waits) {
   const std::thread::id here = std::this_thread::get_id();
+  std::atomic<int> asked{0};
+  std::atomic<bool> helped{false};
+  bool elsewhere = false;
+  const Interrupt watch = [&] {
+    elsewhere = elsewhere || std::this_thread::get_id() != here;
+    ++asked;
+    return false;
+  };
   Team::run(2, kWork, [&](Team& team) {
-    std::atomic<int> asked{0};
-    std::atomic<bool> helped{false};
-    bool elsewhere = false;
-    const Interrupt watch = [&] {
-      elsewhere = elsewhere || std::this_thread::get_id() != here;
-      ++asked;
-      return false;
-    };
     team.watch(&watch);
     team.parallel_for(2, [&](Index) {
       if (std::this_thread::get_id() == here) {
@@ -149,19 +149,19 @@ TEST(team_asks_the_watch_while_its_leader_waits) {
         comes_true([&] { return asked.load() > 0; });
       }
     });
-    CHECK(asked.load() > 0);
-    CHECK(!elsewhere);
   });
+  CHECK(asked.load() > 0);
+  CHECK(!elsewhere);
 }
 
 TEST(team_rethrows_what_the_watch_throws_when_all_tasks_are_done) {
   const std::thread::id here = std::this_thread::get_id();
+  std::atomic<bool> helped{false}, thrown_once{false}, finished{false};
+  const Interrupt watch = [&]() -> bool {
+    if (thrown_once.exchange(true)) return false;
+    throw std::runtime_error("watch");
+  };
   Team::run(2, kWork, [&](Team& team) {
-    std::atomic<bool> helped{false}, thrown_once{false}, finished{false};
-    const Interrupt watch = [&]() -> bool {
-      if (thrown_once.exchange(true)) return false;
-      throw std::runtime_error("watch");
-    };
     team.watch(&watch);
     CHECK(thrown(team, 2, [&](Index) {
             if (std::this_thread::get_id() == here) {
@@ -181,7 +181,7 @@ TEST(team_starts_and_ends_many_times) {
   const int calls = kSanitized ? 50 : 300;
   for (int call = 0; call < calls; ++call)
     Team::run(3, kWork, [&](Team& team) { sum += call % 2 == 0 ? sum_of_tasks(team, 4) : 10; });
-  CHECK(sum == 10 * calls);
+  CHECK(sum == Index{10} * calls);
 }
 
 }  // namespace
