@@ -8,7 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-LIMIT = 1.2e6  # bytes
+LIMIT = 4e6  # bytes
 MODULES = {"_core_v2", "_core_v3", "_core_v4", "_cpu"}  # off x86: _core_base and _cpu
 ALLOWED = re.compile(
     r"preluflow/([a-z0-9_/]+\.pyi?|py\.typed|_c[a-z0-9_]+\.[\w.-]+)$|preluflow-[\w.]+\.dist-info/[\w./]+$"

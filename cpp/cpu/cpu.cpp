@@ -92,4 +92,4 @@ PyModuleDef module = {PyModuleDef_HEAD_INIT, "_cpu", nullptr, 0, methods, nullpt
 
 }  // namespace
 
-PyMODINIT_FUNC PyInit__cpu() { return PyModule_Create(&module); }
+PyMODINIT_FUNC PyInit__cpu() { return PyModule_Create(&module); }  // NOLINT(bugprone-reserved-identifier)

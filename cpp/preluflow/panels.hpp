@@ -117,7 +117,7 @@ class PanelMatrix {
   const PanelLayout<T>& layout() const { return layout_; }
   T* panel(Index k) { return data_.data() + layout_.offset(k); }
   const T* panel(Index k) const { return data_.data() + layout_.offset(k); }
-  void swap(PanelMatrix& other) { data_.swap(other.data_); }
+  void swap(PanelMatrix& other) noexcept { data_.swap(other.data_); }
 
   // Row-major copy, (h, D).
   void copy_to(T* out) const {

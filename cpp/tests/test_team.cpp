@@ -1,0 +1,189 @@
+// The threads of one call.
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <stdexcept>
+#include <string>
+#include <thread>
+
+#include "check.hpp"
+#include "preluflow/parallel.hpp"
+
+namespace preluflow::tests {
+
+namespace {
+
+constexpr double kWork = 1e9;  // flops: enough to be shared
+
+// Waits for it, but not for ever: a system may give no thread at all.
+bool comes_true(const std::function<bool()>& condition) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > end) return false;
+    std::this_thread::yield();
+  }
+  return true;
+}
+
+// What parallel_for says when body throws; "" if it does not.
+template <class Body>
+std::string thrown(Team& team, Index tasks, const Body& body) {
+  try {
+    team.parallel_for(tasks, body);
+  } catch (const std::runtime_error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+Index sum_of_tasks(Team& team, Index tasks) {
+  std::atomic<Index> sum{0};
+  team.parallel_for(tasks, [&](Index task) { sum.fetch_add(task + 1, std::memory_order_relaxed); });
+  return sum.load();
+}
+
+TEST(team_does_every_task_once) {
+  for (int threads : {1, 2, 3, 8})
+    for (Index tasks : {0, 1, 2, 3, 7, 100, 3000})
+      Team::run(threads, kWork, [&](Team& team) {
+        std::vector<std::atomic<int>> done(static_cast<std::size_t>(tasks));
+        team.parallel_for(tasks, [&](Index task) { done[static_cast<std::size_t>(task)].fetch_add(1); });
+        for (const auto& count : done) CHECK(count.load() == 1);
+      });
+}
+
+TEST(team_shares_large_work_and_keeps_small_work_on_the_calling_thread) {
+  const std::thread::id here = std::this_thread::get_id();
+  Team::run(3, 1e6, [&](Team& team) {
+    std::atomic<int> elsewhere{0};
+    team.parallel_for(100, [&](Index) { elsewhere += std::this_thread::get_id() != here; });
+    CHECK(elsewhere.load() == 0);
+  });
+  Team::run(2, kWork, [&](Team& team) {
+    std::atomic<bool> helped{false};
+    team.parallel_for(2, [&](Index) {
+      if (std::this_thread::get_id() != here) helped = true;
+      comes_true([&] { return helped.load(); });  // the calling thread leaves the other task to the helper
+    });
+    CHECK(helped.load());
+  });
+}
+
+// What tasks of one round wrote, without atomics, tasks of the next one read on other threads.
+TEST(team_orders_one_round_before_the_next) {
+  constexpr std::size_t kTasks = 5;
+  const int rounds = kSanitized ? 500 : 4000;
+  for (int threads : {2, 3, 5})
+    Team::run(threads, kWork, [&](Team& team) {
+      std::vector<long> value(kTasks, 0), next(kTasks, 0);
+      for (int round = 0; round < rounds; ++round) {
+        team.parallel_for(kTasks, [&](Index task) {
+          const auto k = static_cast<std::size_t>(task);
+          next[k] = value[(k + 1) % kTasks] + task;
+        });
+        value.swap(next);
+      }
+      long sum = 0;
+      for (long entry : value) sum += entry;
+      CHECK(sum == 10L * rounds);
+    });
+}
+
+TEST(team_rethrows_what_a_task_throws_and_goes_on) {
+  for (int threads : {1, 3})
+    Team::run(threads, kWork, [&](Team& team) {
+      for (Index at : {0, 1, 57, 99}) {
+        CHECK(thrown(team, 100, [&](Index task) {
+                if (task == at) throw std::runtime_error("task");
+              }) == "task");
+        CHECK(sum_of_tasks(team, 100) == 5050);
+      }
+      CHECK(thrown(team, 100, [](Index) { throw std::runtime_error("all"); }) == "all");
+      CHECK(sum_of_tasks(team, 100) == 5050);
+    });
+}
+
+TEST(team_rethrows_what_a_helper_throws) {
+  const std::thread::id here = std::this_thread::get_id();
+  for (int repeat = 0; repeat < 20; ++repeat)
+    Team::run(2, kWork, [&](Team& team) {
+      std::atomic<bool> helped{false};
+      CHECK(thrown(team, 2, [&](Index) {
+              if (std::this_thread::get_id() != here) {
+                helped = true;
+                throw std::runtime_error("helper");
+              }
+              comes_true([&] { return helped.load(); });
+            }) == "helper");
+      CHECK(sum_of_tasks(team, 10) == 55);
+    });
+}
+
+TEST(team_of_a_task_is_another_one) {
+  Team::run(2, kWork, [&](Team& outer) {
+    std::vector<Index> sums(6, 0);
+    outer.parallel_for(6, [&](Index task) {
+      Team::run(2, kWork, [&](Team& inner) { sums[static_cast<std::size_t>(task)] = sum_of_tasks(inner, 50 + task); });
+    });
+    for (Index task = 0; task < 6; ++task) CHECK(sums[static_cast<std::size_t>(task)] == (50 + task) * (51 + task) / 2);
+  });
+}
+
+TEST(team_asks_the_watch_while_its_leader_waits) {
+  const std::thread::id here = std::this_thread::get_id();
+  std::atomic<int> asked{0};
+  std::atomic<bool> helped{false};
+  bool elsewhere = false;
+  const Interrupt watch = [&] {
+    elsewhere = elsewhere || std::this_thread::get_id() != here;
+    ++asked;
+    return false;
+  };
+  Team::run(2, kWork, [&](Team& team) {
+    team.watch(&watch);
+    team.parallel_for(2, [&](Index) {
+      if (std::this_thread::get_id() == here) {
+        comes_true([&] { return helped.load(); });
+      } else {
+        helped = true;
+        comes_true([&] { return asked.load() > 0; });
+      }
+    });
+  });
+  CHECK(asked.load() > 0);
+  CHECK(!elsewhere);
+}
+
+TEST(team_rethrows_what_the_watch_throws_when_all_tasks_are_done) {
+  const std::thread::id here = std::this_thread::get_id();
+  std::atomic<bool> helped{false}, thrown_once{false}, finished{false};
+  const Interrupt watch = [&]() -> bool {
+    if (thrown_once.exchange(true)) return false;
+    throw std::runtime_error("watch");
+  };
+  Team::run(2, kWork, [&](Team& team) {
+    team.watch(&watch);
+    CHECK(thrown(team, 2, [&](Index) {
+            if (std::this_thread::get_id() == here) {
+              comes_true([&] { return helped.load(); });
+            } else {
+              helped = true;
+              comes_true([&] { return thrown_once.load(); });
+              finished = true;
+            }
+          }) == "watch");
+    CHECK(finished.load());
+  });
+}
+
+TEST(team_starts_and_ends_many_times) {
+  Index sum = 0;
+  const int calls = kSanitized ? 50 : 300;
+  for (int call = 0; call < calls; ++call)
+    Team::run(3, kWork, [&](Team& team) { sum += call % 2 == 0 ? sum_of_tasks(team, 4) : 10; });
+  CHECK(sum == Index{10} * calls);
+}
+
+}  // namespace
+
+}  // namespace preluflow::tests
