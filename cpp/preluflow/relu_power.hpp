@@ -42,7 +42,8 @@ inline double curvature(double t, double c, double p) {
   return (relu_power(t, p) - relu_power(c, p) - p * slope(c, p) * d) / (d * d);
 }
 
-// The largest curvature for t in [low, high]: that quadratic is not below s there. For p >= 2 curvatures grow with t;
+// The largest curvature for t in [low, high]: that quadratic is not below s there (docs/mathematics.md#curvature, and
+// docs/mathematics.md#rounding-trust-region on what it is rounded up by). For p >= 2 curvatures grow with t;
 // for p < 2 they grow up to -(2/p - 1) c (c > 0) or -p c / (2 - p) (c < 0), where the quadratic touches 0 or s, and
 // fall from there on. Rounded up; c = 0 is not allowed for p < 2 when s has its kink inside.
 inline double most_curvature(double low, double high, double c, double p) {
