@@ -46,8 +46,8 @@ def gradient_flow(
     The state is log-polar (docs/mathematics.md#polar-flow), so that any initialisation scale is an ordinary number:
     1e-300 costs the time the flow itself takes to grow, and no accuracy. State, time and error control are float64,
     gradients are of the data's dtype. In every step the error of each neuron is kept within ``rtol``: the angle of its
-    direction in radians, the change of log ||w_j||, and of v_j / ||w_j||. On Figure 5's problem the default ends within 1e-2 of
-    the exact flow by the same measure (bench/bench_flow.py).
+    direction in radians, the change of log ||w_j||, and of v_j / ||w_j||. On Figure 5's problem the default ends within
+    1e-2 of the exact flow by the same measure (bench/bench_flow.py).
 
     Parameters
     ----------
