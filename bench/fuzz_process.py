@@ -6,16 +6,18 @@ python bench/fuzz_process.py [SECONDS] [SEED]
 from __future__ import annotations
 
 import json
-import linecache
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from numpy_faults import died_in_numpy
 
 PATIENCE = 120.0  # seconds until a process that does not end is killed
 TRIALS = 12  # limits or forks in one process
@@ -160,19 +162,6 @@ NAMES = (
     "ddn",
 )
 FORK_NAMES = ("descent", "sgd", "flow", "forward", "gradient", "loss", "fast", "tight", "exact")
-
-
-def died_in_numpy(said: str) -> bool:
-    """Whether the line that a segmentation fault is in calls nothing of the core.
-
-    NumPy's ufuncs of mixed dtypes do not survive it when there is no memory for their casting buffers: they raise
-    MemoryError without holding the GIL (``float32_matrix * float64_column`` in NumPy 2.x).
-    """
-    place = re.search(r'most recent call first\):\n  File "(.+)", line (\d+) in', said)
-    if place is None:
-        return False
-    line = linecache.getline(place[1], int(place[2]))
-    return bool(line) and re.search(r"\bcore\.|_core\.|stepper|\.margin|\.span", line) is None
 
 
 def one(script: str, arguments: list[str], variable: str) -> tuple[dict[str, Any], str | None]:

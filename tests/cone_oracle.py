@@ -60,7 +60,8 @@ class Nets:
     """Networks side by side: U (N, H, D), log contributions (N, H) in longdouble, sign (N, H), p (N,), all padded.
 
     Neurons that contribute nothing are left out, and neurons of one direction are one, so that those which cancel
-    exactly cancel here.
+    exactly cancel here. ``residue`` (N,): whether some cancel but for less than the rounding of their logarithms, as
+    v = 1, 1 and -2 do: whether anything is left then, and of which sign, is beyond float64.
     """
 
     def __init__(self, networks):
@@ -70,6 +71,7 @@ class Nets:
         self.logs = np.full((count, width), -np.inf, dtype=LD)
         self.sign = np.zeros((count, width))
         self.p = np.array([network.p for network in networks])
+        self.residue = np.zeros(count, dtype=bool)
         for i, network in enumerate(networks):
             degree = LD(1.0 if network.activation == "prelu" else network.p)
             with np.errstate(invalid="ignore"):
@@ -77,7 +79,7 @@ class Nets:
             alive = np.flatnonzero(np.isfinite(logs))
             U, logs, sign = network.directions[alive].astype(np.float64) + 0.0, logs[alive], network.sign[alive]
             if len(np.unique(U[:, 0])) < len(U):
-                U, logs, sign = merged(network, alive, U, logs, sign)
+                U, logs, sign, self.residue[i] = merged(network, alive, U, logs, sign)
             self.U[i, : len(U)], self.logs[i, : len(U)], self.sign[i, : len(U)] = U, logs, sign
 
     def margin(self, net, X, y, against=0.0):
@@ -94,11 +96,14 @@ class Nets:
 
 
 def merged(network, alive, U, logs, sign):
-    """Neurons of bitwise the same direction as one, with the sum of their signed contributions (none if that is 0)."""
+    """Neurons of bitwise the same direction as one, with the sum of their signed contributions (none if that is 0).
+
+    Last comes whether one of those sums is below e^-25 of its terms: a residue, see ``Nets``.
+    """
     groups = defaultdict(list)
     for place, row in enumerate(U):
         groups[row.tobytes()].append(place)
-    rows, new_logs, new_sign = [], [], []
+    rows, new_logs, new_sign, residue = [], [], [], False
     for places in groups.values():
         if len(places) == 1:
             log, s = logs[places[0]], sign[places[0]]
@@ -107,11 +112,13 @@ def merged(network, alive, U, logs, sign):
                 context.prec = PRECISION
                 log, s = signed_sum([(int(sign[k]), exact_log(network, alive[k])) for k in places])
                 log = LD(str(log)) if s else LD(-np.inf)
+            top = logs[places].max()
+            residue |= bool(s) and log < top - 25 + 1e-15 * abs(top)
         if s:
             rows.append(places[0])
             new_logs.append(log)
             new_sign.append(s)
-    return U[rows], np.array(new_logs, dtype=LD), np.array(new_sign, dtype=float)
+    return U[rows], np.array(new_logs, dtype=LD), np.array(new_sign, dtype=float), residue
 
 
 def difference(own, rival):

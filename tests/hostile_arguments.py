@@ -377,10 +377,7 @@ def case(
     TABLE[name] = Case(function, good, kinds, called or {})
 
 
-# What a machine has too few processors for may be cut to what it has, or refused.
-THREADS = Kind(
-    lambda label, value: EITHER if number(value) in (2**31, HUGE) else integer(1).verdict(label, value), optional=True
-)
+THREADS = integer(1, None, optional=True)  # more than the processors there are are as many as there are
 threads = {"num_threads": (1, THREADS)}
 rng = {"rng": (Fresh(lambda: np.random.default_rng(0)), RNG)}
 gmm = {"gmm": (O.gmm, NO)}
@@ -909,7 +906,7 @@ case(
 NOT_CALLED = {
     *("Dataset", "DistanceBracket", "LossGradient", "RobustRadius", "Run", "Snapshot"),
     *("theory.PhaseTimes", "theory.Guarantee", "classifiers.Classifier"),
-    *("RobustRadius.save", "RobustRadius.load", "Run.save", "Run.load", "Run.from_arrays"),
+    *("RobustRadius.save", "RobustRadius.load", "Run.save", "Run.load", "Run.from_arrays", "Run.check"),
 }
 NEEDS_TORCH = {"TwoLayerNetwork.to_torch", "TwoLayerNetwork.from_torch", "classifiers.TorchClassifier"}
 

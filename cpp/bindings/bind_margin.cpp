@@ -33,8 +33,13 @@ void run(int threads, double flops, const Body& body) {
 class BoundMargin {
  public:
   BoundMargin(Array<double> gram, Array<double> log_a, Array<double> sign, double p, double log_lipschitz_positive,
-              double log_lipschitz_negative, double slack, double doubt, Array<Index> group_of, Index groups)
-      : gram_(std::move(gram)), log_a_(std::move(log_a)), sign_(std::move(sign)), group_of_(std::move(group_of)) {
+              double log_lipschitz_negative, double slack, double doubt, Array<Index> group_of, Index groups,
+              Array<double> rows)
+      : gram_(std::move(gram)),
+        log_a_(std::move(log_a)),
+        sign_(std::move(sign)),
+        group_of_(std::move(group_of)),
+        rows_(std::move(rows)) {
     const Index h = log_a_.size();
     require(h > 0, "log_a must not be empty");
     require_matrix(gram_, h, "gram");
@@ -42,10 +47,21 @@ class BoundMargin {
     require_vector(log_a_, h, "log_a");
     require_vector(sign_, h, "sign");
     require_vector(group_of_, h, "group_of");
+    require(rows_.ndim() == 2 && rows_.shape(0) == h, "rows must have shape (h, rank)");
     for (Index j = 0; j < h; ++j)
       require(group_of_.data()[j] >= 0 && group_of_.data()[j] < groups, "group_of out of range");
-    net_ = {gram_.data(), log_a_.data(), sign_.data(),     h,     p, {log_lipschitz_positive, log_lipschitz_negative},
-            slack,        doubt,         group_of_.data(), groups};
+    net_ = {gram_.data(),
+            log_a_.data(),
+            sign_.data(),
+            h,
+            p,
+            {log_lipschitz_positive, log_lipschitz_negative},
+            slack,
+            doubt,
+            group_of_.data(),
+            groups,
+            rows_.data(),
+            rows_.shape(1)};
   }
 
   void certify(const Array<double>& z, const Array<double>& y, Array<double>& lower, Flags& correct,
@@ -63,7 +79,7 @@ class BoundMargin {
 
   void attack(const Array<double>& z, const Array<double>& y, const Flags& correct, const Array<double>& lower,
               int starts, int restarts, int steps, std::uint64_t seed, Index first, Array<double>& upper,
-              Array<double>& beta, Array<double>& corner, Array<double>& corner_beta, int threads) const {
+              Array<double>& d, Array<double>& corner, Array<double>& corner_d, int threads) const {
     const AttackOptions options{starts, restarts, steps, seed, first};
     check(z, y);
     const Index n = z.shape(0);
@@ -71,13 +87,13 @@ class BoundMargin {
     require_vector(lower, n, "lower");
     require_vector(upper, n, "upper");
     require_vector(corner, n, "corner");
-    for (const Array<double>* coefficients : {&beta, &corner_beta}) {
-      require_matrix(*coefficients, net_.width, "beta and corner_beta");
-      require(coefficients->shape(0) == n, "beta and corner_beta must have as many rows as z");
+    for (const Array<double>* perturbations : {&d, &corner_d}) {
+      require_matrix(*perturbations, frame_size(net_), "d and corner_d");
+      require(perturbations->shape(0) == n, "d and corner_d must have as many rows as z");
     }
     const double *zp = z.data(), *yp = y.data(), *lp = lower.data();
     const std::uint8_t* cp = correct.data();
-    const Found found{upper.mutable_data(), beta.mutable_data(), corner.mutable_data(), corner_beta.mutable_data()};
+    const Found found{upper.mutable_data(), d.mutable_data(), corner.mutable_data(), corner_d.mutable_data()};
     run(threads, flops(n), [&](Team& team, const Interrupt& interrupt) {
       preluflow::attack(team, net_, zp, yp, cp, lp, n, options, interrupt, found);
     });
@@ -103,6 +119,7 @@ class BoundMargin {
 
   Array<double> gram_, log_a_, sign_;
   Array<Index> group_of_;
+  Array<double> rows_;
   MarginNetwork net_{};
 };
 
@@ -202,17 +219,16 @@ Array<double> bound_orthonormal_basis(const Array<double>& U, double tolerance) 
 void bind_margin(py::module_& m) {
   py::class_<BoundMargin>(m, "Margin", py::module_local())
       .def(py::init<Array<double>, Array<double>, Array<double>, double, double, double, double, double, Array<Index>,
-                    Index>(),
+                    Index, Array<double>>(),
            py::arg("gram").noconvert(), py::arg("log_a").noconvert(), py::arg("sign").noconvert(), py::arg("p"),
            py::arg("log_lipschitz_positive"), py::arg("log_lipschitz_negative"), py::arg("slack"), py::arg("doubt"),
-           py::arg("group_of").noconvert(), py::arg("groups"))
+           py::arg("group_of").noconvert(), py::arg("groups"), py::arg("rows").noconvert())
       .def("certify", &BoundMargin::certify, py::arg("z").noconvert(), py::arg("y").noconvert(),
            py::arg("lower").noconvert(), py::arg("correct").noconvert(), py::arg("threads"))
       .def("attack", &BoundMargin::attack, py::arg("z").noconvert(), py::arg("y").noconvert(),
            py::arg("correct").noconvert(), py::arg("lower").noconvert(), py::arg("starts"), py::arg("restarts"),
-           py::arg("steps"), py::arg("seed"), py::arg("first"), py::arg("upper").noconvert(),
-           py::arg("beta").noconvert(), py::arg("corner").noconvert(), py::arg("corner_beta").noconvert(),
-           py::arg("threads"))
+           py::arg("steps"), py::arg("seed"), py::arg("first"), py::arg("upper").noconvert(), py::arg("d").noconvert(),
+           py::arg("corner").noconvert(), py::arg("corner_d").noconvert(), py::arg("threads"))
       .def("errors", &BoundMargin::errors, py::arg("z").noconvert(), py::arg("y").noconvert(), py::arg("room"),
            py::arg("out").noconvert());
   py::class_<BoundSpan>(m, "Span", py::module_local())

@@ -8,6 +8,7 @@ namespace preluflow {
 
 namespace {
 
+constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // An attack within kEnough of the certificate is good enough; one not within kTight has much more tried.
 constexpr double kEnough = 1.0 - 9.9e-4, kTight = 0.97;
@@ -58,7 +59,7 @@ struct Groups {
     for (std::size_t g = 0; g < log_weight.size(); ++g)
       log_weight[g] = most[g] + std::log(member.row(static_cast<Index>(g)).sum());
     const ConstMatrixMap<double> gram(net.gram, net.width, net.width);
-    reach = member.lazyProduct(gram);
+    RowMatrix<double> reach = member.lazyProduct(gram);  // (groups, h) <c_g, u_j>
     for (Index g = 0; g < net.groups; ++g) {
       const double norm = std::sqrt(std::max(reach.row(g).dot(member.row(g)), 1e-300));
       member.row(g) /= norm;
@@ -71,8 +72,39 @@ struct Groups {
 
   std::vector<double> log_weight, sign;  // (groups,)
   RowMatrix<double> member;              // (groups, h)
-  RowMatrix<double> reach;               // (groups, h) <c_g, u_j>
   RowMatrix<double> between;             // (groups, groups) cosines
+};
+
+// A perturbation d as numbers: its coordinates where the network has them, else its coefficients over the neurons,
+// whose Gram matrix knows small differences of neurons by their squares only.
+class Frame {
+ public:
+  explicit Frame(const MarginNetwork& net)
+      : rows_(net.rows, net.rank > 0 ? net.width : 0, net.rank), gram_(net.gram, net.width, net.width) {}
+
+  Index size() const { return rows_.rows() > 0 ? rows_.cols() : gram_.rows(); }
+
+  // d = sum_j c_j u_j
+  void of_neurons(const Row& c, Row& d) const {
+    if (rows_.rows() > 0) {
+      d = (c.matrix() * rows_).array();
+    } else {
+      d = c;
+    }
+  }
+  // dz_j = <d, u_j>
+  void products(const Row& d, Row& dz) const {
+    if (rows_.rows() > 0) {
+      dz = (d.matrix() * rows_.transpose()).array();
+    } else {
+      dz = (d.matrix() * gram_).array();
+    }
+  }
+  // ||d||^2, given these
+  double square(const Row& d, const Row& dz) const { return rows_.rows() > 0 ? d.square().sum() : (d * dz).sum(); }
+
+ private:
+  ConstMatrixMap<double> rows_, gram_;
 };
 
 // The search for one point; used again for the next one.
@@ -84,27 +116,29 @@ class PointAttack {
         options_(options),
         interrupt_(interrupt),
         gram_(net.gram, net.width, net.width),
+        frame_(net),
         scaled_(net.width),
         z_(net.width),
-        direction_(net.width),
+        direction_(frame_.size()),
         dz_(net.width),
         c_(net.width),
-        at_(net.width),
+        at_(frame_.size()),
         along_(net.width),
-        beta_(net.width),
-        corner_beta_(net.width),
-        reached_(net.groups) {}
+        best_d_(frame_.size()),
+        corner_d_(frame_.size()),
+        reached_(net.groups),
+        noise_(2.0 * net.doubt + 4.0 * kEpsilon * static_cast<double>(net.width)) {}
 
-  // The shortest length found, at most 1 (the origin is an error) if anything was; beta() are its coefficients.
+  // The shortest length found, at most 1 (the origin is an error) if anything was; best_d() is it in the frame.
   double run(const double* z, double y, double lower, std::uint64_t stream) {
     // A copy at an aligned address, on which the bits of Eigen's sums do not depend then.
     z_ = ConstVectorMap<double>(z, net_.width).transpose().array();
     best_ = kInfinity;
     lower_ = lower;
     blur_ = 0.0;
-    beta_.setZero();
+    best_d_.setZero();
     corner_ = kInfinity;
-    corner_beta_.setZero();
+    corner_d_.setZero();
     if (!scaled_.at(net_, z_.data(), y)) return best_;
     Random random(options_.seed, stream);
     order_swaps(y);
@@ -114,12 +148,13 @@ class PointAttack {
     for (int k = 0; k < options_.restarts && !good() && !stop(); ++k) restart(random);
     // Where the certificate leaves much open the radius may be far below what these found, as between own groups or at
     // kinks, where no gradient leads: faces, more swaps, restarts, and a random search around the best direction.
+    if (options_.restarts > 0 && !good() && !stop()) silence_own();
     if (options_.restarts > 0 && !(lower_ > kTight * best_)) search_more(random, swaps);
     if (!(corner_ < best_)) corner_ = kInfinity;
     return best_;
   }
 
-  const Row& beta() const { return beta_; }
+  const Row& best_d() const { return best_d_; }
 
   // Whether run() ended early because it was asked to.
   bool stopped() const { return stopped_; }
@@ -127,7 +162,7 @@ class PointAttack {
   // The shortest length found to a corner: own neurons are silent there and active again on its other side, so that
   // the error is one exactly in the corner, if float64 can meet it. Infinite if there is none below best.
   double corner() const { return corner_; }
-  const Row& corner_beta() const { return corner_beta_; }
+  const Row& corner_d() const { return corner_d_; }
 
  private:
   struct Swap {
@@ -140,20 +175,20 @@ class PointAttack {
   bool good() const { return lower_ > kEnough * best_; }
 
   double value(double t) const {
-    return balance(net_, scaled_, [&](Index j) { return z_(j) + t * dz_(j); });
+    return balance(net_, scaled_, [&](Index j) { return z_(j) + t * dz_(j); }, noise_);
   }
 
   void keep(double t) {
     if (!(t < best_)) return;
     best_ = t;
-    beta_ = t * direction_;
+    best_d_ = t * direction_;
   }
 
-  void follow_direction() { dz_ = (direction_.matrix() * gram_).array(); }
+  void follow_direction() { frame_.products(direction_, dz_); }
 
   // Along direction_ with products dz_, both normalised here: how far to the boundary.
   double reach_boundary(double limit, int multiples) {
-    const double square = (direction_ * dz_).sum();
+    const double square = frame_.square(direction_, dz_);
     if (!(square > 0.0) || !std::isfinite(square)) return kInfinity;
     const double norm = std::sqrt(square);
     direction_ /= norm;
@@ -168,7 +203,9 @@ class PointAttack {
     refine(found, options_.steps);
   }
 
-  void start_from_coefficients(double limit) {
+  // From the direction sum_j c_j u_j.
+  void start_from_neurons(double limit) {
+    frame_.of_neurons(c_, direction_);
     follow_direction();
     start_from(limit);
   }
@@ -213,32 +250,31 @@ class PointAttack {
 
   void swap(const Swap& start) {
     const double ag = force(start.own), ar = force(start.rival);
-    direction_ = (ar * groups_.member.row(start.rival) - ag * groups_.member.row(start.own)).array();
-    dz_ = (ar * groups_.reach.row(start.rival) - ag * groups_.reach.row(start.own)).array();
-    start_from(std::min(1.0, 1.25 * best_));  // a longer start may end shorter
+    c_ = (ar * groups_.member.row(start.rival) - ag * groups_.member.row(start.own)).array();
+    start_from_neurons(std::min(1.0, 1.25 * best_));  // a longer start may end shorter
   }
 
   void from_gradient() {
     dz_.setZero();
     gradient_at(0.0);
-    direction_ = c_;
-    start_from_coefficients(1.0);
+    start_from_neurons(1.0);
   }
 
   // Towards rivals and away from own neurons in random shares.
   void restart(Random& random) {
     for (Index j = 0; j < net_.width; ++j) {
       const double share = -std::log(random.uniform());
-      direction_(j) = -share * scaled_.side(j) * std::min(scaled_.alpha(j), kStrongest);
+      c_(j) = -share * scaled_.side(j) * std::min(scaled_.alpha(j), kStrongest);
     }
-    start_from_coefficients(1.0);
+    start_from_neurons(1.0);
   }
 
   // The best direction and a random share of another.
   void hop(Random& random, double width) {
-    for (Index j = 0; j < net_.width; ++j) c_(j) = random.normal();
-    dz_ = (c_.matrix() * gram_).array();
-    direction_ = beta_ / best_ + width / std::sqrt(std::max((c_ * dz_).sum(), 1e-300)) * c_;
+    for (Index k = 0; k < frame_.size(); ++k) direction_(k) = random.normal();
+    follow_direction();
+    const double norm = std::sqrt(std::max(frame_.square(direction_, dz_), 1e-300));
+    direction_ = best_d_ / best_ + width / norm * direction_;
     follow_direction();
   }
 
@@ -254,12 +290,14 @@ class PointAttack {
   const Interrupt& interrupt_;
   bool stopped_ = false;
   ConstMatrixMap<double> gram_;
+  Frame frame_;
   Scaled scaled_;
-  Row z_, direction_, dz_, c_, at_, along_, beta_, corner_beta_;
+  Row z_, direction_, dz_, c_, at_, along_, best_d_, corner_d_;
   Vector<double> reached_;
   std::vector<Swap> order_;
   double best_ = kInfinity, lower_ = 0.0, corner_ = kInfinity;
   double blur_ = 0.0;  // averages the slope over a kink
+  double noise_;       // share of the terms' sizes that a sum of them may be wrong by
 };
 
 // A small t in (0, limit] at which y f changes sign, from the far side; infinite if none is found. Looked at are
@@ -306,7 +344,7 @@ void PointAttack::look_for_corners(double limit) {
     };
     if (balance(net_, scaled_, lowered) > 0.0) continue;
     corner_ = t;
-    corner_beta_ = t * direction_;
+    corner_d_ = t * direction_;
   }
 }
 
@@ -364,10 +402,11 @@ void PointAttack::refine(double t, int count) {
   for (int k = 0; k < count && turn > 1e-3; ++k) {
     dz_ = along_;
     gradient_at(t);
-    dz_ = (c_.matrix() * gram_).array();
-    const double norm = std::sqrt(std::max((c_ * dz_).sum(), 0.0));
+    frame_.of_neurons(c_, direction_);
+    follow_direction();
+    const double norm = std::sqrt(std::max(frame_.square(direction_, dz_), 0.0));
     if (!(norm > 0.0)) return;
-    direction_ = at_ + turn * (c_ / norm - at_);
+    direction_ = at_ + turn * (direction_ / norm - at_);
     dz_ = along_ + turn * (dz_ / norm - along_);
     const double found = reach_boundary(t, kFewMultiples);
     if (found < t * (1.0 - 1e-12)) {
@@ -385,7 +424,6 @@ void PointAttack::refine(double t, int count) {
 }
 
 void PointAttack::search_more(Random& random, std::size_t swaps) {
-  silence_own();
   std::sort(order_.begin() + static_cast<std::ptrdiff_t>(swaps), order_.end(), nearer);
   for (std::size_t k = swaps; k < std::min(order_.size(), swaps + kMoreSwaps) && !stop(); ++k) swap(order_[k]);
   for (int k = 0; k < kMoreRestarts && !stop(); ++k) restart(random);
@@ -403,8 +441,9 @@ void PointAttack::search_more(Random& random, std::size_t swaps) {
     keep(reach_boundary(best_, kFewMultiples));
     width = best_ < before ? std::min(2.0 * width, 0.5) : std::max(0.9 * width, 1e-5);
   }
-  direction_ = beta_;
-  if (std::isfinite(best_)) start_from_coefficients(best_);
+  direction_ = best_d_;
+  follow_direction();
+  if (std::isfinite(best_)) start_from(best_);
 }
 
 // Own neurons die into f = 0 on faces to which no gradient leads: the nearest point where all are silent, and those
@@ -436,12 +475,13 @@ void PointAttack::silence(const std::vector<Index>& own) {
   }
   const Eigen::VectorXd weights = min_norm_weights(M, e, 1.0);
   const auto towards = [&](double length) {
-    direction_.setZero();
-    for (Index i = 0; i < count; ++i) direction_(own[static_cast<std::size_t>(i)]) = -weights(i) / length;
+    c_.setZero();
+    for (Index i = 0; i < count; ++i) c_(own[static_cast<std::size_t>(i)]) = -weights(i) / length;
+    frame_.of_neurons(c_, direction_);
     follow_direction();
   };
   towards(1.0);
-  const double length = std::sqrt(std::max((direction_ * dz_).sum(), 0.0));
+  const double length = std::sqrt(std::max(frame_.square(direction_, dz_), 0.0));
   if (!(length > 0.0)) return;
   const double limit = std::min(1.0, length * (1.0 + 1e-9));
   start_from(limit);
@@ -450,6 +490,8 @@ void PointAttack::silence(const std::vector<Index>& own) {
 }
 
 }  // namespace
+
+Index frame_size(const MarginNetwork& net) { return net.rank > 0 ? net.rank : net.width; }
 
 void attack(Team& team, const MarginNetwork& net, const double* z, const double* y, const std::uint8_t* correct,
             const double* lower, Index n, const AttackOptions& options, const Interrupt& interrupt,
@@ -468,8 +510,9 @@ void attack(Team& team, const MarginNetwork& net, const double* z, const double*
       const double length =
           search.run(z + i * net.width, y[i], lower[i], static_cast<std::uint64_t>(options.first + i));
       if (search.stopped()) return;
-      MatrixMap<double>(found.beta + i * net.width, 1, net.width) = search.beta().matrix();
-      MatrixMap<double>(found.corner_beta + i * net.width, 1, net.width) = search.corner_beta().matrix();
+      const Index size = frame_size(net);
+      MatrixMap<double>(found.d + i * size, 1, size) = search.best_d().matrix();
+      MatrixMap<double>(found.corner_d + i * size, 1, size) = search.corner_d().matrix();
       found.corner[i] = search.corner();
       found.upper[i] = length;
     }

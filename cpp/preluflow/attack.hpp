@@ -18,14 +18,17 @@ struct AttackOptions {
   Index first;  // number of the first point
 };
 
-// Where results go. Lengths are in units of ||x_i||, infinite where nothing was found; beta and corner_beta are the
-// coefficients of perturbations. A corner is an error in itself only: own neurons are silent there and active beyond.
+// Where results go. Lengths are in units of ||x_i||, infinite where nothing was found; d and corner_d are perturbations
+// in the network's coordinates, or as coefficients over its neurons if it has none. A corner is an error in itself
+// only: own neurons are silent there and active beyond.
 struct Found {
-  double* upper;        // (n,)
-  double* beta;         // (n, h)
-  double* corner;       // (n,) shorter than upper, or infinite
-  double* corner_beta;  // (n, h)
+  double* upper;     // (n,)
+  double* d;         // (n, frame_size)
+  double* corner;    // (n,) shorter than upper, or infinite
+  double* corner_d;  // (n, frame_size)
 };
+
+Index frame_size(const MarginNetwork& net);  // rank or h
 
 // z (n, h), y (n,), correct (n,) and lower (n,), certified radii, where an attack close to them is good enough, and one
 // far from them has more tried. Points that are not correct get upper = 0 only; points left when asked to stop nothing.

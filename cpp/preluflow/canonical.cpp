@@ -40,7 +40,7 @@ void products(Team& team, const double* A, Index n, const double* B, Index m, In
 double largest_eigenvalue(const Eigen::MatrixXd& M) {
   const Index m = M.rows();
   if (m == 0) return 0.0;
-  const double trace = M.trace(), rounding = 4.0 * kEpsilon * static_cast<double>(m + 4) * trace;
+  const double trace = M.trace(), most = M.cwiseAbs().rowwise().sum().maxCoeff();
   Eigen::LLT<Eigen::MatrixXd> factors(m);
   const auto above = [&](double l) {
     Eigen::MatrixXd rest = -M;
@@ -60,7 +60,7 @@ double largest_eigenvalue(const Eigen::MatrixXd& M) {
     low = std::max(low, next);
     if (settled) break;
   }
-  double high = std::min(trace, M.cwiseAbs().rowwise().sum().maxCoeff()) * (1.0 + 1e-12) + rounding;
+  double high = std::min(trace, most) * (1.0 + 1e-12 + kEpsilon * static_cast<double>(m));
   for (double step = 1e-10; low * (1.0 + step) < high; step *= 8.0) {
     if (above(low * (1.0 + step))) {
       high = low * (1.0 + step);
@@ -72,7 +72,8 @@ double largest_eigenvalue(const Eigen::MatrixXd& M) {
     const double middle = 0.5 * (low + high);
     (above(middle) ? high : low) = middle;
   }
-  return high + rounding;
+  // Success proves l - M >= -(m + 1) u trace(l - M) (Higham, Accuracy and Stability, theorem 10.3), trace <= m l.
+  return high * (1.0 + kEpsilon * static_cast<double>(m + 4) * static_cast<double>(m));
 }
 
 std::vector<double> orthonormal_basis(const double* U, Index h, Index D, double tolerance) {

@@ -17,8 +17,8 @@ using Eigen::VectorXd;
 constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kHuge = 1e100;  // a rival's contribution beyond it, in units of the own side: an error once active
-constexpr double kUnderflow = 1e-300;  // what powers may lose, in the same units
-constexpr double kLeastOwn = 1e-290;   // an own side below it has no tangent in float64
+constexpr double kUnderflow = 1e-140;  // what powers may lose, in the same units: at most kHuge times the least float64
+constexpr double kLeastOwn = 1e-140;   // an own side below it has no tangent in float64
 
 // ||v||, also where its squares would leave float64.
 double length_of(const VectorXd& v) {
@@ -220,12 +220,12 @@ class Search {
       // max and min of c s + other sqrt(r^2 - s^2) over s in [least, most]: concave, with its peak at c r
       const auto extreme = [&](double cosine) {
         const double s = std::min(std::max(cosine * r, least), most);
-        return cosine * s + other * std::sqrt(std::max(r * r - s * s, 0.0)) + 1e-12 * r;
+        return cosine * s + other * std::sqrt(std::max(r * r - s * s, 0.0)) + (1e-12 + 4.0 * unit_) * r;
       };
       const auto place = static_cast<std::size_t>(k);
       node.high[place] = std::min(node.high[place], rival_z_(k) + extreme(c));
       node.low[place] = std::max(node.low[place], rival_z_(k) - extreme(-c));
-      if (node.low[place] > node.high[place] + 1e-12 * r) return false;
+      if (node.low[place] > node.high[place] + (1e-12 + 4.0 * unit_) * r) return false;
       node.high[place] = std::max(node.high[place], node.low[place]);
     }
     return true;

@@ -155,7 +155,7 @@ bool Scaled::at(const MarginNetwork& net, const double* z, double y) {
 
 // docs/mathematics.md#rounding-witness
 void errors(const MarginNetwork& net, const double* z, const double* y, Index n, bool room, std::uint8_t* out) {
-  const double terms = 4.0 * kEpsilon * (static_cast<double>(net.width) + 8.0 * net.p);
+  const double terms = static_cast<double>(net.width) + 8.0 * net.p;
   for (Index i = 0; i < n; ++i) {
     const double* zi = z + i * net.width;
     const auto against = [&](Index j) { return net.sign[j] == y[i] ? 1.0 : -1.0; };
@@ -163,7 +163,7 @@ void errors(const MarginNetwork& net, const double* z, const double* y, Index n,
       const Balance f = balance_by_logs(
           net, y[i], [&](Index j) { return zi[j] + against(j) * net.slack; },
           [&](Index j) { return against(j) * net.doubt; });
-      out[i] = f.difference + terms * f.size <= 0.0;
+      out[i] = f.difference + 4.0 * kEpsilon * (terms + f.logs) * f.size <= 0.0;
     } else {
       out[i] = 1;
       for (Index j = 0; j < net.width; ++j)

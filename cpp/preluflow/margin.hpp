@@ -42,6 +42,8 @@ struct MarginNetwork {
   double doubt;             // of a contribution, relative
   const Index* group_of;    // (h,) 0 .. groups-1
   Index groups;
+  const double* rows;  // (h, rank) coordinates of the neurons, or null with rank 0
+  Index rank;
 };
 
 // sum_j +-a_j sigma(s_j)^p, own +, up to a positive factor, and the sum of the terms' sizes to hold it against; the
@@ -49,17 +51,19 @@ struct MarginNetwork {
 // values, weight(j) is added to log a_j.
 struct Balance {
   double difference, size;
+  double logs;  // the largest of their logarithms' sizes, each of which is right within units of rounding of its own
 };
 template <class Values, class Weights>
 Balance balance_by_logs(const MarginNetwork& net, double y, const Values& s, const Weights& weight) {
   double most = -std::numeric_limits<double>::infinity();
   for (Index j = 0; j < net.width; ++j)
     if (s(j) > 0.0) most = std::max(most, net.log_a[j] + weight(j) + net.p * std::log(s(j)));
-  Balance sum{0.0, 0.0};
+  Balance sum{0.0, 0.0, 0.0};
   if (!std::isfinite(most)) return sum;
   for (Index j = 0; j < net.width; ++j) {
     if (!(s(j) > 0.0)) continue;
-    const double term = std::exp(net.log_a[j] + weight(j) + net.p * std::log(s(j)) - most);
+    const double log_term = net.log_a[j] + weight(j) + net.p * std::log(s(j)), term = std::exp(log_term - most);
+    sum.logs = std::max(sum.logs, std::abs(net.p * std::log(s(j))) + std::abs(log_term));
     sum.difference += net.sign[j] == y ? term : -term;
     sum.size += term;
   }
@@ -83,9 +87,10 @@ struct Scaled {
   Row alpha;           // (h,) |signed_a|^(1/p)
 };
 
-// y f at values s(j) = <x,u_j>, up to a positive factor that is the same wherever powers stay within float64.
+// y f at values s(j) = <x,u_j>, up to a positive factor that is the same wherever powers stay within float64; `raised`
+// by so much of the terms' sizes, so that what rounding alone makes negative is not.
 template <class Values>
-double balance(const MarginNetwork& net, const Scaled& scaled, const Values& s) {
+double balance(const MarginNetwork& net, const Scaled& scaled, const Values& s, double raised = 0.0) {
   constexpr double kLeast = 1e-200, kMost = 1e300;
   double difference = 0.0, size = 0.0;
   const double* a = scaled.signed_a.data();
@@ -104,8 +109,9 @@ double balance(const MarginNetwork& net, const Scaled& scaled, const Values& s) 
       size += std::abs(term);
     }
   }
-  if (size > kLeast && size < kMost) return difference;
-  return balance_by_logs(net, scaled.label, s, [](Index) { return 0.0; }).difference;
+  if (size > kLeast && size < kMost) return difference + raised * size;
+  const Balance exact = balance_by_logs(net, scaled.label, s, [](Index) { return 0.0; });
+  return exact.difference + raised * exact.size;
 }
 
 // Whether points are errors with room to spare: y f <= 0 even with own cosines raised and rivals' lowered by slack,

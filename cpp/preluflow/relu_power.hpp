@@ -31,7 +31,7 @@ inline double root(double x, double p) {
 inline double relu_power(double t, double p) { return t > 0.0 ? power(t, p) : 0.0; }
 
 // (s(t) - s(c) - s'(c) (t - c)) / (t - c)^2 of s = sigma^p: the curvature of the quadratic that touches s at c and
-// meets it at t. Within 1e-9 of itself, relatively.
+// meets it at t. Right within curvature_guard(p), relatively.
 inline double curvature(double t, double c, double p) {
   const double d = t - c;
   if (c > 0.0 && std::abs(d) * p < 1e-3 * c) {
@@ -42,23 +42,28 @@ inline double curvature(double t, double c, double p) {
   return (relu_power(t, p) - relu_power(c, p) - p * slope(c, p) * d) / (d * d);
 }
 
-// The largest curvature for t in [low, high]: that quadratic is not below s there (docs/mathematics.md#curvature, and
-// docs/mathematics.md#rounding-trust-region on what it is rounded up by). For p >= 2 curvatures grow with t;
-// for p < 2 they grow up to -(2/p - 1) c (c > 0) or -p c / (2 - p) (c < 0), where the quadratic touches 0 or s, and
-// fall from there on. Rounded up; c = 0 is not allowed for p < 2 when s has its kink inside.
+// What curvature() may be wrong by, relatively: of the difference quotient near its contact 6 units of rounding times
+// c^2 / (p (p - 1) d^2), which |d| p >= 1e-3 c bounds. At p = 1 the quotient cancels nothing
+// (docs/mathematics.md#rounding-trust-region).
+inline double curvature_guard(double p) { return p > 1.0 ? 1e-7 + 2e-9 * p / (p - 1.0) : 1e-7; }
+
+// The largest curvature for t in [low, high]: that quadratic is not below s there (docs/mathematics.md#curvature). For
+// p >= 2 curvatures grow with t; for p < 2 they grow up to -(2/p - 1) c (c > 0) or -p c / (2 - p) (c < 0), where the
+// quadratic touches 0 or s, and fall from there on. Rounded up; c = 0 is not allowed for p < 2 when s has its kink
+// inside.
 inline double most_curvature(double low, double high, double c, double p) {
   double t = high;
   if (p < 2.0) {
     const double peak = c > 0.0 ? -(2.0 / p - 1.0) * c : -p * c / (2.0 - p);
     t = std::min(std::max(peak, low), high);
   }
-  return std::max(curvature(t, c, p), 0.0) * (1.0 + 1e-7);
+  return std::max(curvature(t, c, p), 0.0) * (1.0 + curvature_guard(p));
 }
 
 // The smallest: that quadratic is not above s there. Rounded down.
 inline double least_curvature(double low, double high, double c, double p) {
   const double least = p < 2.0 ? std::min(curvature(low, c, p), curvature(high, c, p)) : curvature(low, c, p);
-  return std::max(least, 0.0) * (1.0 - 1e-7);
+  return std::max(least, 0.0) * std::max(1.0 - curvature_guard(p), 0.0);
 }
 
 }  // namespace preluflow

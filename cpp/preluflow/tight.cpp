@@ -11,10 +11,10 @@ namespace preluflow {
 namespace {
 
 constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
-constexpr int kRounds = 12;                                  // of moving contacts
-constexpr double kNarrow = 1.002;                            // bracket of l that is narrow enough
-constexpr double kUnderflow = 1e-300;                        // of all terms together, in units of the largest own one
-constexpr double kLargestOwn = 1e100, kLeastRival = 1e-300;  // contributions, in that unit
+constexpr int kRounds = 12;                               // of moving contacts
+constexpr double kNarrow = 1.002;                         // bracket of l that is narrow enough
+constexpr double kUnderflow = 1e-300;                     // of all terms together, in units of the largest own one
+constexpr double kLargest = 1e100, kLeastRival = 1e-300;  // contributions, in that unit
 
 // Quadratic bounds of -y f on balls around a centre, for one point.
 class Majorant {
@@ -98,7 +98,8 @@ class Majorant {
       const double low = z_(j) - radius * reach_(j), high = z_(j) + radius * reach_(j);
       const bool own = is_own(j);
       const double a = point_->a(j);
-      if (high <= 0.0 || a == 0.0) continue;  // adds nothing
+      if (high <= 0.0 || a == 0.0) continue;      // adds nothing
+      if (!own && !(a < kLargest)) return false;  // beyond float64 once it is active
       double c = contact_(j);
       if (!own && p < 2.0 && low <= 0.0) c = c > 0.0 ? std::max(c, share * high) : std::min(c, -share * high);
       const double bend = own ? -a * least_curvature(low, high, c, p) : a * most_curvature(low, high, c, p);
@@ -116,7 +117,8 @@ class Majorant {
       }
     }
     // Rounding of the terms and of <u,d>.
-    const double allowance = (net_.slack + 64.0 * kEpsilon * static_cast<double>(net_.width)) * scale + kUnderflow;
+    const double allowance =
+        (2.0 * net_.slack + 64.0 * kEpsilon * static_cast<double>(net_.width)) * scale + kUnderflow;
     c0 += allowance;
     const double square = radius * radius, length = b_.norm();
     const double unit = kEpsilon * static_cast<double>(64 + net_.rank);
@@ -135,10 +137,12 @@ class Majorant {
     for (int k = 0; k < 30 && !(good < bad * kNarrow); ++k) {
       // l - Q is not only positive but above this, rounding of the factors included.
       const double floor = 1e-6 * l + 4.0 * kEpsilon * static_cast<double>(net_.rank) * bends;
+      // What the factors and Q have lost in rounding.
+      const double lost = kEpsilon * static_cast<double>(net_.rank + 2) * (static_cast<double>(net_.rank) * l + bends);
       A_.triangularView<Eigen::Lower>() = -Q_;
       A_.diagonal().array() += l - floor;
       llt_.compute(A_);
-      if (llt_.info() != Eigen::Success) {
+      if (llt_.info() != Eigen::Success || !(floor > lost)) {
         bad = l;
         l = std::isinf(good) ? 2.0 * l : std::sqrt(bad * good);
         continue;
@@ -152,8 +156,8 @@ class Majorant {
       const double step = half_.norm();
       const double bow = l * half_.squaredNorm() - half_.dot(residual_);  // d'^T A d'
       residual_ = b_ - 2.0 * (l * half_ - residual_);
-      const double value = c0 + l * square + b_.dot(half_) - bow + residual_.squaredNorm() / (4.0 * floor) + allowance +
-                           unit * (l * (square + step * step) + length * step + bends * step * step);
+      const double value = c0 + l * square + b_.dot(half_) - bow + residual_.squaredNorm() / (4.0 * (floor - lost)) +
+                           allowance + unit * (l * (square + step * step) + length * step + bends * step * step);
       bound_ = std::min(bound_, value);
       if (value < 0.0) return true;
       const double fall = square - step * step;  // derivative of the dual in l, which is convex
@@ -222,13 +226,14 @@ bool SpanPoint::set(const SpanNetwork& net, const double* coordinates, double y)
   }
   if (!std::isfinite(level)) return false;
   for (Index j = 0; j < net.width; ++j) {
-    const double contribution = std::exp(net.log_a[j] - level), slack = net.slack * (blur + 1.0);
+    const double log_ratio = net.log_a[j] - level, contribution = std::exp(log_ratio);
+    const double slack = net.slack * (blur + 1.0), doubt = net.doubt + kEpsilon * std::abs(log_ratio);
     if (own[static_cast<std::size_t>(j)]) {
       margin(j) = -slack;
-      a(j) = contribution < kLargestOwn ? contribution * (1.0 - net.doubt) : 0.0;  // leaving one out lowers y f only
+      a(j) = contribution < kLargest ? contribution * (1.0 - doubt) : 0.0;  // leaving one out lowers y f only
     } else {
       margin(j) = slack;
-      a(j) = std::max(contribution * (1.0 + net.doubt), kLeastRival);
+      a(j) = std::max(contribution * (1.0 + doubt), kLeastRival);
     }
   }
   return true;

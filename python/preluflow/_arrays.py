@@ -312,7 +312,7 @@ def threads(num_threads: int | None) -> int:
     """
     if num_threads is None:
         return _threads.default()
-    return min(integer(num_threads, "num_threads", minimum=1), _threads.processors())
+    return min(integer(num_threads, "num_threads", minimum=1, maximum=None), _threads.processors())
 
 
 def orthonormal_rows(centers: ArrayLike, *, name: str = "centers", tolerance: float = 1e-5) -> Float64:

@@ -102,6 +102,7 @@ class Margin:
         doubt: float,
         group_of: NDArray[np.int64],
         groups: int,
+        rows: NDArray[np.float64],
     ) -> None: ...
     def certify(
         self,
@@ -123,9 +124,9 @@ class Margin:
         seed: int,
         first: int,
         upper: NDArray[np.float64],
-        beta: NDArray[np.float64],
+        d: NDArray[np.float64],
         corner: NDArray[np.float64],
-        corner_beta: NDArray[np.float64],
+        corner_d: NDArray[np.float64],
         threads: int,
     ) -> None: ...
     def errors(self, z: NDArray[np.float64], y: NDArray[np.float64], room: bool, out: NDArray[np.uint8]) -> None: ...

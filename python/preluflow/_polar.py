@@ -20,6 +20,7 @@ NEAR = 0.9  # cosine above which neurons of one sign form a group for the attack
 SAME = 4.0 * EPS  # largest difference of directions that are one neuron, but for rounding
 TIGHT = 1e-3  # level "tight" leaves points alone whose certificate is within this of the attack
 GAP = 1e-4  # level "exact" ends there
+_FEW_INPUTS = 32  # up to so many the attack works in coordinates, which keep small differences of neurons
 _ZERO = 1e-11  # a coordinate of a boundary point below it, in units of ||x||, may be meant to be 0
 
 
@@ -116,14 +117,15 @@ class Polar:
         kept = _not_cancelled(np.concatenate([network.directions[alive], size], axis=1), sign)
         self._merge(U[kept], log_a[kept] - log_a[kept].max(initial=-np.inf), sign[kept].astype(np.float64))
         D = network.dim
-        self.slack = (min(D, 256) + D / 256 + 16.0) * EPS / 2.0 + (SAME * np.sqrt(D) if self.merged else 0.0)
+        self.slack = (min(D, 256) + D / 256 + 16.0) * EPS / 2.0 + (2.0 * SAME * np.sqrt(D) if self.merged else 0.0)
         if len(self.log_a):
             self._prepare(num_threads)
 
     def _merge(self, U: Float64, log_a: Float64, sign: Float64) -> None:
         """Make neurons of one direction and sign one."""
         first, group = _same(U, sign)
-        self.merged = len(first) < len(sign)
+        self.merged = int(np.bincount(group).max(initial=1)) - 1 if len(group) else 0
+        self.doubt += EPS * self.merged * (float(np.abs(log_a).max(initial=0.0)) + 2.0)
         self.log_a = np.full(len(first), -np.inf)
         np.logaddexp.at(self.log_a, group, log_a)
         self.U, self.sign = np.ascontiguousarray(U[first]), np.ascontiguousarray(sign[first])
@@ -132,11 +134,17 @@ class Polar:
         """What all points share."""
         gram = core.products(self.U, self.U, num_threads)
         group, count = _groups(gram, self.sign, self.log_a)
+        h, D = self.U.shape
+        self.rows = self.U if D <= max(_FEW_INPUTS, h // 2) else np.empty((h, 0))
         plus, minus = (_log_lipschitz(gram, self.log_a, self.sign == y, self.p, self.slack) for y in (1.0, -1.0))
         self.margin = core.Margin(
-            gram, self.log_a, self.sign, self.p, plus, minus, self.slack, self.doubt, group, count
+            gram, self.log_a, self.sign, self.p, plus, minus, self.slack, self.doubt, group, count, self.rows
         )
         self._span: tuple[Float64, Any] | None = None
+
+    def inputs(self, d: Float64, num_threads: int) -> Float64:
+        """Perturbations that the attack found, in input coordinates."""
+        return d if self.rows.shape[1] else core.products(d, np.ascontiguousarray(self.U.T), num_threads)
 
     def span(self, num_threads: int) -> tuple[Float64, Any]:
         """An orthonormal basis of the neurons' span, (rank, D), and what works in its coordinates.
@@ -144,11 +152,16 @@ class Polar:
         docs/mathematics.md#span; the slack of values there: docs/mathematics.md#rounding-span.
         """
         if self._span is None:
-            basis = core.orthonormal_basis(self.U, 4.0 * EPS * np.sqrt(self.U.shape[1]))
+            h, D = self.U.shape
+            tolerance = 4.0 * EPS * np.sqrt(D)
+            basis = core.orthonormal_basis(self.U, tolerance)
             coordinates = core.products(self.U, basis, num_threads)
-            rank = len(basis)
-            # Coordinates of x and of u_j err by slack each, their product by rank units more.
-            slack = (2.0 * np.sqrt(rank) + 1.0) * self.slack + (rank + 8.0) * EPS
+            rank, dot = len(basis), (min(D, 256) + D / 256 + 2.0) * EPS / 2.0
+            # How far the basis is from orthonormal, as measured; inputs themselves (h >= D) are so exactly.
+            gram = core.products(basis, basis, num_threads)
+            gap = float(np.abs(gram - np.eye(rank)).sum(axis=1).max()) + rank * dot + tolerance if h < D else 0.0
+            # Coordinates of x and of u_j err by dot in every entry, their product by rank units more.
+            slack = self.slack + 2.0 * np.sqrt(rank) * dot + gap + (rank + 8.0) * EPS
             self._span = basis, core.Span(coordinates, self.log_a, self.sign, self.p, slack, self.doubt)
         return self._span
 
@@ -189,21 +202,21 @@ class _Search:
         z = core.products(self.units.e, polar.U, threads)
         polar.margin.certify(z, self.y, self.lower, self.correct, threads)
         found, corner = np.full(len(z), np.nan), np.full(len(z), np.inf)
-        beta, corner_beta = np.zeros_like(z), np.zeros_like(z)
+        shape = len(z), polar.rows.shape[1] or z.shape[1]
+        d, corner_d = np.zeros(shape), np.zeros(shape)
         try:
             polar.margin.attack(
                 z, self.y, self.correct, self.lower, effort.starts, effort.restarts, effort.steps, effort.seed, first,
-                found, beta, corner, corner_beta, threads,
+                found, d, corner, corner_d, threads,
             )  # fmt: skip
         finally:
             done = ~np.isnan(found)
             self.upper[done] = 0.0
-            U = np.ascontiguousarray(polar.U.T)
             rows = np.flatnonzero(done & (self.correct > 0))
-            self._take(rows, core.products(beta[rows], U, threads))
+            self._take(rows, polar.inputs(d[rows], threads))
             rows = np.flatnonzero(corner < self.upper)
             if rows.size:
-                self._take(rows, core.products(corner_beta[rows], U, threads))
+                self._take(rows, polar.inputs(corner_d[rows], threads))
 
     def tighten(self) -> None:
         """Trust-region certificates where a gap is left."""
@@ -397,7 +410,9 @@ def _log_lipschitz(gram: Float64, log_a: Float64, own: NDArray[np.bool_], p: flo
     most = float(log_a[own].max())
     a = np.exp(log_a[own] - most)  # what underflows is made up for below
     root = np.sqrt(a)
-    weighted = np.ascontiguousarray(gram[np.ix_(own, own)] * root[:, None] * root[None, :])
+    weighted = gram[np.ix_(own, own)]
+    weighted *= root  # in place: NumPy's reuse of temporaries does not survive it when memory ends
+    weighted *= root[:, None]
     # Entries of gram err by at most slack, the matrix by slack times the sum of a.
     largest = np.log(core.largest_eigenvalue(weighted) + slack * a.sum() + 1e-300) + 1e-12
     if p >= 2.0:

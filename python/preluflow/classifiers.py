@@ -24,6 +24,7 @@ _ROWS = 4096  # rows converted to float64 at a time: X itself is not copied
 # On certificates: some are exactly tight, and rounding must not push them above the truth
 # (docs/mathematics.md#rounding-closed-forms).
 _SAFETY = 1.0 - 1e-9
+_EPS = float(np.finfo(np.float64).eps)
 _HAIR = 1e-13  # how far beyond the boundary witnesses go, relative to ||x|| + ||d||: rounding must not bring them back
 
 
@@ -76,6 +77,17 @@ def _products(points: Float, vectors: Float64) -> Float64:
     return out
 
 
+def _rounded_down(radius: Float64, points: Float, clusters: int = 0, offset: float = 0.0) -> Float64:
+    """A certified radius (n,): less 1e-9 of it, and less what float64 may have done to the products it is made of.
+
+    An inner product of D terms is off by D/2 EPS ||x||, a difference of two by twice that, what is summed over the
+    clusters by a few units for each; ``offset`` is the length of what is added besides.
+    """
+    size = np.linalg.norm(points.astype(np.float64, copy=False), axis=1) + offset
+    units = 2.0 * (points.shape[1] + 16.0) + 8.0 * (clusters + 4.0)
+    return np.asarray(np.maximum(_SAFETY * radius - units * _EPS * size, 0.0))
+
+
 def _beyond(points: Float, d: Float64) -> Float64:
     """Perturbations d (n, D), lengthened by a hair; zeros stay zeros."""
     length = np.linalg.norm(d, axis=1)
@@ -110,7 +122,8 @@ class Linear(_Classifier):
     def certified_radius(self, X: ArrayLike, y: ArrayLike) -> Float64:
         """Distance to the boundary, [y f]_+ / ||w||, shape (n,)."""
         points = _arrays.points(X, dim=len(self.w))
-        return _SAFETY * np.maximum(_arrays.labels(y, n=len(points)) * self._value(points), 0.0) / self._norm
+        radius = _arrays.labels(y, n=len(points)) * self._value(points) / self._norm
+        return _rounded_down(radius, points, offset=abs(self.b) / self._norm)
 
     def nearest_error(self, X: ArrayLike, y: ArrayLike) -> Float64:
         """Shortest perturbations to the boundary, -y [y f]_+ w / ||w||^2, shape (n, D)."""
@@ -295,7 +308,7 @@ class Bayes(_ClusterRule):
                 bounds.append(gap / np.sqrt(1.0 + (q**2).sum(axis=1)))
             radius[own_side[0][:, 0]] = np.maximum(*bounds)
         right = target * self._of_products(products)[0] > 0
-        return np.where(right, np.maximum(radius, 0.0) * _SAFETY / self._spread, 0.0)
+        return np.where(right, _rounded_down(radius / self._spread, points, self.gmm.clusters), 0.0)
 
 
 class NearestCluster(_ClusterRule):
@@ -315,8 +328,9 @@ class NearestCluster(_ClusterRule):
 
     def certified_radius(self, X: ArrayLike, y: ArrayLike) -> Float64:
         """Exact distance to the boundary, shape (n,): ``theory.nearest_cluster_radius``, less 1e-9 of it."""
-        radius = theory.nearest_cluster_radius(self.gmm, _arrays.points(X, dim=self.gmm.dim), y)
-        return radius * (_SAFETY / self._spread)
+        points = _arrays.points(X, dim=self.gmm.dim)
+        radius = theory.nearest_cluster_radius(self.gmm, points, y) / self._spread
+        return _rounded_down(radius, points, self.gmm.clusters)
 
     def nearest_error(self, X: ArrayLike, y: ArrayLike) -> Float64:
         """Shortest perturbations to the boundary, shape (n, D).

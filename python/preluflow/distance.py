@@ -61,8 +61,12 @@ def difference_network(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> TwoLaye
 
 
 def _unit_rows(points: Float) -> Float:
+    # Each array by itself: what NumPy casts or allocates within a ufunc does not survive it when memory ends.
     lengths = np.linalg.norm(points, axis=1, keepdims=True)
-    return np.asarray(points / np.where(lengths > 0, lengths, 1.0), dtype=points.dtype)
+    lengths[lengths == 0] = 1
+    result = np.array(points)
+    result /= lengths
+    return result
 
 
 def estimator_options(
@@ -168,6 +172,11 @@ def _unscaled(value: float, m: float) -> float:
         return float(np.exp(m) * value) if value > 0 else 0.0
 
 
+def _cosine_units(dim: int) -> float:
+    """Units of rounding, EPS / 2 each, that a product of D terms in runs of 256 may be wrong by."""
+    return min(dim, 256) + dim / 256
+
+
 # ---- lower end
 
 
@@ -197,9 +206,10 @@ def _lower_end(
     value, gradient = difference.value_and_input_gradient(points, num_threads=num_threads)
     step_sizes = np.ones(len(points))
     for _ in range(steps):
-        tangent = np.sign(value)[:, None] * gradient
-        tangent -= np.einsum("bd,bd->b", tangent, points)[:, None] * points
-        trial = _unit_rows((points + step_sizes[:, None] * tangent).astype(network.dtype))
+        here = points.astype(np.float64)
+        tangent = np.sign(value)[:, None] * gradient.astype(np.float64)
+        tangent -= np.einsum("bd,bd->b", tangent, here)[:, None] * here
+        trial = _unit_rows((here + step_sizes[:, None] * tangent).astype(network.dtype))
         trial_value, trial_gradient = difference.value_and_input_gradient(trial, num_threads=num_threads)
         better = np.abs(trial_value) > np.abs(value)
         points[better], value[better], gradient[better] = trial[better], trial_value[better], trial_gradient[better]
@@ -208,10 +218,12 @@ def _lower_end(
     finalists = _unit_rows(points.astype(np.float64))
     final = np.abs(exact.decision_function(finalists, num_threads=num_threads))
     best = int(np.argmax(final))
-    # A unit vector, a cosine and their powers are right within a few units of rounding, and so is the sum
+    # What float64 may have done: to a cosine, p times of it to a power, to their sum, and to a through its logarithm
     # (docs/mathematics.md#distance-lower).
-    value = final[best] - (exact.dim + exact.p + 16.0) * EPS * float(exact.contributions.sum())
-    return _unscaled(max(value, 0.0), m), finalists[best]
+    a, logs = exact.contributions, np.abs(exact.log_norm) * max(1.0, exact.p) + np.abs(exact.log_abs_v)
+    units = exact.p * (_cosine_units(exact.dim) + 16.0) + exact.width + np.where(a > 0, logs, 0.0) + 16.0
+    value = max(final[best] - EPS * float((a * units).sum()), 0.0) * (1.0 - 4.0 * EPS * (abs(m) + 4.0))
+    return _unscaled(value, m), finalists[best]
 
 
 # ---- upper end
@@ -276,13 +288,13 @@ def _upper_end(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> float:
 def _angles(network: TwoLayerNetwork, gmm: OrthonormalGMM, target: NDArray[np.intp], lengths: Float64) -> Float64:
     """Angle of each neuron to its target, rounded up, at most pi/2: by its tangent, as a cosine near 1 tells little."""
     theta = np.zeros(network.width)
-    rounding = (min(network.dim, 256) + network.dim / 256 + 32.0) * EPS
+    rounding = (network.dim / 2 + 32.0) * EPS
     for k in np.unique(target):
         rows = target == k
         U = network.directions[rows].astype(np.float64)
         along = np.einsum("jd,d->j", U, gmm.centers[k])
         across = np.linalg.norm(U - along[:, None] * gmm.centers[k], axis=1)
-        theta[rows] = np.arctan2(across + rounding * lengths[rows], along)
+        theta[rows] = np.arctan2(across + rounding * lengths[rows], along - rounding * lengths[rows])
     return np.clip(theta, 0.0, np.pi / 2)
 
 
