@@ -1,4 +1,6 @@
-"""A naive float64 oracle of mathematics.md in raw coordinates (W, v), written to be obviously right, not fast.
+"""A naive float64 oracle in raw coordinates (W, v), written to be obviously right, not fast.
+
+Its formulas are those of docs/mathematics.md#definitions.
 
 W (h, D), v (h,), X (n, D), y (n,). Nothing here comes from the package.
 """

@@ -1,4 +1,4 @@
-"""Known solutions of gradient flow at alpha = 0 (mathematics.md, section 5); descent meets them as its step shrinks."""
+"""Known solutions of gradient flow at alpha = 0 (docs/mathematics.md#nominal); descent meets them with small steps."""
 
 import numpy as np
 import pytest

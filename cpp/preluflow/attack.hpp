@@ -1,6 +1,6 @@
 // The shortest d with y f(x + d) <= 0 found, in inner products (margin.hpp): along swaps of an own group of neurons for
 // a rival one, to faces where own neurons are silent, and from there with d parallel to -grad(y f)(x + d), which the
-// shortest is.
+// shortest is (docs/mathematics.md#attack).
 #pragma once
 
 #include <cstdint>

@@ -36,6 +36,7 @@ void products(Team& team, const double* A, Index n, const double* B, Index m, In
   });
 }
 
+// docs/mathematics.md#rounding-eigenvalue
 double largest_eigenvalue(const Eigen::MatrixXd& M) {
   const Index m = M.rows();
   if (m == 0) return 0.0;

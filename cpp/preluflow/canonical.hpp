@@ -1,5 +1,5 @@
 // Linear algebra that brackets are built on. NumPy's own products change their last bits with the number of OpenBLAS's
-// threads; these do not, and each has an error bound of its own (docs/mathematics.md, section on rounding).
+// threads; these do not, and each has an error bound of its own (docs/mathematics.md#rounding-products).
 #pragma once
 
 #include <vector>

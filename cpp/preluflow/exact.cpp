@@ -71,7 +71,7 @@ class HalfSpaces {
     return weights;
   }
 
-  // A bound from below on ||d|| <= reach that the weights prove, whatever they are.
+  // A bound from below on ||d|| <= reach that the weights prove, whatever they are (docs/mathematics.md#any-weights).
   double bound(const VectorXd& weights, double reach) const {
     const double total = weights.sum();
     if (!(total > 0.0)) return 0.0;
@@ -208,7 +208,8 @@ class Search {
     return sum;
   }
 
-  // Ranges of the other rivals, given that of one and ||d|| <= upper; false if nothing is left.
+  // Ranges of the other rivals, given that of one and ||d|| <= upper; false if nothing is left
+  // (docs/mathematics.md#narrowing).
   bool narrow(Node& node, Index m) const {
     const auto at = static_cast<std::size_t>(m);
     const double r = upper_, least = node.low[at] - rival_z_(m), most = node.high[at] - rival_z_(m);
@@ -296,7 +297,7 @@ class Search {
   }
 
   // Two half-spaces: the own side's tangent is at most the chords' sum, and so are their p-th roots, of which the
-  // latter is concave: below its tangent at `touch`.
+  // latter is concave: below its tangent at `touch` (docs/mathematics.md#branch-and-bound).
   bool add_cut(const Cut& cut, const Chords& sum, HalfSpaces& spaces) const {
     const Tangent& tangent = tangents_[static_cast<std::size_t>(cut.tangent)];
     const double height = sum.active ? root(cut.touch, p_) : 0.0;
@@ -408,7 +409,8 @@ class Search {
   Index rank_;
   VectorXd best_;
   double upper_, blur_;
-  double unit_ = 0.0;        // what float64 may have done to a value, relative to the sizes it is made of
+  // What float64 may have done to a value, relative to its terms (docs/mathematics.md#rounding-branch-and-bound).
+  double unit_ = 0.0;
   double root_total_ = 0.0;  // the root of the own side is at most this on the unit sphere
   Eigen::MatrixXd own_, rival_, gram_;
   VectorXd own_a_, own_z_, rival_a_, rival_z_;

@@ -8,7 +8,7 @@
 //
 // bounds the node from below; the best weights are the multipliers of the shortest d that satisfies them all. The node
 // with the least bound is cut in two at the shortest d, along the rival whose chord is farthest from its sigma^p there,
-// until every node is at least (1 - gap) times the shortest error found.
+// until every node is at least (1 - gap) times the shortest error found (docs/mathematics.md#branch-and-bound).
 #pragma once
 
 #include "preluflow/parallel.hpp"

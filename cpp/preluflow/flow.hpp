@@ -1,4 +1,5 @@
-// Gradient flow theta' = -grad L, integrated by explicit Runge-Kutta methods with error control.
+// Gradient flow theta' = -grad L, integrated by explicit Runge-Kutta methods with error control
+// (docs/mathematics.md#polar-flow).
 //
 // Per neuron, with w_j = e^{l_j} u_j, rho_j = v_j / ||w_j||, and G, s from the kernel (gradient.hpp):
 //

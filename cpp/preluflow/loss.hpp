@@ -1,4 +1,4 @@
-// The three losses of a label y = +-1 and an output f, without the mean over the data (mathematics.md, section 3):
+// The three losses of a label y = +-1 and an output f, without the mean over the data (docs/mathematics.md#losses):
 //   squared (y - f)^2      exponential exp(-y f)      logistic log(1 + exp(-y f))
 #pragma once
 

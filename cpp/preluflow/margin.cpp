@@ -35,7 +35,8 @@ class PowerNorm {
   std::vector<double> values_;
 };
 
-// The tangent certificate of one point, over subsets of its own neurons.
+// The tangent certificate of one point, over subsets of its own neurons (docs/mathematics.md#tangent). Its plane may be
+// made from any values, lowered ones too (docs/mathematics.md#any-values).
 class Tangent {
  public:
   explicit Tangent(const MarginNetwork& net)
@@ -56,7 +57,7 @@ class Tangent {
     const double L = std::exp(net_.log_lipschitz[y > 0.0 ? 1 : 0] - log_unit);
     const double terms = static_cast<double>(net_.width);
     // Every p-norm errs by this factor: its terms and their sum by units of rounding, contributions by doubt and by
-    // the rounding of their logarithms.
+    // the rounding of their logarithms (docs/mathematics.md#rounding-tangent).
     const double relative = 2.0 * kEpsilon * (terms + 16.0 + std::abs(log_unit)) + net_.doubt;
     q_.setZero();
     double sum = 0.0, weights = 0.0, best = 0.0;
@@ -152,6 +153,7 @@ bool Scaled::at(const MarginNetwork& net, const double* z, double y) {
   return true;
 }
 
+// docs/mathematics.md#rounding-witness
 void errors(const MarginNetwork& net, const double* z, const double* y, Index n, bool room, std::uint8_t* out) {
   const double terms = static_cast<double>(net.width) + 8.0 * net.p;
   for (Index i = 0; i < n; ++i) {

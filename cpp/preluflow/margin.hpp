@@ -7,15 +7,16 @@
 //                radius >= [g_S - g_T]_+ / min(||G|| + L_T, sqrt(||G||^2 + L_T^2 + 2 g_T(-G))),  T all rivals
 //
 // Everything needs inner products only: with d = sum_j beta_j u_j, <x+d,u> = z + C beta and ||d||^2 = beta C beta with
-// the neurons' Gram matrix C (h, h), so that the dimension drops out. (mathematics.md, sections 7 and 8.)
+// the neurons' Gram matrix C (h, h), so that the dimension drops out.
+// (docs/mathematics.md#sides.)
 //
 // **Scale.** f is homogeneous, and multiplying all a_j changes no sign: points are unit vectors here, z_j cosines,
 // radii in units of ||x||, and contributions come as logarithms and are taken relative to the largest own term at the
-// point. No power of anything tiny is ever compared with another one.
+// point. No power of anything tiny is ever compared with another one (docs/mathematics.md#scale).
 //
 // **Rounding.** A cosine (and an entry of C) is known within `slack`, a contribution within a factor 1 +- `doubt`. Own
 // values are lowered by that, rivals' raised, before anything else; what follows errs by a few units of rounding times
-// the number of terms, and is taken off as such (docs/mathematics.md, section on rounding).
+// the number of terms, and is taken off as such (docs/mathematics.md#lowered-values).
 #pragma once
 
 #include <algorithm>

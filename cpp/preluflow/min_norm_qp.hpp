@@ -1,4 +1,4 @@
-// The shortest d that satisfies linear inequalities, found in inner products.
+// The shortest d that satisfies linear inequalities, found in inner products (docs/mathematics.md#no-rivals).
 #pragma once
 
 #include <Eigen/Core>

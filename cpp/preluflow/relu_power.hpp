@@ -43,12 +43,14 @@ inline double curvature(double t, double c, double p) {
 }
 
 // What curvature() may be wrong by, relatively: of the difference quotient near its contact 6 units of rounding times
-// c^2 / (p (p - 1) d^2), which |d| p >= 1e-3 c bounds. At p = 1 the quotient cancels nothing.
+// c^2 / (p (p - 1) d^2), which |d| p >= 1e-3 c bounds. At p = 1 the quotient cancels nothing
+// (docs/mathematics.md#rounding-trust-region).
 inline double curvature_guard(double p) { return p > 1.0 ? 1e-7 + 2e-9 * p / (p - 1.0) : 1e-7; }
 
-// The largest curvature for t in [low, high]: that quadratic is not below s there. For p >= 2 curvatures grow with t;
-// for p < 2 they grow up to -(2/p - 1) c (c > 0) or -p c / (2 - p) (c < 0), where the quadratic touches 0 or s, and
-// fall from there on. Rounded up; c = 0 is not allowed for p < 2 when s has its kink inside.
+// The largest curvature for t in [low, high]: that quadratic is not below s there (docs/mathematics.md#curvature). For
+// p >= 2 curvatures grow with t; for p < 2 they grow up to -(2/p - 1) c (c > 0) or -p c / (2 - p) (c < 0), where the
+// quadratic touches 0 or s, and fall from there on. Rounded up; c = 0 is not allowed for p < 2 when s has its kink
+// inside.
 inline double most_curvature(double low, double high, double c, double p) {
   double t = high;
   if (p < 2.0) {

@@ -44,7 +44,7 @@ class Majorant {
     aim(d);
   }
 
-  // The slice through the unit vector x: values of x + e, e orthogonal to x.
+  // The slice through the unit vector x: values of x + e, e orthogonal to x (docs/mathematics.md#slice).
   void slice(const Eigen::Ref<const Eigen::MatrixXd>& directions, const SpanPoint& point, const Eigen::VectorXd& d) {
     point_ = &point;
     const Eigen::VectorXd& x = point.x;
@@ -58,7 +58,8 @@ class Majorant {
 
   // Whether -y f < 0 on the ball of this radius. Contacts are at first the values at the witness, `share` of the way to
   // 0 where rivals are active (p >= 2), or at least `share` of the range's upper end from the kink (p < 2). While the
-  // bound stays positive they move towards the values at its maximiser, where a quadratic that touches is lowest.
+  // bound stays positive they move towards the values at its maximiser, where a quadratic that touches is lowest
+  // (docs/mathematics.md#moving-contacts).
   bool certifies(double radius, double share) {
     const Index h = net_.width;
     contact_ = z_ + radius * aimed_at_;
@@ -85,7 +86,8 @@ class Majorant {
  private:
   bool is_own(Index j) const { return point_->own[static_cast<std::size_t>(j)]; }
 
-  // Bounds with the contacts there are; leaves the bound and (nearly) its maximiser, half_, behind.
+  // Bounds with the contacts there are; leaves the bound and (nearly) its maximiser, half_, behind
+  // (docs/mathematics.md#trust-region; what is added for rounding: docs/mathematics.md#rounding-trust-region).
   bool below_zero(double radius, double share) {
     const double p = net_.p, extent = point_->blur + radius;
     double c0 = 0.0, scale = 0.0, bends = 0.0;  // bends >= ||Q||
@@ -145,7 +147,8 @@ class Majorant {
         l = std::isinf(good) ? 2.0 * l : std::sqrt(bad * good);
         continue;
       }
-      // The solution for l - floor - Q. Any d' bounds the maximum, exactly: with A = l - Q,
+      // The solution for l - floor - Q. Any d' bounds the maximum, exactly: with A = l - Q
+      // (docs/mathematics.md#approximate-maximiser),
       // max_d <b,d> - d^T A d <= <b,d'> - d'^T A d' + ||b - 2 A d'||^2 / (4 lambda_min(A)), lambda_min(A) >= floor.
       half_ = 0.5 * b_;
       llt_.solveInPlace(half_);
@@ -203,6 +206,7 @@ double largest(double low, double high, double tolerance, const Certifies& ok) {
 
 }  // namespace
 
+// docs/mathematics.md#rounding-span
 bool SpanPoint::set(const SpanNetwork& net, const double* coordinates, double y) {
   const Eigen::Map<const Eigen::MatrixXd> directions(net.directions, net.rank, net.width);
   x = ConstVectorMap<double>(coordinates, net.rank);

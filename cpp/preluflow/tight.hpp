@@ -12,7 +12,7 @@
 // they move towards the values at its maximiser. Because f is homogeneous the same
 // may be said on the slice <y,x> = ||x||^2 of the cone over the ball, a ball of radius tan(asin(r/||x||)) ||x|| in
 // which neurons aligned with x do not move: exact for orthogonal neurons. All forms are tried and the best radius is
-// kept. (mathematics.md, section 7, trust-region form; the slice and neuron-wise own terms are ours.)
+// kept. (docs/mathematics.md#trust-region and what follows it there.)
 #pragma once
 
 #include <cstdint>

@@ -86,7 +86,7 @@ class Units(NamedTuple):
         return np.asarray(np.ldexp(values * self.size[:, None], self.exponent[:, None]))
 
     def back_down(self, values: Float64) -> Float64:
-        """The same for values (n,) that may not become larger, where the result is subnormal."""
+        """The same for values (n,) that may not become larger, where subnormal (docs/mathematics.md#rounding-units)."""
         result = self.back(values)
         return np.where(result < np.finfo(np.float64).tiny, np.nextafter(result, 0.0), result)
 
@@ -95,7 +95,7 @@ class Polar:
     """A network as f = sum_j s_j a_j sigma(<x,u_j>)^p: contributing neurons only, collinear ones merged.
 
     ``slack`` bounds what float64 does to a cosine <x,u_j>/||x||, ``doubt`` to a contribution, relatively
-    (docs/mathematics.md, section on rounding).
+    (docs/mathematics.md#rounding-products, docs/mathematics.md#rounding-contributions).
     """
 
     def __init__(self, network: TwoLayerNetwork, num_threads: int = 1) -> None:
@@ -147,7 +147,10 @@ class Polar:
         return d if self.rows.shape[1] else core.products(d, np.ascontiguousarray(self.U.T), num_threads)
 
     def span(self, num_threads: int) -> tuple[Float64, Any]:
-        """An orthonormal basis of the neurons' span, (rank, D), and what works in its coordinates."""
+        """An orthonormal basis of the neurons' span, (rank, D), and what works in its coordinates.
+
+        docs/mathematics.md#span; the slack of values there: docs/mathematics.md#rounding-span.
+        """
         if self._span is None:
             h, D = self.U.shape
             tolerance = 4.0 * EPS * np.sqrt(D)
@@ -281,7 +284,10 @@ class _Search:
 
 
 class _Confirmation:
-    """Perturbations that hold in the units of X: through the public call, and with room for rounding if possible."""
+    """Perturbations that hold in the units of X: through the public call, and with room for rounding if possible.
+
+    docs/mathematics.md#rounding-witness
+    """
 
     def __init__(self, search: _Search, rows: NDArray[np.intp], d: Float64) -> None:
         self.polar, self.threads = search.polar, search.effort.num_threads
@@ -395,7 +401,10 @@ def _groups(gram: Float64, sign: Float64, log_a: Float64) -> tuple[NDArray[np.in
 
 
 def _log_lipschitz(gram: Float64, log_a: Float64, own: NDArray[np.bool_], p: float, slack: float) -> float:
-    """Logarithm of L of g_S on the unit sphere: lambda_max(sum a u u^T)^(1/p), or by Hoelder for p < 2; rounded up."""
+    """Logarithm of L of g_S on the unit sphere: lambda_max(sum a u u^T)^(1/p), or by Hoelder for p < 2; rounded up.
+
+    docs/mathematics.md#lipschitz
+    """
     if not own.any():
         return -float(np.inf)
     most = float(log_a[own].max())

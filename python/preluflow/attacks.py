@@ -283,7 +283,7 @@ def swap(
     restarts: int = 2,
     seed: int = 0,
 ) -> Attack:
-    """Shortest way to the boundary from swaps of the own centre for a rival one (mathematics.md, section 8).
+    """Shortest way to the boundary from swaps of the own centre for a rival one (docs/mathematics.md#attack).
 
     From x, rays -cos(t) mu_own + sin(t) mu_rival and the way to mu_rival itself are followed to y f = 0 for every rival
     centre; the best ray of each of the nearest ``starts`` rivals is refined: turn the direction towards the gradient at

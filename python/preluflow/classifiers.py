@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     import torch
 
 _ROWS = 4096  # rows converted to float64 at a time: X itself is not copied
-_SAFETY = 1.0 - 1e-9  # on certificates: some are exactly tight, and rounding must not push them above the truth
+# On certificates: some are exactly tight, and rounding must not push them above the truth
+# (docs/mathematics.md#rounding-closed-forms).
+_SAFETY = 1.0 - 1e-9
 _EPS = float(np.finfo(np.float64).eps)
 _HAIR = 1e-13  # how far beyond the boundary witnesses go, relative to ||x|| + ||d||: rounding must not bring them back
 
@@ -283,11 +285,11 @@ class Bayes(_ClusterRule):
         Let tau = alpha^2/D, o the own products, L = tau log sum exp(other products / tau), q any weights (>= 0, sum 1)
         with entropy H(q). At x + d the own log-sum-exp, times tau, is at least <q,o> + tau H(q) + <d, sum q_k mu_k>
         (Gibbs), the other at most L + max_l <d,mu_l>. As ||mu_l - sum q_k mu_k||^2 = 1 + ||q||^2 <= 2, the distance is
-        at least (<q,o> + tau H(q) - L) / sqrt(1 + ||q||^2). We take the better of two q:
+        at least (<q,o> + tau H(q) - L) / sqrt(1 + ||q||^2) (docs/mathematics.md#bayes). We take the better of two q:
 
         - the softmax of o/tau: y f tau / sqrt(1 + ||q||^2);
-        - the best q at tau = 0, proportional to (o - t)_+ with t as in mathematics.md, section 6: at least the exact
-          distance to {max own <= max other + tau log K}, and the exact nearest-cluster radius as tau -> 0.
+        - the best q at tau = 0, proportional to (o - t)_+ with t as in docs/mathematics.md#nearest-cluster: at least
+          the exact distance to {max own <= max other + tau log K}, and the exact nearest-cluster radius as tau -> 0.
         """
         points = _arrays.points(X, dim=self.gmm.dim)
         target = _arrays.labels(y, n=len(points))
@@ -333,7 +335,8 @@ class NearestCluster(_ClusterRule):
     def nearest_error(self, X: ArrayLike, y: ArrayLike) -> Float64:
         """Shortest perturbations to the boundary, shape (n, D).
 
-        Own products above t are lowered to t and the largest other one is raised to t (mathematics.md, section 6).
+        Own products above t are lowered to t and the largest other one is raised to t
+        (docs/mathematics.md#nearest-cluster).
         """
         points = _arrays.points(X, dim=self.gmm.dim)
         target = _arrays.labels(y, n=len(points))

@@ -21,7 +21,7 @@ from preluflow.network import TwoLayerNetwork
 _CELLS = 2048  # cells of [0, pi/2] for the upper end
 _LARGEST_STEP = 1e15  # beyond, points go where the gradient points; squares are to fit float32
 EPS = float(np.finfo(np.float64).eps)
-_OUTWARD = 1e-12  # relative rounding of the upper end
+_OUTWARD = 1e-12  # relative rounding of the upper end (docs/mathematics.md#rounding-distance)
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def distance_bracket(
     keep: int = 64,
     num_threads: int | None = None,
 ) -> DistanceBracket:
-    """Lower and upper bound on sup_{||x||=1} |f - F^(p)|, any p >= 1 (mathematics.md, section 9).
+    """Lower and upper bound on sup_{||x||=1} |f - F^(p)|, any p >= 1 (docs/mathematics.md#distance-upper).
 
     Lower end: ascent with a step size per point, from +-mu_k, +-u_j of the neurons that contribute most, their
     pairwise sums and the class averages; evaluated at the end in float64. Upper end: every neuron is given its nearest
@@ -218,7 +218,8 @@ def _lower_end(
     finalists = _unit_rows(points.astype(np.float64))
     final = np.abs(exact.decision_function(finalists, num_threads=num_threads))
     best = int(np.argmax(final))
-    # What float64 may have done: to a cosine, p times of it to a power, to their sum, and to a through its logarithm.
+    # What float64 may have done: to a cosine, p times of it to a power, to their sum, and to a through its logarithm
+    # (docs/mathematics.md#distance-lower).
     a, logs = exact.contributions, np.abs(exact.log_norm) * max(1.0, exact.p) + np.abs(exact.log_abs_v)
     units = exact.p * (_cosine_units(exact.dim) + 16.0) + exact.width + np.where(a > 0, logs, 0.0) + 16.0
     value = max(final[best] - EPS * float((a * units).sum()), 0.0) * (1.0 - 4.0 * EPS * (abs(m) + 4.0))
@@ -244,7 +245,7 @@ def _weighted(weights: Float64, rows: Float64) -> Float64:
 
 
 def _upper_end(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> float:
-    """Bound of mathematics.md, section 9, the untargeted neurons split by sign (each moves f one way only).
+    """Bound of docs/mathematics.md#distance-upper, the untargeted neurons split by sign (each moves f one way only).
 
     For x on the sphere let phi_k be its angle to mu_k and theta_j that of u_j to its centre: the angle of x and u_j
     lies in [phi_k - theta_j, phi_k + theta_j]. So on a cell phi_k in [fa, fb] a cluster's share of f exceeds its share

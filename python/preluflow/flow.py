@@ -43,11 +43,11 @@ def gradient_flow(
 ) -> Run:
     """Integrate the gradient flow theta' = -grad L(theta) (MV25, eq. 7) from t = 0, or from a run's end, to ``t1``.
 
-    The state is log-polar (mathematics.md, section 5), so that any initialisation scale is an ordinary number: 1e-300
-    costs the time the flow itself takes to grow, and no accuracy. State, time and error control are float64, gradients
-    are of the data's dtype. In every step the error of each neuron is kept within ``rtol``: the angle of its direction
-    in radians, the change of log ||w_j||, and of v_j / ||w_j||. On Figure 5's problem the default ends within 1e-2 of
-    the exact flow by the same measure (bench/bench_flow.py).
+    The state is log-polar (docs/mathematics.md#polar-flow), so that any initialisation scale is an ordinary number:
+    1e-300 costs the time the flow itself takes to grow, and no accuracy. State, time and error control are float64,
+    gradients are of the data's dtype. In every step the error of each neuron is kept within ``rtol``: the angle of its
+    direction in radians, the change of log ||w_j||, and of v_j / ||w_j||. On Figure 5's problem the default ends within
+    1e-2 of the exact flow by the same measure (bench/bench_flow.py).
 
     Parameters
     ----------

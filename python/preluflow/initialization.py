@@ -40,7 +40,8 @@ def initialize(
         Balanced: w_j = epsilon w_j0 with w_j0 ~ N(0, I_D) and v_j = +-epsilon ||w_j0||, signs by a fair coin.
     nudge : float in [0, 1], optional
         Moves each *unit* direction u towards a uniformly chosen centre mu and keeps the norm:
-        u <- normalise(u + nudge (mu - u)) (App. B.1 as mathematics.md, section 4, reads it; Figure 6 has 0.05).
+        u <- normalise(u + nudge (mu - u)) (App. B.1 as docs/mathematics.md#initialisation reads it; Figure 6 has
+        0.05).
     centers : array, shape (K, D), or OrthonormalGMM
         Centres to nudge towards; needed when ``nudge`` is given.
     p, activation, dtype
@@ -133,7 +134,8 @@ def non_degeneracy_gap(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> float:
 
     With the own-class cosines of a neuron sorted c_1 >= c_2 >= ..., its distance 1 - sup cos to the boundaries of the
     Voronoi regions is 1 - sqrt(1 - min{c_1^2, (c_1 - c_2)^2 / 2}) when c_1 > 0 (no second term with one centre) and
-    1 - sqrt(1 - c_1^2) in the void. The gap is the minimum over neurons; 0 if some v_j or w_j is 0.
+    1 - sqrt(1 - c_1^2) in the void (docs/mathematics.md#voronoi). The gap is the minimum over neurons; 0 if some v_j or
+    w_j is 0.
     """
     own = np.sort(own_class_cosines(network, gmm), axis=1)[:, ::-1]
     if np.any(network.sign == 0) or np.any(np.isneginf(network.log_norm)):

@@ -163,13 +163,13 @@ def robust_radius(
 
     For a pReLU or polynomial ReLU network everything is float64, whatever the dtype of X, and free of scale: neither
     the length of a point nor the size of weights or of their powers matters. Above is the shortest
-    perturbation found, starting from swaps of an own group of neurons for a rival one (mathematics.md, section 8:
+    perturbation found, starting from swaps of an own group of neurons for a rival one (docs/mathematics.md#attack:
     gradient attacks alone overstate the robustness of such networks), and evaluated again on the whole network. Below,
     certificates are rounded outward, by the bounds on float64's error that the core takes off and 1e-9 relatively.
     Levels:
 
-    - ``"fast"``: the tangent certificate of section 7, the best over subsets of the own neurons; never worse than the
-      Lipschitz form for the same subset. Tens of thousands of points a second.
+    - ``"fast"``: the tangent certificate (docs/mathematics.md#tangent), the best over subsets of the own neurons; never
+      worse than the Lipschitz form for the same subset. Tens of thousands of points a second.
     - ``"tight"``: where that is more than 0.1% below the attack, also trust-region certificates: quadratic bounds of
       every neuron's term, maximised exactly over the ball, or over its slice through x. Milliseconds a point.
     - ``"exact"``: where a gap of 1e-4 is left, branch and bound over what the rival neurons see, which also shortens

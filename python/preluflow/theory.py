@@ -87,7 +87,7 @@ def nominal_cosines(
     p: float = 3.0,
     loss: str = "squared",
 ) -> Float64:
-    """Cosines with all centres of neurons that move alone, while f ~ 0 (section 5's ODE at alpha = 0).
+    """Cosines with all centres of neurons that move alone, while f ~ 0 (docs/mathematics.md#nominal).
 
     c_k' = (C p / K) s (y_k [c_k]_+^(p-1) - c_k sum_l y_l [c_l]_+^p).
 
@@ -425,7 +425,7 @@ def prelu_guarantee(gmm: OrthonormalGMM, distance: float, p: float = 3.0) -> Gua
     of Theorem 1: give the upper end of a measured ``distance_bracket``, and it holds for that very network.
 
     Its text says degree 1 in x while f^(p) and F^(p) have degree p; the slack in its constants covers degree p, so that
-    radius and probability stand as stated (mathematics.md, section 6).
+    radius and probability stand as stated (docs/mathematics.md#guarantee).
 
     Parameters
     ----------
@@ -494,7 +494,8 @@ def nearest_cluster_radius(gmm: OrthonormalGMM, X: ArrayLike, y: ArrayLike) -> F
     """Exact distance of each point to the decision boundary of the nearest-cluster rule; 0 where it errs.
 
     With own inner products o_1 >= o_2 >= ... and the largest other l: the smallest m with o_(m+1) <= t =
-    (l + sum_{i<=m} o_i)/(m+1); radius = sqrt((t-l)^2 + sum_{i<=m} (o_i-t)^2) (mathematics.md, section 6).
+    (l + sum_{i<=m} o_i)/(m+1); radius = sqrt((t-l)^2 + sum_{i<=m} (o_i-t)^2)
+    (docs/mathematics.md#nearest-cluster).
 
     Parameters
     ----------
@@ -534,8 +535,9 @@ def nearest_cluster_accuracy(gmm: OrthonormalGMM, radius: ArrayLike) -> Float64:
     """Robust accuracy of the nearest-cluster rule at l2 radii, by quadrature over the Gaussian mixture.
 
     With s = alpha/sqrt(D), A(k1, k2) = int [1 - Phi(b + (sqrt(2) r - 1)/s) Phi(b + sqrt(2) r/s)^(k1-1)]
-    k2 phi(b) Phi(b)^(k2-1) db, accuracy = (K1 A(K1,K2) + K2 A(K2,K1))/K (mathematics.md, section 6). It takes the
-    radius for (o_1 - l)/sqrt(2), a lower bound in general and tight here; Bayes' is the same within alpha^2 log(K)/D.
+    k2 phi(b) Phi(b)^(k2-1) db, accuracy = (K1 A(K1,K2) + K2 A(K2,K1))/K
+    (docs/mathematics.md#nearest-cluster-accuracy). It takes the radius for (o_1 - l)/sqrt(2), a lower bound in general
+    and tight here; Bayes' is the same within alpha^2 log(K)/D.
 
     Parameters
     ----------

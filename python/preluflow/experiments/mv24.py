@@ -10,7 +10,7 @@ exponential loss, batches of 100, step 0.2, 401 epochs: half an hour for each p 
 are a tenth, and so are the steps SGD takes. The alphas are ours.
 
 The distance has the scale fitted, dist(f, F) = inf_{c>0} sup_{||x||=1} |c f(x) - F(x)|, and is bracketed here for any F
-that is a sum b_k sigma(<x,t_k>)^p with signs over orthonormal t_k (mathematics.md, section 9, with weights b_k):
+that is a sum b_k sigma(<x,t_k>)^p with signs over orthonormal t_k (docs/mathematics.md#distance-upper, weights b_k):
 
 - below, min_c max_{x in S} |c f(x) - F(x)| over points found by ascent: a convex piecewise linear function of c, whose
   minimum is known exactly; ascent at the minimising c adds to S until nothing is gained;
@@ -229,7 +229,7 @@ def _ascend(difference: TwoLayerNetwork, points: Float64, steps: int) -> Float64
 
 
 class UpperBound:
-    """sup_{||x||=1} |c f - F| is at most ``at(c)``, convex in c (mathematics.md, section 9, with weights).
+    """sup_{||x||=1} |c f - F| is at most ``at(c)``, convex in c (docs/mathematics.md#distance-upper, with weights).
 
     Every neuron is given the nearest target t_k of its sign, at angle theta_j < pi/2 (the others count as constants).
     On a cell phi in [fa, fb] of the angle to t_k the cluster's share of c f exceeds b_k cos^p phi by at most

@@ -4,7 +4,7 @@ One network is learned by the flow and attacked at the same fresh points by the 
 APGD and by DDN; beside them stands the bracket of ``robust_radius``. By Proposition 1 no classifier whatever keeps more
 than 1 - min(K1, K2)/K of its accuracy at sqrt(2)/2; a curve that enters the region above is the attack's failure. Why
 it fails: an attack first lowers the own coordinate, whose gradient is large, and is left on the surface of the ball
-where the rival coordinate's gradient, about p t^(p-1), is flat (mathematics.md, section 8).
+where the rival coordinate's gradient, about p t^(p-1), is flat (docs/mathematics.md#attack).
 
 The network depends on x by the inner products with its directions alone, U = (Q R)^T with Q of orthonormal columns, and
 so does its gradient. In the coordinates Q^T x the same network has inputs of dimension rank <= h in place of D. PGD and
@@ -465,7 +465,7 @@ def table(outcome: Outcome) -> list[Row]:
     return rows
 
 
-# What prototypes measured (mathematics.md, sections 7 and 8), by alpha.
+# What prototypes measured, by alpha.
 _RATIOS = {0.1: "0.9994, 0.9969", 1.0: "0.9922, 0.9702"}
 _DDN = {0.1: "0 at 0.72 (section 8)", 1.0: "0.015 at 0.72 (section 8)"}
 _PAPERS = {0.1: "1 at 0.80 (section 8)", 1.0: "0.31 at 0.72 (section 8)"}
