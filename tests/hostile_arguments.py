@@ -477,7 +477,7 @@ case(
     "initialize",
     pf.initialize,
     width=(2, integer(1, HUGE - 1, enough=100)),
-    dim=(3, integer(3, 3)),
+    dim=(3, replace(integer(3, 3), optional=True)),  # None: as like says
     scale=(0.1, POSITIVE),
     kind=("balanced", choice("balanced", "gaussian")),
     nudge=(0.1, real(0.0, 1.0)),
@@ -487,7 +487,15 @@ case(
     ),
     p=(3.0, DEGREE),
     activation=("prelu", ACTIVATION),
-    dtype=("float32", DTYPE),
+    dtype=("float64", replace(DTYPE, more=lambda _: {"short": "float16", "unlike the data": "float32"})),
+    like=(
+        O.X,
+        replace(
+            array(drop=("nan within", "inf within")),  # of which dimension and dtype are what is looked at
+            optional=True,
+            fine=lambda good: {"integers": np.ones(good.shape, dtype=int), "a list": good.tolist()},
+        ),
+    ),
     **rng,
 )
 for name in ("center_cosines", "voronoi_regions", "non_degeneracy_gap", "covers_all_regions"):
