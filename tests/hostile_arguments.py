@@ -287,9 +287,9 @@ class Objects:
         observe = pf.Observe(every=1, what=[*what, "distance_bracket"], gmm=self.gmm)
         descend = {"step": 0.1, "steps": 2, "observe": observe}
         self.run = pf.gradient_descent(self.network, self.X, self.y, **descend)
-        self.flow = pf.gradient_flow(
-            self.network, self.X, self.y, t1=0.2, observe=pf.Observe(what=[*what, "distance_bracket"], gmm=self.gmm)
-        )
+        look = pf.Observe(what=[*what, "distance_bracket"], gmm=self.gmm)
+        self.flow = pf.gradient_flow(self.network, self.X, self.y, t1=0.2, observe=look, dense=True)
+        self.flow_looks = (*what, "distance_bracket")
         self.blind = pf.gradient_descent(self.network, self.X, self.y, step=0.1, steps=1)
         self.radius = pf.robust_radius(self.network, self.X, self.y)
         self.observe = pf.Observe(every=2)
@@ -474,7 +474,7 @@ case(
     "initialize",
     pf.initialize,
     width=(2, integer(1, HUGE - 1, enough=100)),
-    dim=(3, integer(3, 3)),
+    dim=(3, replace(integer(3, 3), optional=True)),  # None: as like says
     scale=(0.1, POSITIVE),
     kind=("balanced", choice("balanced", "gaussian")),
     nudge=(0.1, real(0.0, 1.0)),
@@ -484,7 +484,15 @@ case(
     ),
     p=(3.0, DEGREE),
     activation=("prelu", ACTIVATION),
-    dtype=("float32", DTYPE),
+    dtype=("float64", replace(DTYPE, more=lambda _: {"short": "float16", "unlike the data": "float32"})),
+    like=(
+        O.X,
+        replace(
+            array(drop=("nan within", "inf within")),  # of which dimension and dtype are what is looked at
+            optional=True,
+            fine=lambda good: {"integers": np.ones(good.shape, dtype=int), "a list": good.tolist()},
+        ),
+    ),
     **rng,
 )
 for name in ("center_cosines", "voronoi_regions", "non_degeneracy_gap", "covers_all_regions"):
@@ -494,7 +502,18 @@ for name in ("center_cosines", "voronoi_regions", "non_degeneracy_gap", "covers_
 
 OBSERVE = {"observe": (O.observe, MAYBE)}
 training = {**network, **network_points, **labels}
-common = {"loss": ("squared", LOSS), **OBSERVE, "progress": (False, labels_of("True")), **threads}
+EVENTS = labels_of(
+    *("an empty list", "an empty array", "an empty matrix"),
+    fine=lambda good: {"none": (), "a tuple": tuple(good), "one by one": iter(good)},
+    more=lambda good: {"an event": good[0], "twice": good * 2, "numbers": [3], "a set of words": {"x"}},
+)
+common = {
+    "loss": ("squared", LOSS),
+    "events": ([events.loss_below(0.01)], EVENTS),
+    **OBSERVE,
+    "progress": (False, labels_of("True")),
+    **threads,
+}
 case("gradient_descent", pf.gradient_descent, **training, step=(0.1, real(above=0.0)), steps=(1, COUNT), **common)
 case(
     "sgd",
@@ -514,18 +533,27 @@ case(
     method=("tsit5", choice("tsit5", "dopri5", "bosh3", "dop853", "rk4", "euler")),
     rtol=(1e-3, real(1e-13)),
     step=(0.05, real(above=0.0, optional=True)),
-    events=(
-        [events.loss_below(0.01)],
-        labels_of("an empty list", "an empty dict", "an empty array", "an empty matrix", fine=lambda _: {"none": ()}),
-    ),
     max_steps=(5, integer(1)),
+    dense=(False, FLAG),
+    join=(False, labels_of(more=lambda _: {"of no run": True})),
     **common,
 )
-TABLE["gradient_flow"].kinds["events"] = labels_of(
-    *("an empty list", "an empty array", "an empty matrix"),
-    fine=lambda good: {"none": (), "a tuple": tuple(good), "one by one": iter(good)},
-    more=lambda good: {"an event": good[0], "twice": good * 2, "numbers": [3], "a set of words": {"x"}},
+case(
+    "gradient_flow of a run",
+    pf.gradient_flow,
+    network=(O.flow, NO),
+    **{name: pair for name, pair in training.items() if name != "network"},
+    t1=(0.3, real(0.2, enough=2.0)),
+    method=("tsit5", choice("tsit5", "dopri5")),
+    rtol=(1e-3, real(1e-13)),
+    step=(0.05, real(above=0.0, optional=True)),
+    max_steps=(5, integer(1)),
+    dense=(True, replace(FLAG, more=lambda _: {"unlike before": False})),
+    join=(True, FLAG),
+    **{**common, "loss": ("squared", labels_of(more=lambda _: {"another": "logistic"}))},
 )
+TABLE["gradient_flow of a run"].good["observe"] = pf.Observe(what=list(O.flow_looks), gmm=O.gmm)
+TABLE["gradient_flow of a run"].kinds["observe"] = labels_of(more=lambda _: {"other records": O.observe})
 case(
     "Observe",
     pf.Observe,
@@ -551,6 +579,7 @@ case(
             fine=lambda _: {"all": {"batch": 1, "steps": 0, "step_size": 0.1, "rng": 1}},
         ),
     ),
+    networks=(False, FLAG),
 )
 case("Observe.check", pf.Observe().check, network=(O.network, NO))
 case(
@@ -563,6 +592,8 @@ case(
 case("Observe.times", O.observe.times, t0=(0.0, real(-10.0, 3.0)), t1=(3.0, real(0.0, enough=1e3)))
 case("Run.arrays", O.run.arrays)
 case("Run.meta", O.run.meta)
+case("Run.check", O.run.check)
+case("Run.at", O.flow.at, t=(0.1, real(0.0, 0.2)))
 
 # ---- events
 

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -1066,3 +1067,35 @@ def test_only_a_flow_is_continued_and_only_forward():
         flow(run, X, y, 1.0)
     with pytest.raises(ValueError, match="at must be at least 2"):
         flow(run, X, y, 3.0, observe=pf.Observe(at=[1.0]))
+
+
+# ---- data of another length
+
+
+def digits(n=40, size=4, seed=0):
+    """Raw pictures of size x size, 0 to 16, of two classes."""
+    rng = np.random.default_rng(seed)
+    y = np.where(np.arange(n) % 2, 1.0, -1.0)
+    shape = rng.integers(0, 17, (2, size * size))
+    return np.clip(shape[(y > 0).astype(int)] + rng.integers(-3, 4, (n, size * size)), 0, 16).astype(float), y
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_flow_that_gives_up_on_unscaled_data_says_so_once(dtype):
+    X, y = digits()
+    X = X.astype(dtype)
+    network = pf.initialize(6, X.shape[1], 0.1, dtype=dtype, rng=0)
+    length = np.median(np.linalg.norm(X, axis=1))
+    with pytest.warns(RuntimeWarning, match="unscaled") as caught:
+        run = pf.gradient_flow(network, X, y, t1=100.0, max_steps=20)
+    assert run.status == "max_steps"
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert f"X / {length:.3g}" in str(caught[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # The cure is one, and neither ordinary data nor a flow that reaches its end are warned of.
+        scaled = (X / length).astype(dtype)
+        assert pf.gradient_flow(network, scaled, y, t1=20.0, max_steps=400).status == "finished"
+        assert pf.gradient_flow(network, scaled, y, t1=20.0, max_steps=2).status == "max_steps"
+        assert pf.gradient_flow(network, X, y, t1=1e-9).status == "finished"

@@ -179,3 +179,53 @@ def test_gap_of_known_networks():
     assert pf.non_degeneracy_gap(tied, gmm) == pytest.approx(0.0, abs=1e-30)
     for W, v in (([np.zeros(6)], [1.0]), ([gmm.centers[0]], [0.0])):
         assert pf.non_degeneracy_gap(pf.TwoLayerNetwork(W, v), gmm) == 0.0
+
+
+# ---- made for data
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_like_takes_dim_and_dtype_from_the_data(dtype):
+    X = np.random.default_rng(0).standard_normal((10, 7)).astype(dtype)
+    network = pf.initialize(5, scale=0.1, like=X, rng=3)
+    assert (network.dim, network.dtype) == (7, np.dtype(dtype))
+    same = pf.initialize(5, 7, 0.1, dtype=dtype, rng=3)
+    np.testing.assert_array_equal(network.directions, same.directions)
+    np.testing.assert_array_equal(network.log_norm, same.log_norm)
+    for more in ({"dim": 7}, {"dtype": dtype}, {"dim": 7, "dtype": dtype}):
+        again = pf.initialize(5, scale=0.1, like=X, rng=3, **more)
+        np.testing.assert_array_equal(again.directions, same.directions)
+    assert pf.gradient_descent(network, X, np.sign(X[:, 0]), step=0.1, steps=1).status == "finished"
+
+
+def test_integers_say_the_dim_and_leave_the_dtype():
+    counts = np.arange(12).reshape(4, 3)
+    assert pf.initialize(5, scale=0.1, like=counts).dtype == np.float32
+    network = pf.initialize(5, scale=0.1, like=counts, dtype="float64")
+    assert (network.dim, network.dtype) == (3, np.float64)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "named"),
+    [
+        ({"like": np.ones((2, 3)), "dim": 4}, ValueError, r"dim must be 3.*got 4"),
+        ({"like": np.ones((2, 3)), "dtype": "float32"}, ValueError, r"dtype must be float64.*got 'float32'"),
+        ({"like": np.ones((2, 3), "float16")}, ValueError, r"dtype of like must be float32 or float64"),
+        ({"like": np.ones(3)}, ValueError, r"like must be data of shape \(n, D\)"),
+        ({"like": np.ones((0, 3))}, ValueError, r"like .*empty"),
+        ({"like": [["a"]]}, TypeError, r"like must hold real numbers"),
+        ({}, TypeError, r"dim .*like=X"),
+        ({"dim": 3, "scale": None}, TypeError, r"scale must be a real number"),
+    ],
+)
+def test_what_is_at_odds_with_the_data_is_refused(options, error, named):
+    with pytest.raises(error, match=named):
+        pf.initialize(5, **{"scale": 0.1, **options})
+
+
+def test_the_error_for_another_dtype_names_the_fix():
+    X, y = np.random.default_rng(0).standard_normal((10, 7)), np.ones(10)
+    with pytest.raises(TypeError, match=r"X has dtype float64 but the network has float32.*like=X") as caught:
+        pf.gradient_descent(pf.initialize(5, 7, 0.1), X, y, step=0.1, steps=1)
+    assert "X.astype('float32')" in str(caught.value)
+    assert pf.gradient_descent(pf.initialize(5, scale=0.1, like=X), X, y, step=0.1, steps=1).status == "finished"

@@ -90,3 +90,31 @@ def test_a_network_that_was_used_can_be_pickled_and_copied(small):
 def test_omp_num_threads_is_the_default_up_to_the_processors(run_python, count):
     done = run_python("from preluflow import _threads; print(_threads.default())", env={"OMP_NUM_THREADS": str(count)})
     assert done.stdout.split() == [str(min(count, _threads.processors()))]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="no list of a process's threads on this system")
+def test_radii_on_one_thread_leave_the_processors_to_others(run_python):
+    """No thread but the caller's works meanwhile, those of NumPy's BLAS neither, whose products are not used."""
+    done = run_python(
+        """
+import os
+import numpy as np
+import preluflow as pf
+
+def ticks():  # of processor time that threads other than this one have had
+    used = 0
+    for task in set(os.listdir("/proc/self/task")) - {str(os.getpid())}:
+        fields = open(f"/proc/self/task/{task}/stat").read().rpartition(")")[2].split()
+        used += int(fields[11]) + int(fields[12])
+    return used
+
+gmm = pf.OrthonormalGMM(400, 3, 2, 0.1, rng=0)
+data = gmm.sample(1500, balanced=True, dtype="float64", rng=1)
+network = pf.initialize(60, 400, 0.3, nudge=0.8, centers=gmm, dtype="float64", rng=2)
+for level, rows in (("fast", 1500), ("tight", 80), ("exact", 8)):
+    before = ticks()
+    pf.robust_radius(network, data.X[:rows], data.y[:rows], level, max_nodes=50, num_threads=1)
+    assert ticks() - before <= 1, (level, ticks() - before)
+"""
+    )
+    assert done.returncode == 0, done.stderr

@@ -51,3 +51,112 @@ def test_a_dead_neuron_stays_dead(problem):
 def test_what_is_no_network_is_refused():
     with pytest.raises(TypeError, match=r"module.*activation"):
         pf.TwoLayerNetwork.from_torch(torch.nn.Linear(3, 1))
+
+
+# ---- what a network cannot express, or torch cannot hold
+
+
+class Other(torch.nn.Module):
+    """A module that looks like ours, and computes what it is given."""
+
+    def __init__(self, compute, dtype=torch.float64, activation="prelu", p=1.0):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.W = torch.nn.Parameter(torch.randn(6, 5, generator=generator, dtype=dtype))
+        self.v = torch.nn.Parameter(torch.randn(6, generator=generator, dtype=dtype))
+        self.activation, self.p, self.compute = activation, p, compute
+
+    def forward(self, X):
+        return self.compute(self, X)
+
+
+def relu_net(self, X):
+    return torch.relu(X @ self.W.T) @ self.v
+
+
+WRONG = {
+    "an output bias": lambda self, X: relu_net(self, X) + 1.8,
+    "a hidden bias": lambda self, X: torch.relu(X @ self.W.T - 0.1) @ self.v,
+    "a small bias": lambda self, X: relu_net(self, X) + 1e-3,
+    "gelu": lambda self, X: torch.nn.functional.gelu(X @ self.W.T) @ self.v,
+    "leaky relu": lambda self, X: torch.nn.functional.leaky_relu(X @ self.W.T, 0.01) @ self.v,
+    "clipped": lambda self, X: torch.clamp(relu_net(self, X), -5.0, 5.0),
+    "another layer": lambda self, X: torch.tanh(relu_net(self, X)),
+    "normalised inputs": lambda self, X: relu_net(self, X / (1e-9 + X.norm(dim=1, keepdim=True))),
+    "nan": lambda self, X: relu_net(self, X) * float("nan"),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", WRONG)
+def test_a_module_that_computes_something_else_is_refused(name, dtype):
+    with pytest.raises(ValueError, match=r"^module must compute.*bias"):
+        pf.TwoLayerNetwork.from_torch(Other(WRONG[name], dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_module_that_computes_the_same_is_taken_as_it_is(dtype):
+    for compute in (relu_net, lambda self, X: relu_net(self, X)[:, None]):
+        module = Other(compute, dtype)
+        np.testing.assert_allclose(
+            pf.TwoLayerNetwork.from_torch(module).W, module.W.detach().numpy(), rtol=1e-6, atol=1e-7
+        )
+    module = Other(lambda self, X: relu_net(self, torch.nn.functional.dropout(X, training=self.training)))
+    assert pf.TwoLayerNetwork.from_torch(module).width == 6
+    assert module.training
+
+
+def test_a_module_whose_forward_fails_or_gives_more_is_refused():
+    def fails(self, X):
+        raise RuntimeError("no luck")
+
+    with pytest.raises(ValueError, match=r"module.*RuntimeError: no luck"):
+        pf.TwoLayerNetwork.from_torch(Other(fails))
+    with pytest.raises(ValueError, match=r"module must give one number"):
+        pf.TwoLayerNetwork.from_torch(Other(lambda self, X: X))
+    holder = Other(relu_net)
+    plain = type("Plain", (), {"W": holder.W, "v": holder.v, "activation": "prelu", "p": 1.0})()
+    with pytest.raises(TypeError, match=r"module must be a torch\.nn\.Module, got Plain"):
+        pf.TwoLayerNetwork.from_torch(plain)
+
+
+def scaled(network, log_scale):
+    return network.replace(log_norm=network.log_norm + log_scale, log_abs_v=network.log_abs_v + log_scale)
+
+
+@each_kind
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e-3, 1e3, 1e9])
+def test_a_round_trip_at_any_scale_that_the_dtype_holds(problem, activation, p, dtype, scale):
+    network = scaled(problem(n=20, h=6, D=5).network(activation, p, dtype), np.log(scale))
+    back = pf.TwoLayerNetwork.from_torch(network.to_torch())
+    np.testing.assert_allclose(back.log_norm, network.log_norm, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(back.log_abs_v, network.log_abs_v, rtol=0, atol=1e-6)
+
+
+@each_kind
+def test_what_underflows_or_overflows_in_torch_is_refused_with_its_cure(problem, activation, p):
+    network = problem(n=20, h=6, D=5).network(activation, p, "float32")
+    for log_scale in (np.log(1e-60), np.log(1e60)):
+        extreme = scaled(network, log_scale)
+        with pytest.raises(ValueError, match=r"range of float32.*6 of 6 neurons.*astype\('float64'\)\.to_torch"):
+            extreme.to_torch()
+        module = extreme.astype("float64").to_torch()
+        np.testing.assert_allclose(np.log(np.abs(module.v.detach().numpy())), extreme.log_abs_v, rtol=1e-12)
+    for dtype in ("float32", "float64"):
+        with pytest.raises(ValueError, match=rf"range of {dtype}.*1e-500.*network\.replace"):
+            scaled(network.astype(dtype), -500.0 * np.log(10.0)).to_torch()
+    swapped = network.replace(log_norm=network.log_norm - 200.0, log_abs_v=network.log_abs_v + 200.0)
+    with pytest.raises(ValueError, match=r"range of float32"):
+        swapped.to_torch()
+
+
+def test_neurons_that_do_not_matter_may_be_lost(problem):
+    network = problem(n=20, h=6, D=5).network(dtype="float32")
+    log_norm = network.log_norm.copy()
+    log_norm[2] -= 200.0
+    W = network.replace(log_norm=log_norm).to_torch().W.detach().numpy()
+    assert (W[2] == 0.0).all()
+    assert np.abs(W[[0, 1, 3, 4, 5]]).min() > 0.0
+    dead = pf.TwoLayerNetwork(np.zeros((2, 3)), np.zeros(2), dtype="float32")
+    assert (dead.to_torch().W == 0.0).all()

@@ -39,6 +39,18 @@ class BoundFlow {
     return py::make_tuple(rows, log_norm, sign, log_abs_v);
   }
 
+  // The last step's polynomials: phi (degree + 1, h, D), l and rho (degree + 1, h).
+  py::tuple polynomials() {
+    require(flow_.accepted() > 0, "no step has been taken");
+    const Index count = flow_.degree() + 1, width = flow_.width();
+    Array<T> phi({count, width, data_.X.shape(1)});
+    Array<double> l({count, width}), rho({count, width});
+    T* p = phi.mutable_data();
+    double *a = l.mutable_data(), *b = rho.mutable_data();
+    run([&](Team& team) { flow_.polynomials(team, p, a, b); });
+    return py::make_tuple(phi, l, rho);
+  }
+
   // Mean loss at the end of the step, and outputs() there.
   double loss() {
     double value = 0.0;
@@ -79,6 +91,7 @@ void bind(py::module_& m, const char* name) {
            py::arg("t0"), py::arg("t1"), py::arg("rtol"), py::arg("step"), py::arg("threads"))
       .def("advance", &Bound::advance)
       .def("state", &Bound::state, py::arg("t"))
+      .def("polynomials", &Bound::polynomials)
       .def("loss", &Bound::loss)
       .def("outputs", &Bound::outputs)
       .def_property_readonly("begin", &Bound::begin)

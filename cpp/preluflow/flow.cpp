@@ -369,19 +369,24 @@ double Flow<T>::loss(Team& team) {
 
 // ---- between the ends of a step
 
+// Evaluates the stages that only dense output needs.
+template <class T>
+void Flow<T>::complete(Team& team) {
+  if (has_dense_) return;
+  for (std::size_t r = 0; r < method_.more.size(); ++r) {
+    const int slot = method_.stages() + 1 + static_cast<int>(r);
+    build(team, method_.more[r].data(), slot);
+    field(team, slot);
+  }
+  has_dense_ = true;
+}
+
 // Weights of the stages at t.
 template <class T>
 std::vector<double> Flow<T>::weights_at(Team& team, double t) {
   if (!has_step_) return {};
   if (t == end_) return method_.b;
-  if (!has_dense_) {  // the stages that only dense output needs
-    for (std::size_t r = 0; r < method_.more.size(); ++r) {
-      const int slot = method_.stages() + 1 + static_cast<int>(r);
-      build(team, method_.more[r].data(), slot);
-      field(team, slot);
-    }
-    has_dense_ = true;
-  }
+  complete(team);
   const double theta = (t - begin_) / size_;
   std::vector<double> weights;
   for (const std::vector<double>& powers : method_.dense) {
@@ -402,6 +407,43 @@ void Flow<T>::interpolate(Team& team, double t, T* U, double* log_norm, double* 
     const double norm = row_norm(phi, dim_), inverse = inverse_of(norm);
     for (Index d = 0; d < dim_; ++d) U[j * dim_ + d] = static_cast<T>(phi[d] * inverse);
     network_scalars(j, combine_scalars(j, weights.data(), count), norm, log_norm + j, sign + j, log_abs_v + j);
+  });
+}
+
+template <class T>
+int Flow<T>::degree() const {
+  std::size_t most = 0;
+  for (const std::vector<double>& powers : method_.dense) most = std::max(most, powers.size());
+  return static_cast<int>(most);
+}
+
+template <class T>
+void Flow<T>::polynomials(Team& team, T* phi, double* l, double* rho) {
+  complete(team);
+  const Index last = degree(), count = static_cast<Index>(method_.dense.size());
+  const auto weight = [&](Index m, Index q) {  // of stage m in the coefficient of theta^q, q >= 1
+    const std::vector<double>& powers = method_.dense[at(m)];
+    return q <= static_cast<Index>(powers.size()) ? size_ * powers[at(q - 1)] : 0.0;
+  };
+  team.parallel_for(width_, [&](Index j) {
+    double* sum = phi_.data() + j * dim_;
+    for (Index q = 0; q <= last; ++q) {
+      Scalars scalars = q == 0 ? now_[at(j)] : Scalars{0.0, 0.0};
+      if (q == 0) std::copy_n(U_.data() + j * dim_, dim_, sum);
+      if (q > 0) std::fill_n(sum, dim_, 0.0);
+      for (Index m = 0; q > 0 && m < count; ++m) {
+        const double share = weight(m, q);
+        if (share == 0.0) continue;
+        const T* km = K(static_cast<int>(m), j);
+        for (Index d = 0; d < dim_; ++d) sum[d] += share * static_cast<double>(km[d]);
+        scalars.l += share * k(static_cast<int>(m), j).l;
+        scalars.rho += share * k(static_cast<int>(m), j).rho;
+      }
+      T* out = phi + (q * width_ + j) * dim_;
+      for (Index d = 0; d < dim_; ++d) out[d] = static_cast<T>(sum[d]);
+      l[q * width_ + j] = scalars.l;
+      rho[q * width_ + j] = scalars.rho;
+    }
   });
 }
 

@@ -50,6 +50,11 @@ class Flow {
   // The network at t in that interval: U (h, D), and (h,) each. Methods of order 8 evaluate further stages for it.
   void interpolate(Team& team, double t, T* U, double* log_norm, double* sign, double* log_abs_v);
 
+  // The last step as polynomials in theta = (t - begin) / (end - begin), by which it is known wherever interpolate()
+  // is: coefficients of theta^0 .. theta^degree() of phi (degree + 1, h, D), and of l and rho (degree + 1, h).
+  int degree() const;
+  void polynomials(Team& team, T* phi, double* l, double* rho);
+
   // Mean loss and outputs f (n,) at end(), which the field there has cost anyway.
   double loss(Team& team);
   const std::vector<double>& outputs() const { return f_; }
@@ -73,6 +78,7 @@ class Flow {
   void field(Team& team, int slot);
   double error(Index j) const;
   void estimate(Index j, const std::vector<double>& e, double (&parts)[3]) const;
+  void complete(Team& team);
   std::vector<double> weights_at(Team& team, double t);
   void combine(Index j, const double* weights, int count, double* out) const;
   Scalars combine_scalars(Index j, const double* weights, int count) const;

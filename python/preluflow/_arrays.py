@@ -187,7 +187,8 @@ def data_matrix(X: ArrayLike, *, dim: int, dtype: np.dtype[Any], name: str = "X"
     if array.dtype.kind == "f" and array.dtype != dtype:
         either = f" or network.astype('{array.dtype}')" if array.dtype in (np.float32, np.float64) else ""
         raise TypeError(
-            f"{name} has dtype {array.dtype} but the network has {dtype}; use {name}.astype('{dtype}'){either}"
+            f"{name} has dtype {array.dtype} but the network has {dtype}; "
+            f"make it with initialize(..., like={name}), or use {name}.astype('{dtype}'){either}"
         )
     result = real_array(array, name, dtype=dtype, ndim=2)
     if result.shape[1] != dim:

@@ -1,7 +1,8 @@
-"""Events of a gradient flow: moments worth marking, or stopping at.
+"""Events of a run: moments worth marking, or stopping at.
 
-Each of the functions below makes an ``Event`` for ``gradient_flow(..., events=[...])``. The times at which it happened
-are in ``run.events[name]``; with ``terminal=True`` the run ends at the first.
+Each of the functions below makes an ``Event`` for the ``events`` of ``gradient_flow``, ``gradient_descent`` or ``sgd``.
+The times at which it happened are in ``run.events[name]``; with ``terminal=True`` the run ends at the first. A flow is
+searched between the ends of its steps; descent is looked at after every iteration, SGD after every epoch.
 """
 
 from __future__ import annotations

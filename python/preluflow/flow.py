@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from preluflow import _arrays
-from preluflow._arrays import Float64
+from preluflow._arrays import Float, Float64
+from preluflow._dense import Dense, Step
 from preluflow._dispatch import core
-from preluflow._driver import Driver, Halt, Task
+from preluflow._driver import Driver, Halt, Task, check_events
 from preluflow.events import Event
 from preluflow.network import TwoLayerNetwork, mean_loss
-from preluflow.observe import Observe, ObserverError
+from preluflow.observe import Observe
 from preluflow.results import Run
 
 if TYPE_CHECKING:
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 METHODS: dict[str, dict[str, Any]] = {method["name"]: method for method in core.tableaus()}
 
 _LEAST_RTOL = {"float32": 1e-6, "float64": 1e-13}
+
+_LONG = 4.0  # a typical length of the rows of X beyond which, or below whose inverse, X is called unscaled
+_LOOKED_AT = 1000  # rows, at most about twice as many, to find that length
 
 
 def gradient_flow(
@@ -38,6 +44,8 @@ def gradient_flow(
     events: Sequence[Event] = (),
     observe: Observe | None = None,
     max_steps: int = 100_000,
+    dense: bool = False,
+    join: bool = False,
     progress: bool = False,
     num_threads: int | None = None,
 ) -> Run:
@@ -78,7 +86,18 @@ def gradient_flow(
         dense output (for "dop853" at three more gradients for each step looked into). By default loss and accuracy at
         the first and last state.
     max_steps : int, default 100000
-        Give up after so many steps.
+        Give up after so many steps. Where that happens and a typical row of X is longer than 4 or shorter than 1/4 -
+        speeds go with the power p + 1 of it - a RuntimeWarning says so.
+    dense : bool, default False
+        Keep the steps' dense output, so that ``run.at(t)`` gives the network at any t. That takes q + 1 copies of the
+        network for each step, with q = 1 for "euler", 3 for "rk4" and "bosh3", 4 for "tsit5" and "dopri5", 7 for
+        "dop853" (at three more gradients a step): 4 MB a step for the default with float32, D = 1000 and h = 200;
+        ``run.stats["dense_bytes"]`` says how much it was.
+    join : bool, default False
+        When ``network`` is a run, return one run from its beginning, with its records, events, networks, dense output
+        and work before those found here, rather than that which begins where it ended. Then loss and ``dense`` must be
+        the same, and ``observe`` record the same. The stop they have in common is kept once, and an event that was so
+        at the end of the first is not noted again; ``max_steps`` counts the new steps.
     progress : bool, default False
         Show a progress bar.
     num_threads : int, optional
@@ -87,21 +106,23 @@ def gradient_flow(
     Returns
     -------
     Run
-        ``status`` is "finished", "event", "max_steps", "step_too_small", "not_finite", "observer_failed" or, after
-        Ctrl-C, "interrupted"; what was done until then is kept in every case. ``run.stats`` has ``accepted`` and
-        ``rejected`` steps, ``gradients`` (passes over the data forward and back), ``forwards`` (further passes forward,
-        for losses between steps), ``next_step`` and ``t``, the time of ``run.network``.
+        ``status`` is "finished", "event", "stopped" (an observer raised ``StopIteration``), "max_steps",
+        "step_too_small", "not_finite", "observer_failed" or, after Ctrl-C, "interrupted"; what was done until then is
+        kept in every case. ``run.stats`` has ``accepted`` and ``rejected`` steps, ``gradients`` (passes over the data
+        forward and back), ``forwards`` (further passes forward, for losses between steps), ``next_step`` and ``t``, the
+        time of ``run.network``.
 
     Raises
     ------
     ValueError, TypeError
         For bad input, before any work.
     """
-    before: dict[str, Any] = {}
+    earlier: Run | None = None
     if isinstance(network, Run):
         if network.method != "gradient_flow":
             raise ValueError(f"network must be a network or a run of gradient_flow, got a run of {network.method}")
-        before, network = network.stats, network.network
+        earlier, network = network, network.network
+    before = {} if earlier is None else earlier.stats
     method = _arrays.choice(method, "method", METHODS)
     adaptive = METHODS[method]["control_order"] > 0
     if step is None and not adaptive:
@@ -109,36 +130,101 @@ def gradient_flow(
     if step is not None:
         step = _arrays.real(step, "step", above=0.0)
     max_steps = _arrays.integer(max_steps, "max_steps", minimum=1)
+    dense, join = _arrays.flag(dense, "dense"), _arrays.flag(join, "join")
     progress = _arrays.flag(progress, "progress")
     task = Task.check(network, X, y, loss, observe, num_threads)
     rtol = _arrays.real(rtol, "rtol", minimum=_LEAST_RTOL[str(network.dtype)])
     t0 = float(before.get("t", 0.0))
     t1 = _arrays.real(t1, "t1", minimum=t0)
-    happenings = _check_events(events, task)
+    happenings = check_events(events, task)
+    if join:
+        if earlier is None:
+            raise ValueError("join=True needs a run to continue in the place of network")
+        _continued(earlier, task, dense, method)
     stops = task.observe.times(t0, t1)
     first = step if step is not None else (before.get("next_step", 0.0) if adaptive else 0.0)
     config = {"method": method, "rtol": rtol, "step": step, "t0": t0, "t1": t1, "max_steps": max_steps}
-    driver = Driver(task, "gradient_flow", config)
-    stepper = task.stepper("Flow", method, t0, t1, rtol, first)
-    return driver.run(_Flowing(driver, stepper, happenings, max_steps), stops, progress)
+    stepper = _Flowing(task, task.stepper("Flow", method, t0, t1, rtol, first), dense)
+    like = earlier if join else None
+    records = like.records if like is not None and len(like.t) else None
+    driver = Driver(task, stepper, happenings, max_steps=max_steps, like=records)
+    run = driver.run("gradient_flow", stops, progress, config)
+    if stepper.kept is not None:
+        run = _with_dense(run, Dense(tuple(stepper.kept)))
+    if like is not None:
+        run = _joined(like, run)
+    if run.status == "max_steps":
+        _warn_of_scale(task.X)
+    return run
 
 
-def _check_events(events: Any, task: Task) -> tuple[Event, ...]:
-    words = isinstance(events, (str, bytes, Mapping))
-    if words or not isinstance(events, Iterable) or (isinstance(events, np.ndarray) and events.ndim == 0):
-        raise TypeError(f"events must be a list of Event objects, got {_arrays.shown(events)}")
-    happenings = tuple(events)
-    for event in happenings:
-        if not isinstance(event, Event):
-            raise TypeError(f"events must hold Event objects (see preluflow.events), got {_arrays.shown(event)}")
-        if event.needs_gmm and task.observe.gmm is None:
-            raise ValueError(f"event {event.name!r} needs observe=Observe(gmm=...)")
-        if event.needs_homogeneous and task.start.activation == "tanh":
-            raise ValueError(f"event {event.name!r} is defined for 'prelu' and 'polynomial' networks, not for 'tanh'")
-    names = [event.name for event in happenings]
-    if len(set(names)) < len(names):
-        raise ValueError(f"events must have different names, got {names}")
-    return happenings
+def _continued(before: Run, task: Task, dense: bool, method: str) -> None:
+    """Refuse what the records of an earlier run cannot be joined with."""
+    for name, value in before.stats.items():
+        if _adds_up(name):
+            _arrays.real(value, f"network.stats[{name!r}]", minimum=0.0)
+    if before.config.get("loss") != task.loss:
+        raise ValueError(f"join needs the loss of the run that is continued, {before.config.get('loss')!r}")
+    if bool(before.networks) != task.observe.networks:
+        raise ValueError("join needs observe=Observe(networks=...) as in the run that is continued")
+    if (before.dense is not None) != dense:
+        raise ValueError(f"join needs dense={before.dense is not None} as in the run that is continued")
+    if before.dense is not None and before.dense.steps:
+        found, needed = len(before.dense.steps[0].phi) - 1, max(len(powers) for powers in METHODS[method]["dense"])
+        if found != needed:
+            raise ValueError(f"join with dense=True needs the method of the run that is continued, not {method!r}")
+
+
+def _adds_up(name: str) -> bool:
+    """Whether a number of ``run.stats`` is work, that of two runs together being the sum."""
+    return name in ("iterations", "accepted", "rejected", "gradients", "forwards") or name.startswith("seconds")
+
+
+def _joined(before: Run, after: Run) -> Run:
+    """One run of the two: the stop at which the second begins is that at which the first ended, if it did end there."""
+    first = 1 if len(before.t) and len(after.t) and before.t[-1] == after.t[0] else 0
+    steps = int(before.stats.get("iterations", before.iterations[-1] if len(before.iterations) else 0))
+    begin = float(after.config["t0"])
+    events = {name: times for name, times in before.events.items() if name not in after.events}
+    for name, times in after.events.items():
+        # What was so at the end of the first is so at the start of the second: that is no news.
+        new = times[times > begin] if name in before.events else times
+        events[name] = np.concatenate([before.events.get(name, new[:0]), new])
+    records = dict(after.records)
+    for name, values in before.records.items() if len(before.t) else ():
+        # Interrupted before its first stop, the second has no records.
+        records[name] = np.concatenate([values, after.records.get(name, values[:0])[first:]])
+    sums = {name: value + before.stats.get(name, 0) for name, value in after.stats.items() if _adds_up(name)}
+    joined = replace(
+        after,
+        iterations=np.concatenate([before.iterations, after.iterations[first:] + steps]),
+        t=np.concatenate([before.t, after.t[first:]]),
+        records=records,
+        networks=before.networks + after.networks[first:],
+        config={**after.config, "t0": before.config.get("t0", begin)},
+        stats={**after.stats, **sums},
+        events=events,
+    )
+    if before.dense is not None and after.dense is not None:
+        joined = _with_dense(joined, before.dense + after.dense)
+    return joined
+
+
+def _with_dense(run: Run, dense: Dense) -> Run:
+    return replace(run, dense=dense, stats={**run.stats, "dense_bytes": dense.nbytes})
+
+
+def _warn_of_scale(X: Float) -> None:
+    """Say so if it is data of another length than 1 that take so many steps."""
+    some = X[:: max(1, len(X) // _LOOKED_AT)].astype(np.float64)
+    length = float(np.median(np.linalg.norm(some, axis=1)))
+    if length > _LONG or length < 1.0 / _LONG:
+        warnings.warn(
+            f"the flow ran into max_steps, and X is unscaled: its rows have a length of about {length:.3g}, where the "
+            f"flow is at ease with lengths about 1; train on X / {length:.3g}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 class _Flowing:
@@ -146,60 +232,49 @@ class _Flowing:
 
     unit = "t"
 
-    def __init__(self, driver: Driver, stepper: _Flow, events: tuple[Event, ...], max_steps: int) -> None:
-        self.driver = driver
+    def __init__(self, task: Task, stepper: _Flow, dense: bool) -> None:
+        self.task = task
         self.stepper = stepper
-        self.events = events
-        self.max_steps = max_steps
-        self.position = stepper.end
         self.forwards = 0
-        self.values: list[float] | None = None  # of the events at the end of the last step
-        self.found: list[tuple[float, int]] = []  # (time, event) within the last step, still ahead of position
-        for event in events:
-            driver.events[event.name] = []
+        self.kept: list[Step] | None = [] if dense else None
 
     @property
-    def t(self) -> float:
-        return self.position
+    def begin(self) -> float:
+        return self.stepper.begin
+
+    @property
+    def end(self) -> float:
+        return self.stepper.end
 
     @property
     def iteration(self) -> int:
         return self.stepper.accepted
 
-    def advance(self, stop: float) -> Halt | None:
-        if self.events and self.values is None:
-            self.values = [self._value(event, self.position) for event in self.events]
-            self.found = [(self.position, i) for i, value in enumerate(self.values) if value >= 0.0]
-        while True:
-            halt = self._happen(stop)
-            if halt is not None or self.stepper.end >= stop:
-                self.position = self.position if halt is not None else stop
-                return halt
-            self.position = self.stepper.end
-            if self.stepper.accepted >= self.max_steps:
-                return Halt("max_steps", f"{self.max_steps} steps taken at t = {self.position:g}", look=True)
-            status = self.driver.timed("kernel", self.stepper.advance)
-            if status == "not_finite":
-                return Halt(status, f"the loss or its gradient is not finite after t = {self.position:g}")
-            if status != "ok":
-                return Halt(status, f"rtol cannot be met: the step has become too small at t = {self.position:g}")
-            self.driver.show(min(self.stepper.end, stop))
-            if self.events:
-                self._search()
+    def time(self, position: float) -> float:
+        return position
 
-    def network(self) -> TwoLayerNetwork:
+    def advance(self, _: float) -> Halt | None:
+        stepper, before = self.stepper, self.stepper.end
+        status = stepper.advance()
+        if status == "not_finite":
+            return Halt(status, f"the loss or its gradient is not finite after t = {before:g}")
+        if status != "ok":
+            return Halt(status, f"rtol cannot be met: the step has become too small at t = {before:g}")
+        if self.kept is not None:
+            self.kept.append(Step(stepper.begin, stepper.end, *stepper.polynomials()))
+        return None
+
+    def network(self, position: float) -> TwoLayerNetwork:
         if self.stepper.accepted == 0:
-            return self.driver.task.start
-        polar = self.driver.timed("kernel", self.stepper.state, self.position)
-        return self.driver.task.network(polar)
+            return self.task.start
+        return self.task.network(self.stepper.state(position))
 
-    def evaluate(self) -> tuple[float, Float64]:
-        if self.position == self.stepper.end:
-            return self.driver.timed("kernel", self.stepper.loss), self.stepper.outputs()
-        task = self.driver.task
+    def evaluate(self, position: float) -> tuple[float, Float64]:
+        if position == self.stepper.end:
+            return self.stepper.loss(), self.stepper.outputs()
+        task = self.task
         self.forwards += 1
-        network = self.network()
-        outputs = self.driver.timed("kernel", network._core.forward, task.X, task.threads)
+        outputs = self.network(position)._core.forward(task.X, task.threads)
         return mean_loss(task.loss, task.y, outputs), outputs
 
     def counts(self) -> dict[str, Any]:
@@ -212,59 +287,3 @@ class _Flowing:
             "forwards": self.forwards,
             "next_step": stepper.next_step,
         }
-
-    # ---- events
-
-    def _value(self, event: Event, t: float) -> float:
-        position, self.position = self.position, t
-        try:
-            return float(self.driver.observing(event.value, self.driver.snapshot(self)))
-        except Exception as error:
-            if self.stepper.accepted == 0:
-                raise  # at the very start nothing is lost by raising
-            raise ObserverError(f"event {event.name} raised {type(error).__name__}: {error}") from error
-        finally:
-            self.position = position
-
-    def _search(self) -> None:
-        """Find what happens in the step just taken."""
-        begin, end = self.stepper.begin, self.stepper.end
-        assert self.values is not None
-        for i, event in enumerate(self.events):
-            before, after = self.values[i], self._value(event, end)
-            if before < 0.0 <= after:
-                self.found.append((_locate(lambda t, e=event: self._value(e, t), begin, end, before, after), i))
-            self.values[i] = after
-        self.found.sort()
-
-    def _happen(self, stop: float) -> Halt | None:
-        """Note the events found up to ``stop``; the first terminal one ends the run."""
-        while self.found and self.found[0][0] <= stop:
-            t, i = self.found.pop(0)
-            event = self.events[i]
-            self.driver.events[event.name].append(t)
-            if event.terminal:
-                self.position = t
-                return Halt("event", f"{event.name} at t = {t:g}", look=True)
-        return None
-
-
-def _locate(value: Any, a: float, b: float, at_a: float, at_b: float, share: float = 1e-4) -> float:
-    """Time in (a, b] by which ``value`` has become >= 0, to ``share`` of the interval: false position and bisection."""
-    width, side = share * (b - a), 0
-    bisect = False
-    while b - a > width:
-        t = 0.5 * (a + b) if bisect or not np.isfinite(at_a) else a + (b - a) * at_a / (at_a - at_b)
-        t = min(max(t, a + 0.4 * width), b - 0.4 * width)
-        at_t = value(t)
-        old = b - a
-        if at_t >= 0.0:
-            b, at_b = t, max(at_t, 0.0)
-            at_a *= 0.5 if side == 1 else 1.0
-            side = 1
-        else:
-            a, at_a = t, at_t
-            at_b *= 0.5 if side == -1 else 1.0
-            side = -1
-        bisect = b - a > 0.5 * old
-    return b

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
@@ -14,25 +16,65 @@ from preluflow.network import ACTIVATIONS, TwoLayerNetwork
 VOID = -1
 
 
+class _Default(str):
+    """A word that was not said: what ``like`` says counts then."""
+
+
+_FLOAT32 = _Default("float32")
+
+
+@overload
 def initialize(
     width: int,
     dim: int,
     scale: float,
+    *,
+    kind: str = ...,
+    nudge: float | None = ...,
+    centers: ArrayLike | OrthonormalGMM | None = ...,
+    p: float = ...,
+    activation: str = ...,
+    dtype: DTypeLike = ...,
+    like: ArrayLike | None = ...,
+    rng: Rng = ...,
+) -> TwoLayerNetwork: ...
+@overload
+def initialize(
+    width: int,
+    dim: None = ...,
+    *,
+    scale: float,
+    like: ArrayLike,
+    kind: str = ...,
+    nudge: float | None = ...,
+    centers: ArrayLike | OrthonormalGMM | None = ...,
+    p: float = ...,
+    activation: str = ...,
+    dtype: DTypeLike = ...,
+    rng: Rng = ...,
+) -> TwoLayerNetwork: ...
+def initialize(
+    width: int,
+    dim: int | None = None,
+    scale: float | None = None,
     *,
     kind: str = "balanced",
     nudge: float | None = None,
     centers: ArrayLike | OrthonormalGMM | None = None,
     p: float = 3.0,
     activation: str = "prelu",
-    dtype: DTypeLike = "float32",
+    dtype: DTypeLike = _FLOAT32,
+    like: ArrayLike | None = None,
     rng: Rng = None,
 ) -> TwoLayerNetwork:
     """Draw an initial network.
 
     Parameters
     ----------
-    width, dim : int
-        Neurons h and input dimension D.
+    width : int
+        Neurons h.
+    dim : int
+        Input dimension D; that of ``like`` if left out.
     scale : float
         ``kind="balanced"``: epsilon of MV25's Assumption 1, any positive float64 (1e-7, 1e-300).
         ``kind="gaussian"``: standard deviation of every entry of W and v (App. B.2: 0.01 "small", 0.5 "large").
@@ -45,16 +87,23 @@ def initialize(
     centers : array, shape (K, D), or OrthonormalGMM
         Centres to nudge towards; needed when ``nudge`` is given.
     p, activation, dtype
-        As in ``TwoLayerNetwork``. The same rng gives the same network in both dtypes, up to rounding.
+        As in ``TwoLayerNetwork``, but float32 where neither ``dtype`` nor ``like`` says otherwise. The same rng gives
+        the same network in both dtypes, up to rounding.
+    like : array, shape (n, D), optional
+        Data the network is for: ``initialize(200, scale=1e-7, like=X)`` takes dim and dtype from it.
     rng : None, int or Generator
         Source of randomness.
 
     Raises
     ------
     ValueError, TypeError
-        If a number is out of range, or only one of ``nudge`` and ``centers`` is given.
+        If a number is out of range, only one of ``nudge`` and ``centers`` is given, or ``like`` is at odds with others.
     """
     width = _arrays.integer(width, "width", minimum=1)
+    if like is not None:
+        dim, dtype = _fitting(like, dim, dtype)
+    if dim is None:
+        raise TypeError("dim must be an integer, or taken from data by like=X; got neither")
     dim = _arrays.integer(dim, "dim", minimum=1)
     scale = _arrays.real(scale, "scale", above=0.0)
     _arrays.choice(kind, "kind", ("balanced", "gaussian"))
@@ -82,6 +131,24 @@ def initialize(
     if nudge is not None and mu is not None:
         U = _nudged(U, nudge, mu, generator)
     return TwoLayerNetwork.from_polar(U.astype(result_dtype), log_norm, sign, log_abs_v, activation, p)
+
+
+def _fitting(like: ArrayLike, dim: int | None, dtype: DTypeLike) -> tuple[int, DTypeLike]:
+    """Dimension and dtype of a network for such data; what was asked for must not be another."""
+    given = _arrays.as_array(like, "like")
+    if given.dtype.kind not in "fiub":
+        raise TypeError(f"like must hold real numbers, got dtype {given.dtype}")
+    if given.ndim != 2 or given.size == 0:
+        raise ValueError(f"like must be data of shape (n, D), not empty, got shape {given.shape}")
+    found = int(given.shape[1])
+    if dim is not None and _arrays.integer(dim, "dim", minimum=1) != found:
+        raise ValueError(f"dim must be {found}, the columns of like, or left out, got {_arrays.shown(dim)}")
+    if given.dtype.kind != "f":
+        return found, dtype  # networks of both dtypes take integers
+    wanted = _arrays.dtype_of(given.dtype, "the dtype of like")
+    if not isinstance(dtype, _Default) and _arrays.dtype_of(dtype) != wanted:
+        raise ValueError(f"dtype must be {wanted}, that of like, or left out, got {_arrays.shown(dtype)}")
+    return found, wanted
 
 
 def _targets(centers: ArrayLike | OrthonormalGMM, dim: int) -> Float64:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -162,7 +162,9 @@ class Observe:
         are always stops.
     what : sequence of str or callable, default ("loss", "accuracy")
         Names below, or functions of a ``Snapshot`` that return a number, an array of fixed shape, or a dict of them
-        (recorded under their keys, otherwise under the function's ``__name__``).
+        (recorded under their keys, otherwise under the function's ``__name__``), or None at every stop, which records
+        nothing. A function that raises ``StopIteration`` ends the run there, with status "stopped"; what it passes as
+        ``StopIteration(value)`` is recorded as if returned, and the stop is left out where a value is missing.
 
         - ``"loss"``, ``"accuracy"`` (share of y f > 0), ``"margin"`` (min y f);
         - ``"normalized_margin"``: min y f / ||theta||^2 (prelu) or / ||theta||^(p+1) (polynomial);
@@ -181,6 +183,8 @@ class Observe:
         Stops by name instead of, or besides, ``every``.
     estimator : dict, optional
         Keyword arguments of ``distance_estimate``: batch, steps, step_size, rng.
+    networks : bool, default False
+        Keep the network of every stop in ``run.networks``: h (D + 3) numbers each, refused where they do not fit.
 
     Raises
     ------
@@ -193,6 +197,7 @@ class Observe:
     gmm: OrthonormalGMM | None = None
     at: ArrayLike | None = None
     estimator: Mapping[str, Any] = field(default_factory=dict)
+    networks: bool = False
 
     def __post_init__(self) -> None:
         """Check the request."""
@@ -205,6 +210,7 @@ class Observe:
         if self.gmm is not None:
             _arrays.instance(self.gmm, "gmm", OrthonormalGMM)
         _arrays.instance(self.estimator, "estimator", Mapping)
+        _arrays.flag(self.networks, "networks")
         unknown = [key for key in self.estimator if key not in _ESTIMATOR]
         if unknown:
             raise ValueError(f"estimator has unknown options {_arrays.shown(unknown)}; known: {', '.join(_ESTIMATOR)}")
@@ -276,38 +282,64 @@ class ObserverError(Exception):
     """A user's observer failed after the first stop; the run up to there is kept."""
 
 
+class Stop(NamedTuple):
+    """A stop, and what was found there; the network if it is kept."""
+
+    iteration: int
+    t: float
+    found: dict[str, NDArray[Any]]
+    network: TwoLayerNetwork | None
+
+
 class Recorder:
-    """Collects what the observers find, stop by stop."""
+    """Collects what the observers find, stop by stop; ``like``: records (S, ...) that these are to continue."""
 
-    def __init__(self, observe: Observe) -> None:
+    def __init__(self, observe: Observe, like: Mapping[str, NDArray[Any]] | None = None) -> None:
         self.observe = observe
-        self.stops: list[tuple[int, float, dict[str, NDArray[Any]]]] = []
+        self.like = like
+        self.stops: list[Stop] = []
 
-    def record(self, snapshot: Snapshot, more: Mapping[str, Any]) -> None:
-        """Run every observer; a stop is recorded whole, with ``more`` beside it, or not at all."""
+    def record(self, snapshot: Snapshot, more: Mapping[str, Any]) -> str | None:
+        """Run every observer; a stop is recorded whole, with ``more`` beside it, or not at all.
+
+        Returns the name of the observer that asked for the end of the run, if one did.
+        """
         found = {name: np.asarray(value) for name, value in more.items()}
+        stopped = None
         for item in self.observe.what:
-            for name, value in self._call(item, snapshot).items():
+            values, ends = self._call(item, snapshot)
+            stopped = _name(item) if ends else stopped
+            for name, value in values.items():
                 if name in found:
                     problem = f"two observers record {name!r}; give functions different names"
                     raise ObserverError(problem) if self.stops else ValueError(problem)
                 found[name] = np.asarray(value)
+        if stopped is not None and self.stops and set(found) < set(self.stops[0].found):
+            return stopped
         self._check(found)
-        self.stops.append((snapshot.iteration, snapshot.t, found))  # one append: Ctrl-C cannot split a stop
+        network = snapshot.network if self.observe.networks else None
+        # one append: Ctrl-C cannot split a stop
+        self.stops.append(Stop(snapshot.iteration, snapshot.t, found, network))
+        return stopped
 
-    def _call(self, item: str | Callable[[Snapshot], Any], snapshot: Snapshot) -> Mapping[str, Any]:
+    def _call(self, item: str | Callable[[Snapshot], Any], snapshot: Snapshot) -> tuple[Mapping[str, Any], bool]:
+        """What an observer finds, and whether it asked for the end of the run."""
         function = item if callable(item) else OBSERVERS[item].records
-        name = _name(item) if callable(item) else item
+        name, ends = _name(item), False
         try:
             value = function(snapshot)
+        except StopIteration as stop:
+            value, ends = stop.value, True
         except Exception as error:
             if not self.stops:
                 raise  # at the very start nothing is lost by raising
             raise ObserverError(f"observer {name} raised {type(error).__name__}: {error}") from error
-        return value if isinstance(value, Mapping) else {name: value}
+        if value is None and callable(item):
+            return {}, ends
+        return value if isinstance(value, Mapping) else {name: value}, ends
 
     def _check(self, found: Mapping[str, NDArray[Any]]) -> None:
-        first = self.stops[0][2] if self.stops else None
+        first = self.stops[0].found if self.stops else None
         problem = None
         for name, value in found.items():
             if value.dtype.kind not in "fiub":
@@ -316,14 +348,28 @@ class Recorder:
                 problem = f"observer {name} returned shape {value.shape}, unlike at the first stop"
         if first is not None and set(found) != set(first):
             problem = f"observers returned {sorted(found)}, at the first stop {sorted(first)}"
+        if first is None and self.like is not None and problem is None:
+            problem = self._unlike(found)
         if problem is not None:
             raise TypeError(problem) if first is None else ObserverError(problem)
 
+    def _unlike(self, found: Mapping[str, NDArray[Any]]) -> str | None:
+        """What keeps the records of an earlier run from being continued by these."""
+        before = {name: values.shape[1:] for name, values in (self.like or {}).items()}
+        after = {name: value.shape for name, value in found.items()}
+        if before == after:
+            return None
+        return f"join needs the records of the run that is continued, {before}, but observe gives {after}"
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return each record stacked over the stops, (S, ...)."""
-        names = self.stops[0][2] if self.stops else {}
-        return {name: np.stack([found[name] for _, _, found in self.stops]) for name in names}
+        names = self.stops[0].found if self.stops else {}
+        return {name: np.stack([stop.found[name] for stop in self.stops]) for name in names}
+
+    def networks(self) -> tuple[TwoLayerNetwork, ...]:
+        """Return the networks that were kept."""
+        return tuple(stop.network for stop in self.stops if stop.network is not None)
 
 
-def _name(function: Callable[..., Any]) -> str:
-    return str(getattr(function, "__name__", type(function).__name__))
+def _name(item: str | Callable[..., Any]) -> str:
+    return item if isinstance(item, str) else str(getattr(item, "__name__", type(item).__name__))

@@ -6,14 +6,15 @@ import contextlib
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from preluflow import _npz
+from preluflow import _arrays, _dense, _npz
+from preluflow._dense import Dense
 from preluflow._dispatch import core, isa
 from preluflow._files import as_path, write_file
 from preluflow._version import __version__
@@ -129,6 +130,33 @@ def network_from_arrays(arrays: Arrays, prefix: str = "network") -> TwoLayerNetw
         return TwoLayerNetwork.from_polar(U, log_norm, sign, log_abs_v, activation, p)
 
 
+_STACKED = ("U", "log_norm", "sign", "log_abs_v")
+_NETWORKS = tuple(f"networks.{name}" for name in _STACKED)
+
+
+def _stacked(networks: Sequence[TwoLayerNetwork]) -> dict[str, NDArray[Any]]:
+    """Return the states of networks of one kind under names for ``write_npz``; nothing for none."""
+    if not networks:
+        return {}
+    parts = ("directions", "log_norm", "sign", "log_abs_v")
+    return {
+        name: np.stack([getattr(network, part) for network in networks])
+        for name, part in zip(_NETWORKS, parts, strict=True)
+    }
+
+
+def _unstacked(arrays: Arrays, like: TwoLayerNetwork) -> tuple[TwoLayerNetwork, ...]:
+    """Undo ``_stacked``; ValueError if they are not those of networks like this one."""
+    if _NETWORKS[0] not in arrays:
+        return ()
+    U = _npz.expect(arrays[_NETWORKS[0]], _NETWORKS[0], "f", ("S", *like.directions.shape))
+    if U.dtype != like.dtype:
+        raise ValueError(f"{_NETWORKS[0]} must be {like.dtype} as the network, got {U.dtype}")
+    logs = [_npz.expect(arrays[name], name, "f", (len(U), like.width)) for name in _NETWORKS[1:]]
+    with np.errstate(all="ignore"):  # lengths of rows that are none; they are refused
+        return tuple(like.replace(*parts) for parts in zip(U, *logs, strict=True))
+
+
 @dataclass
 class Run:
     """A training run: what was observed along it and the network at its end.
@@ -138,8 +166,9 @@ class Run:
     method : str
         "gradient_flow", "gradient_descent" or "sgd".
     status : str
-        "finished", "interrupted" (Ctrl-C), "not_finite" (loss or gradient) or "observer_failed"; of the flow also
-        "event" (one that ends the run), "step_too_small" or "max_steps".
+        "finished", "event" (one that ends the run), "stopped" (an observer raised ``StopIteration``), "interrupted"
+        (Ctrl-C), "not_finite" (loss or gradient) or "observer_failed"; of the flow also "step_too_small" or
+        "max_steps".
     message : str
         The status in a sentence.
     iterations : ndarray of int, shape (S,)
@@ -159,7 +188,11 @@ class Run:
     environment : dict
         Versions and instruction set that produced the numbers.
     events : dict of ndarray
-        Times at which each event of a flow happened, empty if it did not.
+        Times at which each event happened, empty if it did not.
+    networks : tuple of TwoLayerNetwork
+        Those of the stops, if ``Observe(networks=True)`` asked for them.
+    dense : Dense, optional
+        What ``at`` looks up, of a flow run with ``dense=True``.
     """
 
     method: str
@@ -173,6 +206,30 @@ class Run:
     stats: dict[str, Any]
     environment: dict[str, Any] = field(default_factory=environment)
     events: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    networks: tuple[TwoLayerNetwork, ...] = ()
+    dense: Dense | None = None
+
+    def at(self, t: float) -> TwoLayerNetwork:
+        """Return the network at time ``t`` of a flow kept with ``gradient_flow(..., dense=True)``.
+
+        It is the steps' dense output, rounded in the network's dtype, which is of the order of ``run.config["rtol"]``
+        between steps as at their ends.
+
+        Parameters
+        ----------
+        t : float
+            From the run's beginning to ``run.stats["t"]``, where it is ``run.network`` itself.
+
+        Raises
+        ------
+        ValueError
+            If the run keeps nothing between its stops, or does not reach t.
+        """
+        if self.dense is None:
+            raise ValueError(f"this {self.method} run keeps nothing between its stops: gradient_flow(dense=True) does")
+        end = float(self.stats["t"])
+        t = _arrays.real(t, "t", minimum=self.dense.steps[0].begin if self.dense.steps else end, maximum=end)
+        return self.network if t == end else self.dense.network(t, self.network)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         """Return the record of that name, shape (S, ...)."""
@@ -202,6 +259,8 @@ class Run:
             **{f"record.{name}": values for name, values in self.records.items()},
             **{f"event.{name}": times for name, times in self.events.items()},
             **network_arrays(self.network),
+            **_stacked(self.networks),
+            **({} if self.dense is None else self.dense.arrays(self.network)),
         }
 
     def meta(self) -> dict[str, Any]:
@@ -212,7 +271,9 @@ class Run:
     @classmethod
     def from_arrays(cls, arrays: Arrays, meta: Mapping[str, Any]) -> Run:
         """Undo ``arrays`` and ``meta``; ValueError if they are not those of a run."""
-        _npz.expect_names(arrays, ("iterations", "t", *(f"network.{name}" for name in NETWORK)), ("record.", "event."))
+        names = ["iterations", "t", *(f"network.{name}" for name in NETWORK)]
+        names += [name for kind in (_NETWORKS, _dense.NAMES) if any(name in arrays for name in kind) for name in kind]
+        _npz.expect_names(arrays, tuple(names), ("record.", "event."))
         words = {name: _npz.field(meta, name, str) for name in ("method", "status", "message")}
         facts = {name: _npz.field(meta, name, dict) for name in ("config", "stats", "environment")}
         if "t" in facts["stats"]:
@@ -224,12 +285,15 @@ class Run:
             for kind in ("record.", "event.")
         )
         network = network_from_arrays(arrays)
+        dense = Dense.from_arrays(arrays, network) if "dense.t" in arrays else None
         run = cls(
             iterations=arrays["iterations"],
             t=arrays["t"],
             records=records,
             events=events,
             network=network,
+            networks=_unstacked(arrays, network),
+            dense=dense,
             **words,
             **facts,
         )
@@ -237,7 +301,7 @@ class Run:
         return run
 
     def check(self) -> None:
-        """Raise ValueError if iterations, times, records and events do not belong together, or are no numbers."""
+        """Raise ValueError if stops, records, events and networks do not belong together, or are no numbers."""
         iterations = _npz.expect(self.iterations, "iterations", "iu", ("S",))
         count = len(iterations)
         t = _npz.expect(self.t, "t", "f", (count,))
@@ -253,6 +317,12 @@ class Run:
         for name, times in self.events.items():
             if not np.isfinite(_npz.expect(times, f"event {name!r}", "f", ("k",))).all():
                 raise ValueError(f"the times of event {name!r} must be finite")
+        if self.networks and len(self.networks) != count:
+            raise ValueError(f"networks must be one for each of the {count} stops, got {len(self.networks)}")
+        if self.dense is not None and self.dense.steps:
+            end = _npz.real_field(self.stats, "t", finite=True)
+            if not self.dense.steps[0].begin <= end <= self.dense.steps[-1].end:
+                raise ValueError(f"dense.t must reach the run's end t = {end:g}")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save to an npz file (no pickle), atomically.

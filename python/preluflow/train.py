@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,8 +10,9 @@ from numpy.typing import ArrayLike
 
 from preluflow import _arrays
 from preluflow._arrays import Float64
-from preluflow._driver import Driver, Halt, Task
+from preluflow._driver import Driver, Halt, Task, check_events
 from preluflow.data import Rng
+from preluflow.events import Event
 from preluflow.network import TwoLayerNetwork
 from preluflow.observe import Observe
 from preluflow.results import Run
@@ -27,6 +29,7 @@ def gradient_descent(
     step: float,
     steps: int,
     loss: str = "squared",
+    events: Sequence[Event] = (),
     observe: Observe | None = None,
     progress: bool = False,
     num_threads: int | None = None,
@@ -50,6 +53,9 @@ def gradient_descent(
         Number of iterations.
     loss : {"squared", "exponential", "logistic"}
         Mean over the data of (y - f)^2 (no factor 1/2), exp(-y f), log(1 + exp(-y f)).
+    events : sequence of Event
+        See ``preluflow.events``. They are looked for after every iteration, where the loss costs no more than the step
+        that follows, and a copy of the network is made; a terminal one ends the run there.
     observe : Observe, optional
         What to record, and when (``every`` and ``at`` count iterations); by default loss and accuracy at the first and
         last state.
@@ -61,8 +67,8 @@ def gradient_descent(
     Returns
     -------
     Run
-        ``status`` is "finished", "not_finite", "observer_failed", or "interrupted" after Ctrl-C; what was done until
-        then is kept in every case.
+        ``status`` is "finished", "event", "stopped" (an observer raised ``StopIteration``), "not_finite",
+        "observer_failed", or "interrupted" after Ctrl-C; what was done until then is kept in every case.
 
     Raises
     ------
@@ -73,9 +79,10 @@ def gradient_descent(
     steps = _arrays.integer(steps, "steps", minimum=0)
     progress = _arrays.flag(progress, "progress")
     task = Task.check(network, X, y, loss, observe, num_threads)
+    happenings = check_events(events, task)
     stops = task.observe.stops(steps, "steps")
-    driver = Driver(task, "gradient_descent", {"step": step, "steps": steps})
-    return driver.run(_Iterations(driver, task.stepper("Descent", step), step), stops, progress)
+    driver = Driver(task, _Iterations(task, task.stepper("Descent", step), step), happenings)
+    return driver.run("gradient_descent", stops, progress, {"step": step, "steps": steps})
 
 
 def sgd(
@@ -88,6 +95,7 @@ def sgd(
     epochs: int,
     loss: str = "squared",
     rng: Rng = None,
+    events: Sequence[Event] = (),
     observe: Observe | None = None,
     progress: bool = False,
     num_threads: int | None = None,
@@ -107,6 +115,9 @@ def sgd(
         Passes over the data.
     rng : None, int or Generator
         Draws the order of the points.
+    events : sequence of Event
+        See ``preluflow.events``. They are looked for after every epoch, at a forward pass over the data where they ask
+        for loss or outputs; a terminal one ends the run there, so that training until something is so needs no loop.
     observe : Observe, optional
         What to record, and when: ``every`` and ``at`` count epochs here. Loss and outputs are those of the whole data,
         which costs a forward pass a stop.
@@ -129,17 +140,18 @@ def sgd(
     task = Task.check(network, X, y, loss, observe, num_threads)
     if batch > len(task.X):
         raise ValueError(f"batch must be at most the number of points n = {len(task.X)}, got {batch}")
+    happenings = check_events(events, task)
     stops = task.observe.stops(epochs, "epochs")
-    driver = Driver(task, "sgd", {"step": step, "batch": batch, "epochs": epochs})
-    stepper = task.stepper("StochasticDescent", step, batch)
-    return driver.run(_Epochs(driver, stepper, step, generator), stops, progress)
+    stepper = _Epochs(task, task.stepper("StochasticDescent", step, batch), step, generator)
+    config = {"step": step, "batch": batch, "epochs": epochs}
+    return Driver(task, stepper, happenings).run("sgd", stops, progress, config)
 
 
 class _Descending:
-    """What both steppers show a driver: their step, state and loss; t = step * iteration."""
+    """What both steppers show a driver: their step, state and loss, at the end of the last step alone."""
 
-    def __init__(self, driver: Driver, stepper: _Descent | _StochasticDescent, step: float) -> None:
-        self.driver = driver
+    def __init__(self, task: Task, stepper: _Descent | _StochasticDescent, step: float) -> None:
+        self.task = task
         self.stepper: Any = stepper
         self.step = step
 
@@ -147,15 +159,14 @@ class _Descending:
     def iteration(self) -> int:
         return int(self.stepper.iteration)
 
-    @property
-    def t(self) -> float:
+    def time(self, _: int) -> float:
         return self.step * self.iteration
 
-    def network(self) -> TwoLayerNetwork:
-        return self.driver.task.network(self.stepper.state())
+    def network(self, _: int) -> TwoLayerNetwork:
+        return self.task.network(self.stepper.state())
 
-    def evaluate(self) -> tuple[float, Float64]:
-        return self.driver.timed("kernel", self.stepper.evaluate), self.stepper.outputs()
+    def evaluate(self, _: int) -> tuple[float, Float64]:
+        return self.stepper.evaluate(), self.stepper.outputs()
 
 
 class _Iterations(_Descending):
@@ -164,14 +175,14 @@ class _Iterations(_Descending):
     unit = "iteration"
 
     @property
-    def position(self) -> int:
+    def end(self) -> int:
         return self.iteration
 
+    begin = end
+
     def advance(self, stop: int) -> Halt | None:
-        count = stop - self.position
-        if self.driver.timed("kernel", self.stepper.advance, count) < count:
-            return _not_finite(self.iteration)
-        return None
+        count = stop - self.end
+        return None if self.stepper.advance(count) == count else _not_finite(self.iteration)
 
     def counts(self) -> dict[str, Any]:
         return {"iterations": self.iteration, "gradients": self.stepper.gradients}
@@ -182,21 +193,23 @@ class _Epochs(_Descending):
 
     unit = "epoch"
 
-    def __init__(self, driver: Driver, stepper: _StochasticDescent, step: float, rng: np.random.Generator) -> None:
-        super().__init__(driver, stepper, step)
+    def __init__(self, task: Task, stepper: _StochasticDescent, step: float, rng: np.random.Generator) -> None:
+        super().__init__(task, stepper, step)
         self.rng = rng
-        self.position = 0
+        self.end = 0
 
-    def advance(self, stop: int) -> Halt | None:
-        n = len(self.driver.task.X)
-        while self.position < stop:
-            if not self.driver.timed("kernel", self.stepper.epoch, self.rng.permutation(n)):
-                return _not_finite(self.iteration)
-            self.position += 1
+    @property
+    def begin(self) -> int:
+        return self.end
+
+    def advance(self, _: int) -> Halt | None:
+        if not self.stepper.epoch(self.rng.permutation(len(self.task.X))):
+            return _not_finite(self.iteration)
+        self.end += 1
         return None
 
     def counts(self) -> dict[str, Any]:
-        return {"iterations": self.iteration, "epochs": self.position}
+        return {"iterations": self.iteration, "epochs": self.end}
 
 
 def _not_finite(iteration: int) -> Halt:
