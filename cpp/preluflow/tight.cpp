@@ -13,7 +13,8 @@ namespace {
 constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
 constexpr int kRounds = 12;                               // of moving contacts
 constexpr double kNarrow = 1.002;                         // bracket of l that is narrow enough
-constexpr double kUnderflow = 1e-300;                     // of all terms together, in units of the largest own one
+// An own side below it, in units of its largest term at the point, is not certified: powers times contributions lose more.
+constexpr double kUnderflow = 1e-140;
 constexpr double kLargest = 1e100, kLeastRival = 1e-300;  // contributions, in that unit
 
 // Quadratic bounds of -y f on balls around a centre, for one point.
@@ -159,7 +160,7 @@ class Majorant {
       const double value = c0 + l * square + b_.dot(half_) - bow + residual_.squaredNorm() / (4.0 * (floor - lost)) +
                            allowance + unit * (l * (square + step * step) + length * step + bends * step * step);
       bound_ = std::min(bound_, value);
-      if (value < 0.0) return true;
+      if (value < 0.0 && step <= 4.0 * extent) return true;  // farther out the allowance is not enough
       const double fall = square - step * step;  // derivative of the dual in l, which is convex
       (fall > 0.0 ? good : bad) = l;
       if (std::abs(fall) < 1e-3 * square) break;
