@@ -3,8 +3,9 @@
 After H. Min and R. Vidal, "Gradient Flow Provably Learns Robust Classifiers for Orthonormal GMMs", ICML 2025 (MV25).
 """
 
-from preluflow import attacks, classifiers, events, theory
+from preluflow import attacks, classifiers, events, theory, typing
 from preluflow._version import __version__
+from preluflow.attacks import Attack
 from preluflow.data import Dataset, OrthonormalGMM
 from preluflow.distance import DistanceBracket, distance_bracket, distance_estimate
 from preluflow.events import Event
@@ -23,6 +24,7 @@ from preluflow.results import Run
 from preluflow.train import gradient_descent, sgd
 
 __all__ = [
+    "Attack",
     "Dataset",
     "DistanceBracket",
     "Event",
@@ -50,5 +52,6 @@ __all__ = [
     "robust_radius",
     "sgd",
     "theory",
+    "typing",
     "voronoi_regions",
 ]

@@ -7,12 +7,14 @@ import numbers
 import operator
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from preluflow import _threads
+
+Word = TypeVar("Word", bound=str)
 
 Float = NDArray[np.floating[Any]]
 Float64 = NDArray[np.float64]
@@ -276,13 +278,13 @@ def real(
     return result
 
 
-def choice(value: Any, name: str, allowed: Iterable[str]) -> str:
+def choice(value: Any, name: str, allowed: Iterable[Word]) -> Word:
     """One of the ``allowed`` words."""
     words = tuple(allowed)
     value = _scalar(value, name)
     if not isinstance(value, str) or value not in words:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, words))}, got {shown(value)}")
-    return str(value)
+    return words[words.index(value)]  # a plain str, not NumPy's
 
 
 def flag(value: Any, name: str) -> bool:

@@ -19,6 +19,7 @@ from preluflow.events import Event
 from preluflow.network import LOSSES, TwoLayerNetwork
 from preluflow.observe import Observe, ObserverError, Recorder, Snapshot
 from preluflow.results import Run
+from preluflow.typing import Loss
 
 T = TypeVar("T")
 
@@ -30,7 +31,7 @@ class Task:
     start: TwoLayerNetwork
     X: Float
     y: Float64
-    loss: str
+    loss: Loss
     observe: Observe
     threads: int
 
@@ -40,7 +41,7 @@ class Task:
         network: TwoLayerNetwork,
         X: ArrayLike,
         y: ArrayLike,
-        loss: str,
+        loss: Loss,
         observe: Observe | None,
         num_threads: int | None,
     ) -> Task:

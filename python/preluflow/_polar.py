@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from preluflow._arrays import Float64
 from preluflow._dispatch import core
 from preluflow.network import TwoLayerNetwork
+from preluflow.typing import Level
 
 Flags = NDArray[np.uint8]
 
@@ -28,7 +29,7 @@ _ZERO = 1e-11  # a coordinate of a boundary point below it, in units of ||x||, m
 class Effort:
     """How much to do for each point; see ``robust_radius``."""
 
-    level: str
+    level: Level
     starts: int
     restarts: int
     steps: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from preluflow import _arrays
 from preluflow._arrays import Float64
 from preluflow.network import TwoLayerNetwork
+from preluflow.typing import Norm
 
-NORMS = ("l2", "linf")
+NORMS: tuple[Norm, ...] = get_args(Norm)
 
 _ROWS = 512  # points handled at a time: memory does not grow with n
 _INSIDE = 1.0 - 1e-13  # the ball is shrunk by this, so that no way of summing squares finds a point outside
@@ -142,11 +143,11 @@ class Ball:
     """Perturbations of at most ``eps`` in ``norm`` that keep x within ``bounds``."""
 
     eps: float
-    norm: str
+    norm: Norm
     bounds: tuple[float, float] | None
 
     @classmethod
-    def of(cls, eps: float, norm: str, bounds: Any) -> Ball:
+    def of(cls, eps: float, norm: Norm, bounds: Any) -> Ball:
         return cls(_arrays.real(eps, "eps", above=0.0), _arrays.choice(norm, "norm", NORMS), box(bounds))
 
     def project(self, x: Float64, delta: Float64) -> Float64:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,8 +12,14 @@ from numpy.typing import ArrayLike
 from preluflow import _arrays, _searches
 from preluflow._arrays import Float64
 from preluflow._searches import Attack
+from preluflow.typing import Norm, Objective
 
-OBJECTIVES = ("exponential", "margin")
+if TYPE_CHECKING:
+    from preluflow.classifiers import Classifier
+
+__all__ = ["Attack", "apgd", "ddn", "fgsm", "minimal_norm", "pgd", "swap"]
+
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 _LARGEST = 300.0  # exponent at which exp(-y f) is cut; the step leaves the ball long before
 
 
@@ -21,12 +27,12 @@ _LARGEST = 300.0  # exponent at which exp(-y f) is cut; the step leaves the ball
 
 
 def fgsm(
-    classifier: Any,
+    classifier: Classifier,
     X: ArrayLike,
     y: ArrayLike,
     *,
     eps: float,
-    norm: str = "l2",
+    norm: Norm = "l2",
     bounds: tuple[float, float] | None = None,
 ) -> Attack:
     """One step of length eps against the gradient of y f: delta = -eps y g/||g||, or -eps y sign(g) for "linf".
@@ -65,15 +71,15 @@ def fgsm(
 
 
 def pgd(
-    classifier: Any,
+    classifier: Classifier,
     X: ArrayLike,
     y: ArrayLike,
     *,
     eps: float,
-    norm: str = "l2",
+    norm: Norm = "l2",
     steps: int = 2000,
     step: float = 0.1,
-    objective: str = "exponential",
+    objective: Objective = "exponential",
     normalize: bool | None = None,
     restarts: int = 0,
     bounds: tuple[float, float] | None = None,
@@ -148,12 +154,12 @@ def pgd(
 
 
 def apgd(
-    classifier: Any,
+    classifier: Classifier,
     X: ArrayLike,
     y: ArrayLike,
     *,
     eps: float,
-    norm: str = "l2",
+    norm: Norm = "l2",
     steps: int = 100,
     rho: float = 0.75,
     momentum: float = 0.75,
@@ -218,7 +224,7 @@ def apgd(
 
 
 def ddn(
-    classifier: Any,
+    classifier: Classifier,
     X: ArrayLike,
     y: ArrayLike,
     *,
@@ -272,7 +278,7 @@ def ddn(
 
 
 def swap(
-    classifier: Any,
+    classifier: Classifier,
     X: ArrayLike,
     y: ArrayLike,
     *,
@@ -324,7 +330,7 @@ def swap(
 
 
 def minimal_norm(
-    classifier: Any,
+    classifier: Classifier,
     X: ArrayLike,
     y: ArrayLike,
     *,

@@ -16,6 +16,7 @@ from preluflow import _arrays, theory
 from preluflow._arrays import Float, Float64
 from preluflow.data import OrthonormalGMM, Rng
 from preluflow.network import LOSSES, TwoLayerNetwork, _residual, mean_loss
+from preluflow.typing import Loss
 
 if TYPE_CHECKING:
     import torch
@@ -41,10 +42,11 @@ class Classifier(Protocol):
       to rounding), where these are known in closed form; 0 where the point is misclassified.
     """
 
-    def decision_function(self, X: ArrayLike, /) -> Float64:
-        """Evaluate f on X (n, D); returns (n,), float64."""
+    # Arrays of any dtype, so that methods annotated with np.ndarray, or with ArrayLike, will do.
+    def decision_function(self, X: NDArray[Any], /) -> NDArray[Any]:
+        """Evaluate f on X (n, D), float64 wherever we ask; returns (n,), real numbers."""
 
-    def input_gradient(self, X: ArrayLike, /) -> Float:
+    def input_gradient(self, X: NDArray[Any], /) -> NDArray[Any]:
         """Gradient of f in x at each row of X (n, D); returns (n, D)."""
 
 
@@ -144,7 +146,7 @@ def fit_linear(
     X: ArrayLike,
     y: ArrayLike,
     *,
-    loss: str = "logistic",
+    loss: Loss = "logistic",
     step: float,
     batch: int,
     epochs: int,

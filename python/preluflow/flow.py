@@ -19,11 +19,12 @@ from preluflow.events import Event
 from preluflow.network import TwoLayerNetwork, mean_loss
 from preluflow.observe import Observe
 from preluflow.results import Run
+from preluflow.typing import Loss, Method
 
 if TYPE_CHECKING:
     from preluflow._core import _Flow
 
-METHODS: dict[str, dict[str, Any]] = {method["name"]: method for method in core.tableaus()}
+METHODS: dict[Method, dict[str, Any]] = {method["name"]: method for method in core.tableaus()}
 
 _LEAST_RTOL = {"float32": 1e-6, "float64": 1e-13}
 
@@ -37,8 +38,8 @@ def gradient_flow(
     y: ArrayLike,
     *,
     t1: float,
-    loss: str = "squared",
-    method: str = "tsit5",
+    loss: Loss = "squared",
+    method: Method = "tsit5",
     rtol: float = 1e-3,
     step: float | None = None,
     events: Sequence[Event] = (),
@@ -158,7 +159,7 @@ def gradient_flow(
     return run
 
 
-def _continued(before: Run, task: Task, dense: bool, method: str) -> None:
+def _continued(before: Run, task: Task, dense: bool, method: Method) -> None:
     """Refuse what the records of an earlier run cannot be joined with."""
     for name, value in before.stats.items():
         if _adds_up(name):

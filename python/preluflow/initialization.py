@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import overload
+from typing import get_args, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -12,6 +12,7 @@ from preluflow._arrays import Float64
 from preluflow._dispatch import core
 from preluflow.data import OrthonormalGMM, Rng
 from preluflow.network import ACTIVATIONS, TwoLayerNetwork
+from preluflow.typing import Activation, Kind
 
 VOID = -1
 
@@ -29,11 +30,11 @@ def initialize(
     dim: int,
     scale: float,
     *,
-    kind: str = ...,
+    kind: Kind = ...,
     nudge: float | None = ...,
     centers: ArrayLike | OrthonormalGMM | None = ...,
     p: float = ...,
-    activation: str = ...,
+    activation: Activation = ...,
     dtype: DTypeLike = ...,
     like: ArrayLike | None = ...,
     rng: Rng = ...,
@@ -45,11 +46,11 @@ def initialize(
     *,
     scale: float,
     like: ArrayLike,
-    kind: str = ...,
+    kind: Kind = ...,
     nudge: float | None = ...,
     centers: ArrayLike | OrthonormalGMM | None = ...,
     p: float = ...,
-    activation: str = ...,
+    activation: Activation = ...,
     dtype: DTypeLike = ...,
     rng: Rng = ...,
 ) -> TwoLayerNetwork: ...
@@ -58,11 +59,11 @@ def initialize(
     dim: int | None = None,
     scale: float | None = None,
     *,
-    kind: str = "balanced",
+    kind: Kind = "balanced",
     nudge: float | None = None,
     centers: ArrayLike | OrthonormalGMM | None = None,
     p: float = 3.0,
-    activation: str = "prelu",
+    activation: Activation = "prelu",
     dtype: DTypeLike = _FLOAT32,
     like: ArrayLike | None = None,
     rng: Rng = None,
@@ -106,7 +107,7 @@ def initialize(
         raise TypeError("dim must be an integer, or taken from data by like=X; got neither")
     dim = _arrays.integer(dim, "dim", minimum=1)
     scale = _arrays.real(scale, "scale", above=0.0)
-    _arrays.choice(kind, "kind", ("balanced", "gaussian"))
+    _arrays.choice(kind, "kind", get_args(Kind))
     _arrays.choice(activation, "activation", ACTIVATIONS)
     p = _arrays.real(p, "p", minimum=1.0)
     result_dtype = _arrays.dtype_of(dtype)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,8 +20,9 @@ from preluflow.classifiers import Classifier
 from preluflow.data import OrthonormalGMM
 from preluflow.network import TwoLayerNetwork
 from preluflow.results import environment, naming, read_npz, write_npz
+from preluflow.typing import Level
 
-LEVELS = ("fast", "tight", "exact")
+LEVELS: tuple[Level, ...] = get_args(Level)
 # Points handled at a time, at most: memory does not grow with n. Fewer for wide networks, where a point costs more:
 # Ctrl-C keeps what was done, which a block's later stages count for.
 _ROWS = {"fast": 1024, "tight": 256, "exact": 64}
@@ -147,7 +148,7 @@ def robust_radius(
     classifier: TwoLayerNetwork | Classifier,
     X: ArrayLike,
     y: ArrayLike,
-    level: str = "fast",
+    level: Level = "fast",
     *,
     gmm: OrthonormalGMM | None = None,
     starts: int = 3,

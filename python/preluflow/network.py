@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -12,6 +12,7 @@ from preluflow import _arrays
 from preluflow._arrays import Float, Float64
 from preluflow._dispatch import core
 from preluflow._lazy import lazy
+from preluflow.typing import Activation, Loss
 
 if TYPE_CHECKING:
     import torch
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from preluflow._core import _Network
     from preluflow.torch_module import TwoLayerModule
 
-ACTIVATIONS = ("prelu", "polynomial", "tanh")
-LOSSES = ("squared", "exponential", "logistic")
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+LOSSES: tuple[Loss, ...] = get_args(Loss)
 _ROWS = 1024  # evaluated by logarithms at a time
 
 
@@ -78,7 +79,13 @@ class TwoLayerNetwork:
     """
 
     def __init__(
-        self, W: ArrayLike, v: ArrayLike, activation: str = "prelu", p: float = 3.0, *, dtype: DTypeLike | None = None
+        self,
+        W: ArrayLike,
+        v: ArrayLike,
+        activation: Activation = "prelu",
+        p: float = 3.0,
+        *,
+        dtype: DTypeLike | None = None,
     ) -> None:
         kind = _arrays.network_dtype(W, "W", dtype)
         weights = _arrays.real_array(W, "W", dtype=np.float64, ndim=2)
@@ -100,7 +107,7 @@ class TwoLayerNetwork:
         log_norm: ArrayLike,
         sign: ArrayLike,
         log_abs_v: ArrayLike,
-        activation: str = "prelu",
+        activation: Activation = "prelu",
         p: float = 3.0,
         *,
         dtype: DTypeLike | None = None,
@@ -141,7 +148,7 @@ class TwoLayerNetwork:
         return self
 
     def _set(
-        self, U: Float, log_norm: Float, sign: Float, log_abs_v: Float, activation: str, p: float, kind: Any
+        self, U: Float, log_norm: Float, sign: Float, log_abs_v: Float, activation: Activation, p: float, kind: Any
     ) -> None:
         width = len(U)
         if len(sign) != width:
@@ -331,7 +338,7 @@ class TwoLayerNetwork:
         return self._core.input_gradient(X, _arrays.threads(num_threads))
 
     def loss_gradient(
-        self, X: ArrayLike, y: ArrayLike, *, loss: str = "squared", num_threads: int | None = None
+        self, X: ArrayLike, y: ArrayLike, *, loss: Loss = "squared", num_threads: int | None = None
     ) -> LossGradient:
         """Mean loss over (X, y) and its gradient in W and v (mathematics: MV25 eq. 7 is minus this gradient).
 
@@ -362,7 +369,7 @@ class TwoLayerNetwork:
         return LossGradient(value, f, _residual(loss, target, f) / len(X), W_gradient, v_gradient)
 
 
-def _residual(loss: str, y: Float64, f: Float64) -> Float64:
+def _residual(loss: Loss, y: Float64, f: Float64) -> Float64:
     if loss == "squared":
         return np.asarray(2.0 * (y - f))
     if loss == "exponential":
@@ -370,7 +377,7 @@ def _residual(loss: str, y: Float64, f: Float64) -> Float64:
     return np.asarray(y * np.exp(-np.logaddexp(0.0, y * f)))
 
 
-def mean_loss(loss: str, y: Float64, f: Float64) -> float:
+def mean_loss(loss: Loss, y: Float64, f: Float64) -> float:
     """Mean loss of outputs f (n,) for labels y (n,)."""
     if loss == "squared":
         return float(np.mean((y - f) ** 2))

@@ -18,7 +18,7 @@ from preluflow._dense import Dense
 from preluflow._dispatch import core, isa
 from preluflow._files import as_path, write_file
 from preluflow._version import __version__
-from preluflow.network import TwoLayerNetwork
+from preluflow.network import ACTIVATIONS, TwoLayerNetwork
 
 SCHEMA = 1
 
@@ -124,7 +124,8 @@ def network_from_arrays(arrays: Arrays, prefix: str = "network") -> TwoLayerNetw
         _npz.expect(parts[name], f"{prefix}.{name}", "f", (width, *more))
         for name, *more in (("U", "D"), ("log_norm",), ("sign",), ("log_abs_v",))
     )
-    activation = str(_npz.expect(parts["activation"], f"{prefix}.activation", "U", ()))
+    name = f"{prefix}.activation"
+    activation = _arrays.choice(str(_npz.expect(parts["activation"], name, "U", ())), name, ACTIVATIONS)
     p = float(_npz.expect(parts["p"], f"{prefix}.p", "f", ()))
     with np.errstate(all="ignore"):  # lengths of rows that are none; they are refused
         return TwoLayerNetwork.from_polar(U, log_norm, sign, log_abs_v, activation, p)

@@ -22,6 +22,7 @@ from preluflow.data import OrthonormalGMM
 from preluflow.initialization import VOID
 from preluflow.network import LOSSES
 from preluflow.results import Run
+from preluflow.typing import Loss
 
 # sum_i |r_i| at f = 0: the rate of the alignment phase (Prop. 4).
 RATE = {"squared": 2.0, "exponential": 1.0, "logistic": 0.5}
@@ -32,7 +33,7 @@ MAX_RADIUS = math.sqrt(0.5)  # no classifier keeps its accuracy beyond (Prop. 1)
 # ---- nominal dynamics (alpha = 0)
 
 
-def nominal_alignment(t: ArrayLike, c0: ArrayLike, *, clusters: int, p: float = 3.0, loss: str = "squared") -> Float64:
+def nominal_alignment(t: ArrayLike, c0: ArrayLike, *, clusters: int, p: float = 3.0, loss: Loss = "squared") -> Float64:
     """Cosine c(t) of a neuron that has one positive cosine of its own class, while f ~ 0 (Prop. 4, eq. 13; alpha = 0).
 
     c' = (C p / K) c^(p-1) (1 - c^2) with C = 2, 1, 0.5 for the squared, exponential and logistic loss; for p = 3,
@@ -85,7 +86,7 @@ def nominal_cosines(
     labels: ArrayLike,
     *,
     p: float = 3.0,
-    loss: str = "squared",
+    loss: Loss = "squared",
 ) -> Float64:
     """Cosines with all centres of neurons that move alone, while f ~ 0 (docs/mathematics.md#nominal).
 
@@ -137,7 +138,7 @@ def nominal_cosines(
     return _integrate(field, start, times, 0.02 / rate, rested, least=1e-3 if p < 2.0 else 1e-200)
 
 
-def nominal_norm(t: ArrayLike, log_Z0: float, *, clusters: int, loss: str = "squared") -> Float64:
+def nominal_norm(t: ArrayLike, log_Z0: float, *, clusters: int, loss: Loss = "squared") -> Float64:
     """Z(t) = sum over a cluster's neurons of ||w_j||^2, all aligned with its centre (eq. 14; balanced, alpha = 0).
 
     Z' = (4/K) (1 - Z) Z, (2/K) Z e^(-Z), (2/K) Z / (1 + e^Z) for the squared, exponential and logistic loss. The

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from preluflow import _arrays
 from preluflow.network import ACTIVATIONS, TwoLayerNetwork
+from preluflow.typing import Activation
 
 _ROUNDINGS = 1e3  # that a module's forward pass may be away from ours, in units of the dtype's eps or least number
 
@@ -21,7 +22,7 @@ class TwoLayerModule(torch.nn.Module):
     small scales as long as W and v themselves are representable.
     """
 
-    def __init__(self, W: torch.Tensor, v: torch.Tensor, activation: str = "prelu", p: float = 3.0) -> None:
+    def __init__(self, W: torch.Tensor, v: torch.Tensor, activation: Activation = "prelu", p: float = 3.0) -> None:
         super().__init__()
         for name, tensor, ndim in (("W", W, 2), ("v", v, 1)):
             _arrays.instance(tensor, name, torch.Tensor)

@@ -16,6 +16,7 @@ from preluflow.events import Event
 from preluflow.network import TwoLayerNetwork
 from preluflow.observe import Observe
 from preluflow.results import Run
+from preluflow.typing import Loss
 
 if TYPE_CHECKING:
     from preluflow._core import _Descent, _StochasticDescent
@@ -28,7 +29,7 @@ def gradient_descent(
     *,
     step: float,
     steps: int,
-    loss: str = "squared",
+    loss: Loss = "squared",
     events: Sequence[Event] = (),
     observe: Observe | None = None,
     progress: bool = False,
@@ -93,7 +94,7 @@ def sgd(
     step: float,
     batch: int,
     epochs: int,
-    loss: str = "squared",
+    loss: Loss = "squared",
     rng: Rng = None,
     events: Sequence[Event] = (),
     observe: Observe | None = None,

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from preluflow.network import TwoLayerNetwork
 from preluflow.observe import Observe
 from preluflow.results import Run
 from preluflow.train import gradient_descent
+from preluflow.typing import Method
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,7 +51,7 @@ LOOKS = {
 }
 
 
-def _levels() -> dict[str, tuple[float, ...]]:
+def _levels() -> dict[Method | Literal["descent"], tuple[float, ...]]:
     return {
         "descent": (0.4, 0.2, 0.1, 0.05, 0.02),
         "euler": (0.4, 0.2, 0.1, 0.05),
@@ -72,7 +73,7 @@ class Config(Problem):
     t1: float = 120.0
     seeds: int = 5
     reference: float = 1e-10
-    levels: Mapping[str, tuple[float, ...]] = field(default_factory=_levels)
+    levels: Mapping[Method | Literal["descent"], tuple[float, ...]] = field(default_factory=_levels)
 
     def config(self, options: Options) -> dict[str, Any]:
         """Everything that decides the numbers but the levels, which are among the arrays."""
@@ -112,7 +113,12 @@ def neuron_errors(network: TwoLayerNetwork, reference: TwoLayerNetwork) -> Array
 
 
 def integrate(
-    config: Config, network: TwoLayerNetwork, data: Dataset, method: str, level: float, num_threads: int | None
+    config: Config,
+    network: TwoLayerNetwork,
+    data: Dataset,
+    method: Method | Literal["descent"],
+    level: float,
+    num_threads: int | None,
 ) -> Run:
     """Run a method at a step or rtol; Ctrl-C goes up."""
     observe = Observe(what=())  # so that no gradient is spent on a loss

@@ -55,6 +55,7 @@ from preluflow.observe import Observe
 from preluflow.results import Run
 from preluflow.theory import MAX_RADIUS
 from preluflow.train import sgd
+from preluflow.typing import Loss
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,7 +81,7 @@ class Config:
     step: float = 0.2
     batch: int = 100
     epochs: int = 401
-    loss: str = "exponential"
+    loss: Loss = "exponential"
     points: int = 400
 
     @property

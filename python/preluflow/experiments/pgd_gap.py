@@ -48,6 +48,7 @@ from preluflow.margins import RobustRadius, robust_radius
 from preluflow.network import TwoLayerNetwork
 from preluflow.results import Run
 from preluflow.theory import MAX_RADIUS
+from preluflow.typing import Level, Method
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,7 +70,7 @@ class Config(Problem):
     n: int = 20_000
     width: int = 200
     t1: float = 240.0
-    method: str = "bosh3"
+    method: Method = "bosh3"
     rtol: float = 1e-2
     points: int = 200
     radii: tuple[float, ...] = (0.3, 0.5, 0.6, 0.65, 0.68, MAX_RADIUS, 0.72, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
@@ -77,7 +78,7 @@ class Config(Problem):
     apgd_steps: int = 100
     apgd_starts: int = 5
     ddn_steps: int = 1000
-    level: str = "tight"
+    level: Level = "tight"
 
 
 FULL = Config()

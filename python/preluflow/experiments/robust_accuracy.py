@@ -32,6 +32,7 @@ from preluflow.data import Dataset, OrthonormalGMM
 from preluflow.experiments._experiment import Experiment, Options, Outcome, chosen, options_config, require_batch
 from preluflow.experiments.robust_models import Diverged, Recipe, Training, has_torch, pgd_accuracy, radii, train
 from preluflow.experiments.robust_table import bracket_at, mixture, models, table
+from preluflow.typing import Loss, Method
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,10 +93,10 @@ class Config:
     test: int = 2000
     seeds: int = 5
     batch: int = 100
-    loss: str = "exponential"
+    loss: Loss = "exponential"
     epochs: int | None = None
     flow_time: float = 12.0
-    flow_method: str = "bosh3"
+    flow_method: Method = "bosh3"
     flow_rtol: float = 1e-2
     pgd_radii: tuple[float, ...] = tuple(k / 39 for k in (0, 2, 4, 6, 8, 9, 10, 11, 15, 20, 24, 26, 27, 28, 30))
     pgd_points: int = 100

@@ -26,6 +26,7 @@ from preluflow.margins import robust_radius
 from preluflow.network import TwoLayerNetwork, mean_loss
 from preluflow.observe import Observe
 from preluflow.train import sgd
+from preluflow.typing import Activation, Kind, Level, Loss, Method
 
 Array = NDArray[np.float64]
 
@@ -58,14 +59,14 @@ class Recipe:
     key: str
     label: str
     kind: str = "sgd"
-    activation: str = "prelu"
+    activation: Activation = "prelu"
     p: float = 3.0
-    init: str = "balanced"
+    init: Kind = "balanced"
     scale: float = 1e-7
     step: float = 1.0
-    loss: str | None = None
+    loss: Loss | None = None
     epochs: int = 60
-    level: str = "fast"
+    level: Level = "fast"
 
     @property
     def certified(self) -> bool:
@@ -77,7 +78,7 @@ class Recipe:
         """Whether the papers' PGD is run: not where the radius is known in closed form."""
         return self.kind not in ("bayes", "linear")
 
-    def step_of(self, loss: str) -> float:
+    def step_of(self, loss: Loss) -> float:
         """Step of SGD on that loss."""
         return self.step * LOSS_STEP[self.loss or loss]
 
@@ -100,10 +101,10 @@ class Training:
 
     width: int
     batch: int
-    loss: str
+    loss: Loss
     epochs: int | None
     flow_time: float
-    flow_method: str
+    flow_method: Method
     flow_rtol: float
     num_threads: int | None = None
 
@@ -139,7 +140,7 @@ class Settled:
         self.enough = first / (2 * clusters)
         self.accuracy = np.nan
 
-    def after_epoch(self, loss: str, y: Array, f: Array) -> bool:
+    def after_epoch(self, loss: Loss, y: Array, f: Array) -> bool:
         """Take the outputs after a further epoch; whether training is at its end."""
         self.losses.append(mean_loss(loss, y, f))
         self.accuracy = float(np.mean(y * f > 0))

@@ -1,0 +1,24 @@
+"""The words that arguments take, as types: annotate your own with them, and a type checker finds what is misspelt."""
+
+from typing import Literal
+
+Activation = Literal["prelu", "polynomial", "tanh"]
+"""``TwoLayerNetwork`` and ``initialize``."""
+
+Kind = Literal["balanced", "gaussian"]
+"""Of ``initialize``."""
+
+Loss = Literal["squared", "exponential", "logistic"]
+"""Of training and theory."""
+
+Method = Literal["tsit5", "dopri5", "bosh3", "dop853", "rk4", "euler"]
+"""Of ``gradient_flow``."""
+
+Level = Literal["fast", "tight", "exact"]
+"""Of ``robust_radius``."""
+
+Norm = Literal["l2", "linf"]
+"""Of the ball of an attack."""
+
+Objective = Literal["exponential", "margin"]
+"""Of ``attacks.pgd``."""
