@@ -61,6 +61,15 @@ TEST(qp_of_constraints_that_hold_at_zero_is_zero) {
   CHECK(problem.solve().isZero(0.0));
 }
 
+TEST(qp_sees_constraints_that_are_violated_by_little) {
+  for (double little : {1e-3, 1e-6, 3e-9}) {
+    const Instance problem{MatrixXd::Identity(2, 2), Eigen::Vector2d(1.0, little), 1.0 + little};
+    const VectorXd w = problem.solve();
+    check_optimal(problem, w);
+    CHECK_AT_MOST((problem.point(w) + problem.e).norm(), 1e-11);
+  }
+}
+
 TEST(qp_takes_constraints_that_depend_on_each_other) {
   Numbers numbers(3);
   for (int repeat = 0; repeat < 50; ++repeat) {
