@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import difflib
 import io
 import os
 import sys
+import textwrap
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +20,7 @@ import click
 from preluflow._version import __version__
 
 if TYPE_CHECKING:
-    from preluflow.experiments import Outcome
+    from preluflow.experiments import Experiment, Options, Outcome
 
 INTERRUPTED = 130
 
@@ -76,81 +79,207 @@ def info() -> None:
         click.echo(f"{name.ljust(16)} {value}")
 
 
-@cli.command()
-@click.argument("names", nargs=-1, required=True)
-@click.option("--out", default=".", type=click.Path(path_type=Path), help="Folder to write to. Default: this one.")
-@click.option(
-    "--from",
-    "source",
-    type=click.Path(path_type=Path, exists=True),
-    help="Redraw from an npz, or from a folder of them, without running.",
-)
-@click.option("--quick", is_flag=True, help="The same picture at a size that runs in seconds.")
-@click.option(
-    "--seed", default=0, show_default=True, type=click.IntRange(0, _LARGEST_SEED), help="Seeds everything random."
-)
-@click.option("--width", type=click.IntRange(1, _LARGEST_WIDTH), help="Number of neurons. Default: the figure's own.")
-@click.option(
-    "--dynamics",
-    default="descent",
-    show_default=True,
-    type=click.Choice(["descent", "flow"]),
-    help="fig5 and fig6: draw the gradient flow too, on one time axis.",
-)
-@click.option("--alpha", type=_RealRange(1e-6, 100.0), help="fig2, fig7, pgd-gap, mv24: noise. Printed.")
-@click.option("--batch", type=click.IntRange(1), help="fig2, fig7, mv24: points of a step of SGD. Printed.")
-@click.option("--loss", type=click.Choice(["squared", "exponential", "logistic"]), help="fig2, fig7, mv24. Printed.")
-@click.option("--epochs", type=click.IntRange(1, _LARGEST_EPOCHS), help="fig2, fig7, mv24: at most so many. Printed.")
-@click.option("--scale", "full", is_flag=True, help="mv24: the paper's size instead of one for a laptop.")
-@click.option("--threads", type=click.IntRange(1, _LARGEST_THREADS), help="Default: all cores.")
-@click.option("--format", "format_", default="png", show_default=True, type=click.Choice(["png", "pdf"]))
-@click.option("--profile", is_flag=True, help="Print where the time went.")
-def reproduce(
-    names: tuple[str, ...],
-    out: Path,
-    source: Path | None,
-    quick: bool,
-    seed: int,
-    width: int | None,
-    dynamics: str,
-    alpha: float | None,
-    batch: int | None,
-    loss: str | None,
-    epochs: int | None,
-    full: bool,
-    threads: int | None,
-    format_: str,
-    profile: bool,
-) -> None:
-    """Run NAMES (see ``preluflow list``), draw their figures, print their tables, save their numbers."""
-    from preluflow.experiments import REGISTRY, Options
+# ---- reproduce: a subcommand a figure
 
-    unknown = [name for name in names if name not in REGISTRY]
-    if unknown:
-        raise click.UsageError(f"there is no {unknown[0]!r}; `preluflow list` says what there is")
-    if source is not None and source.is_file() and len(names) > 1:
-        raise click.UsageError("--from must be a folder when several figures are named")
-    _check_out(names, out, format_, source)
+_RUN_OPTIONS: tuple[click.Option, ...] = (
+    click.Option(["--width"], type=click.IntRange(1, _LARGEST_WIDTH), help="Number of neurons."),
+    click.Option(
+        ["--dynamics"],
+        default="descent",
+        show_default=True,
+        type=click.Choice(["descent", "flow"]),
+        help="flow: draw the gradient flow too, on one time axis.",
+    ),
+    click.Option(["--alpha"], type=_RealRange(1e-6, 100.0), help="Noise: a cluster is N(mu, alpha^2 I/D)."),
+    click.Option(["--batch"], type=click.IntRange(1), help="Points of a step of SGD."),
+    click.Option(["--loss"], type=click.Choice(["squared", "exponential", "logistic"]), help="What SGD descends on."),
+    click.Option(["--epochs"], type=click.IntRange(1, _LARGEST_EPOCHS), help="At most so many."),
+    click.Option(["--scale", "full"], is_flag=True, help="The paper's size instead of one for a laptop."),
+)
+_COMMON_OPTIONS: tuple[click.Option, ...] = (
+    click.Option(
+        ["--seed"],
+        default=0,
+        show_default=True,
+        type=click.IntRange(0, _LARGEST_SEED),
+        help="Seeds everything random.",
+    ),
+    click.Option(["--quick"], is_flag=True, help="The same picture at a size that runs in seconds."),
+    click.Option(
+        ["--out"], default=".", type=click.Path(path_type=Path), help="Folder to write to. Default: this one."
+    ),
+    click.Option(
+        ["--from", "source"],
+        type=click.Path(path_type=Path, exists=True),
+        help="Redraw from an npz, or from a folder of them, without running.",
+    ),
+    click.Option(["--force"], is_flag=True, help="Overwrite results of another configuration."),
+    click.Option(["--threads"], type=click.IntRange(1, _LARGEST_THREADS), help="Default: all cores."),
+    click.Option(["--format", "format_"], default="png", show_default=True, type=click.Choice(["png", "pdf"])),
+    click.Option(["--profile"], is_flag=True, help="Print where the time went."),
+)
+_FRESH_ONLY = ("seed", "quick", "threads", "force")  # these, and what a figure has of its own, are for runs
 
-    began = time.perf_counter()
-    options = Options(
-        seed=seed,
-        quick=quick,
-        width=width,
-        dynamics=dynamics,
-        alpha=alpha,
-        batch=batch,
-        loss=loss,
-        epochs=epochs,
-        full=full,
-        num_threads=threads,
-        progress=sys.stderr.isatty(),
-    )
+
+class _Reproduce(click.Group):
+    """A subcommand a figure. A line may name several, and put options before, between and after the names."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args and not ctx.resilient_parsing:
+            _refuse_unknown((), {})
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        from preluflow.experiments import REGISTRY
+
+        return [*REGISTRY, "all"]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        return _command((name,)) if name in self.list_commands(ctx) else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the figures on a line, refuse options that one of them does not use, and pass all of it on."""
+        try:
+            every = click.Command("reproduce", params=[_names_argument(), *_COMMON_OPTIONS, *_RUN_OPTIONS])
+            given, _, _ = every.make_parser(click.Context(every)).parse_args(list(args))
+            names = tuple(given.get("names") or ())
+            _refuse_unknown(names, given)
+        except click.UsageError as error:
+            if ctx.resilient_parsing:  # completing a line that is not whole yet
+                return None, None, args
+            error.ctx = ctx
+            raise
+        return names[0], _command(names), args
+
+
+def _names_argument() -> click.Argument:
+    return click.Argument(["names"], nargs=-1, metavar="[NAMES]...", shell_complete=_complete_names)
+
+
+def _complete_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from preluflow.experiments import REGISTRY
+
+    return [name for name in REGISTRY if name.startswith(incomplete)]
+
+
+def _expanded(names: Sequence[str]) -> list[str]:
+    """Every figure once, and "all" as what it stands for."""
+    from preluflow.experiments import REGISTRY
+
+    return list(dict.fromkeys(each for name in names for each in (REGISTRY if name == "all" else (name,))))
+
+
+def _refuse_unknown(names: Sequence[str], given: Mapping[str, Any]) -> None:
+    """Refuse names that there are not, and options that one of the figures does not use."""
+    from preluflow.experiments import REGISTRY
+
+    if not names:
+        raise click.UsageError("Missing argument 'NAMES...'; `preluflow list` says what there is")
+    for name in names:
+        if name not in REGISTRY and name != "all":
+            close = difflib.get_close_matches(name.lower().replace("_", "-"), [*REGISTRY, "all"])
+            told = f". Did you mean {' or '.join(close)}?" if close else ""
+            raise click.UsageError(f"there is no {name!r}; `preluflow list` says what there is{told}")
+    for name in _expanded(names):
+        used = REGISTRY[name].options
+        for option in _RUN_OPTIONS:
+            if given.get(str(option.name)) and option.name not in used:
+                has = " and ".join(each.opts[0] for each in _RUN_OPTIONS if each.name in used)
+                told = f"its own are {has}" if has else "it has none of its own"
+                raise click.UsageError(f"{name} does not use {option.opts[0]}; {told}")
+
+
+def _command(names: Sequence[str]) -> click.Command:
+    """Return the subcommand for some figures: the options that all of them use, explained for the first."""
+    from preluflow.experiments import REGISTRY
+
+    experiments = [REGISTRY[name] for name in _expanded(names)]
+    own = [_explained(option, experiments) for option in _RUN_OPTIONS]
+    params = [_names_argument(), *(option for option in own if option is not None), *_COMMON_OPTIONS]
+    text = "\n\n".join(_about(experiment) for experiment in experiments) if len(names) == 1 else ""
+    if names[0] == "all":
+        text = "Everything that can be reproduced, one after the other."
+    summary = text if names[0] == "all" else experiments[0].summary
+    return click.Command(names[0], params=params, callback=_reproduce, help=text, short_help=summary)
+
+
+def _explained(option: click.Option, experiments: Sequence[Experiment]) -> click.Option | None:
+    """Add a figure's own defaults to an option; None if not all figures use it."""
+    if not all(option.name in experiment.options for experiment in experiments):
+        return None
+    found = copy.copy(option)
+    presets = experiments[0].presets if len(experiments) == 1 else {}
+    values = [getattr(config, str(option.name), None) for config in presets.values()]
+    told = [
+        f"{value:g}" if isinstance(value, float) else f"{value}" if value is not None else "the recipes'"
+        for value in values
+        if not option.is_flag and option.name != "dynamics"
+    ]
+    if told:
+        others = [f", {name} {value}" for name, value in zip(presets, told, strict=True) if value != told[0]]
+        found.help = f"{option.help} Default: {told[0]}{''.join(others)}."
+    return found
+
+
+def _about(experiment: Experiment) -> str:
+    """What a figure shows, the sizes of its presets and about how long they take."""
+    lines = [f"{experiment.name}: {experiment.summary}", "", "\b", "Sizes, and about how long they take on two cores:"]
+    for i, (name, config) in enumerate(experiment.presets.items()):
+        how = "" if i == 0 else " (--quick)" if name == "quick" else " (--scale)"
+        seconds = experiment.seconds.get(name)
+        time = "" if seconds is None else f"; about {_duration(seconds)}"
+        sizes = ", ".join(
+            f"{key} {value:g}"
+            for key, value in vars(config).items()
+            if isinstance(value, (int, float)) and not isinstance(value, bool)
+        )
+        lines += textwrap.wrap(f"{name}{how}: {sizes}{time}", 76, subsequent_indent="    ")
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+@cli.group(
+    "reproduce",
+    cls=_Reproduce,
+    no_args_is_help=False,
+    subcommand_metavar="NAMES... [OPTIONS]",
+    options_metavar="",
+    # Options before the first name are the subcommand's, too.
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+def reproduce() -> None:
+    """Run NAMES, draw their figures, print their tables, save their numbers.
+
+    ``preluflow reproduce fig5 --help`` says what options a figure has, how large it is and how long it takes.
+    """
+
+
+def _reproduce(names: Sequence[str], out: Path, source: Path | None, **given: Any) -> None:
+    """Run or redraw, one figure after the other."""
+    from preluflow.experiments import REGISTRY
+
+    names, format_, profile = _expanded(names), given["format_"], given["profile"]
+    if source is not None:
+        _check_source(names, source)
+    options = _options(given)
     for name in names if source is None else ():
         try:
             REGISTRY[name].check(options)
         except ValueError as error:
             raise click.UsageError(f"{name}: --{error}") from None
+    _check_out(names, out, format_, source)
+    if source is None and not given["force"]:
+        for name in names:
+            _check_same(out / f"{name}.npz", name, options)
+
+    began = time.perf_counter()
     for name in names:
         started = time.perf_counter()
         path = None if source is None else _source_of(source, name)
@@ -163,23 +292,84 @@ def reproduce(
         click.echo(f"all: {time.perf_counter() - began:.1f} s")
 
 
+def _options(given: Mapping[str, Any]) -> Options:
+    from preluflow.experiments import Options
+
+    if given.get("full") and given["quick"]:
+        raise click.UsageError("--quick and --scale are two sizes; give one of them")
+    own = {str(option.name): given[str(option.name)] for option in _RUN_OPTIONS if option.name in given}
+    return Options(
+        seed=given["seed"],
+        quick=given["quick"],
+        num_threads=given["threads"],
+        progress=sys.stderr.isatty(),
+        **own,
+    )
+
+
+def _check_source(names: Sequence[str], source: Path) -> None:
+    """Refuse what --from cannot do: one file for several figures, or options of a run."""
+    if source.is_file() and len(names) > 1:
+        raise click.UsageError("--from must be a folder when several figures are named")
+    context = click.get_current_context()
+    for option in (*_RUN_OPTIONS, *_COMMON_OPTIONS):
+        name = str(option.name)
+        fresh = name in _FRESH_ONLY or option in _RUN_OPTIONS
+        if fresh and context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--from redraws what was run; {option.opts[0]} is for runs")
+
+
+def _check_same(path: Path, name: str, options: Options) -> None:
+    """Refuse, before any work, to overwrite numbers that were not had by this very configuration."""
+    from preluflow.experiments import REGISTRY, Outcome
+
+    if not path.exists():
+        return
+    advice = "--force overwrites it, --out writes elsewhere"
+    shown = click.format_filename(path)
+    try:
+        held = Outcome.load(path)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"{shown!r} is in the way and no result: {_printable(error)}; {advice}") from None
+    wanted = {"name": name, **REGISTRY[name].decides(options)}
+    found = {"name": held.name, **held.config}
+    for key, value in wanted.items():
+        if key in found and found[key] != value:
+            was, now = (_printable(ValueError(repr(each))) for each in (found[key], value))
+            raise click.ClickException(f"{shown!r} holds a result of {key} {was}, not {now}; {advice}")
+
+
 def _source_of(source: Path, name: str) -> Path:
     return source / f"{name}.npz" if source.is_dir() else source
 
 
-def _check_out(names: tuple[str, ...], out: Path, format_: str, source: Path | None) -> None:
+def _check_out(names: Sequence[str], out: Path, format_: str, source: Path | None) -> None:
     """Refuse, before any work, whatever would keep a file of any of the names from being written."""
     from preluflow._files import check_writable
     from preluflow.experiments import REGISTRY
 
     with _writing():
-        out.mkdir(parents=True, exist_ok=True)
+        _make_folder(out)
         for name in names:
             pictures = [check_writable(out / file, within=out) for file in (f"{name}.{format_}", *REGISTRY[name].files)]
             if source is None:
                 check_writable(out / f"{name}.npz", within=out)
             elif Path(os.path.realpath(_source_of(source, name))) in pictures:
                 raise FileExistsError(f"{_source_of(source, name)} is what --from reads")
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it; OSError in words if something is in the way."""
+    from preluflow._files import describe
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        for place in (folder, *folder.parents):
+            if os.path.lexists(place) and not place.is_dir():
+                what = describe(os.stat(place, follow_symlinks=False).st_mode) or "a file"
+                raise NotADirectoryError(f"{str(place)!r} is {what}, not a folder") from None
+        raise type(error)(f"the folder {str(folder)!r} cannot be made: {error.strerror}") from None
 
 
 def _finish(outcome: Outcome, out: Path, format_: str, *, source: Path | None, seconds: float, profile: bool) -> None:

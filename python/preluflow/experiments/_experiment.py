@@ -55,6 +55,10 @@ class Options:
     progress: bool = False
 
 
+# Those that not every experiment uses.
+OWN_OPTIONS = ("width", "dynamics", "alpha", "batch", "loss", "epochs", "full")
+
+
 @dataclass
 class Outcome:
     """What an experiment found, with its configuration; this is what its npz holds and its figure draws.
@@ -147,7 +151,8 @@ class Experiment:
     """A figure or theorem: how to run it, draw it and hold it against the paper.
 
     ``run`` answers Ctrl-C with an outcome of what was done until then; ``check`` refuses, by a ValueError, options that
-    do not fit its problem.
+    do not fit its problem. ``presets``: its configurations by name, the default's first; ``seconds``: about how long
+    each takes on two cores. ``options``: those of ``Options`` that it uses beside the seed, ``quick`` and threads.
     """
 
     name: str
@@ -158,6 +163,21 @@ class Experiment:
     more: Callable[[Outcome, Path], list[Path]] | None = None  # writes further files (animations) into a folder
     check: Callable[[Options], object] = lambda options: None
     files: tuple[str, ...] = ()  # what those are called
+    presets: Mapping[str, Any] = attribute(default_factory=dict)
+    seconds: Mapping[str, float] = attribute(default_factory=dict)
+    options: tuple[str, ...] = ("width",)
+
+    def decides(self, options: Options) -> dict[str, Any]:
+        """What decides the numbers, before they are had: numbers and words of options and configuration."""
+        preset = next(iter(self.presets.values()))
+        preset = self.presets["quick"] if options.quick else self.presets["paper"] if options.full else preset
+        config = {**options_config(options), **vars(preset), **chosen(options, *self.options)}
+        return {name: value for name, value in config.items() if isinstance(value, (int, float, str))}
+
+    def unused(self, options: Options) -> list[str]:
+        """Names of the options that were given and that it does not use."""
+        names = [name for name in OWN_OPTIONS if getattr(options, name) != getattr(Options, name)]
+        return [name for name in names if name not in self.options]
 
 
 def completed(run: Run) -> Run:

@@ -275,5 +275,10 @@ def _count(value: float, most: float) -> str:
 
 
 DESCENT_VS_FLOW = Experiment(
-    "descent-vs-flow", "error against gradients for descent and for every method of the flow", run, draw, table
+    "descent-vs-flow",
+    "error against gradients for descent and for every method of the flow",
+    run,
+    draw,
+    table,
+    presets={"paper": FULL, "quick": QUICK},
 )

@@ -228,7 +228,13 @@ def _normal_cdf(x: float) -> float:
 
 
 FIG1 = Experiment(
-    "fig1", "geometry of the data: two clusters and their slabs", run_clusters, draw_clusters, table_clusters
+    "fig1",
+    "geometry of the data: two clusters and their slabs",
+    run_clusters,
+    draw_clusters,
+    table_clusters,
+    presets={"paper": CLUSTERS, "quick": CLUSTERS_QUICK},
+    options=(),
 )
 
 
@@ -429,5 +435,10 @@ def table_regions(outcome: Outcome) -> list[Row]:
 
 
 FIG3 = Experiment(
-    "fig3", "Voronoi regions of two centres and the flow of directions", run_regions, draw_regions, table_regions
+    "fig3",
+    "Voronoi regions of two centres and the flow of directions",
+    run_regions,
+    draw_regions,
+    table_regions,
+    presets={"paper": REGIONS, "quick": REGIONS_QUICK},
 )

@@ -669,4 +669,6 @@ MV24 = Experiment(
     draw,
     table,
     check=configure,
+    presets={"laptop": FULL, "quick": QUICK, "paper": PAPER},
+    options=("width", "alpha", "batch", "loss", "epochs", "full"),
 )

@@ -362,4 +362,5 @@ NEURONS = Experiment(
     table,
     animate,
     files=(ANIMATION,),
+    presets={"paper": FULL, "quick": QUICK},
 )

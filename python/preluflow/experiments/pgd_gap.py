@@ -525,4 +525,6 @@ PGD_GAP = Experiment(
     run,
     draw,
     table,
+    presets={"paper": FULL, "quick": QUICK},
+    options=("width", "alpha"),
 )

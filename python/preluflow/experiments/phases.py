@@ -197,4 +197,4 @@ def _spread(values: NDArray[np.float64], digits: int = 1) -> str:
 
 SUMMARY = "the two phases along the flow: alignment and norm of every cluster, nominal curves over them"
 
-FIG4 = Experiment("fig4", SUMMARY, run, draw, table)
+FIG4 = Experiment("fig4", SUMMARY, run, draw, table, presets={"paper": FULL, "quick": QUICK})

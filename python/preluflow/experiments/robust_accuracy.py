@@ -270,7 +270,10 @@ def curves_panel(ax: Axes, outcome: Outcome, window: tuple[float, float]) -> Non
 
 
 def _experiment(name: str, summary: str) -> Experiment:
-    return Experiment(name, summary, partial(run, name), draw, table, check=partial(configure, name))
+    presets = {"paper": FULL[name], "quick": QUICK[name]}
+    options = ("width", "alpha", "batch", "loss", "epochs")
+    check = partial(configure, name)
+    return Experiment(name, summary, partial(run, name), draw, table, check=check, presets=presets, options=options)
 
 
 FIG2 = _experiment("fig2", "robust accuracy against the radius: pReLU, ReLU, tanh, linear, MLP and Bayes")

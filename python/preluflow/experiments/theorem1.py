@@ -549,6 +549,7 @@ THEOREM1 = Experiment(
     run_theorem1,
     draw_theorem1,
     table_theorem1,
+    presets={"paper": FULL, "quick": QUICK},
 )
 PROPOSITION4 = Experiment(
     "proposition4",
@@ -556,4 +557,5 @@ PROPOSITION4 = Experiment(
     run_proposition4,
     draw_proposition4,
     table_proposition4,
+    presets={"paper": FULL4, "quick": QUICK4},
 )

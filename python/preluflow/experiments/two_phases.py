@@ -223,8 +223,12 @@ def _bracket(run: Run, stop: int) -> str:
 
 
 def _experiment(name: str, nudge: float | None, summary: str) -> Experiment:
-    return Experiment(name, summary, partial(run, name, nudge), draw, table)
+    presets = {"paper": replace(FULL, nudge=nudge), "quick": replace(QUICK, nudge=nudge)}
+    options = ("width", "dynamics")
+    return Experiment(name, summary, partial(run, name, nudge), draw, table, presets=presets, options=options)
 
 
 FIG5 = _experiment("fig5", None, "alignment, loss and distance to F^(p) along descent from a random initialisation")
-FIG6 = _experiment("fig6", 0.05, "the same from a nudged (non-degenerate) initialisation")
+FIG6 = _experiment(
+    "fig6", 0.05, "alignment, loss and distance to F^(p) along descent from a nudged (non-degenerate) start"
+)
