@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from conftest import assert_same_runs, assert_whole
 
 from preluflow import __version__, _dispatch, _threads
 from preluflow.cli import cli
-from preluflow.experiments import REGISTRY, Outcome, two_phases
+from preluflow.experiments import REGISTRY, Outcome, fig5
 
 PNG, PDF = b"\x89PNG\r\n", b"%PDF"
 
@@ -33,7 +34,7 @@ def nothing_may_run(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("this must not run anything")
 
-    monkeypatch.setattr(two_phases, "gradient_descent", refuse)
+    monkeypatch.setattr(fig5, "gradient_descent", refuse)
 
 
 def test_list_names_what_there_is():
@@ -66,7 +67,7 @@ def test_reproduce_writes_picture_numbers_and_table(quick):
     header, rule, *rows = output.splitlines()[1:]
     assert [cell.strip() for cell in header.split("|")] == ["quantity", "measured", "paper", "theory"]
     assert set(rule) == {"-", "+"}
-    crossing = two_phases.crossings(outcome.runs["noisy"])[1]
+    crossing = fig5.crossings(outcome.runs["noisy"])[1]
     assert any(row.startswith("loss crosses 0.5") and f"{crossing:.0f}" in row for row in rows)
     assert f"{folder / 'fig5.png'} and {folder / 'fig5.npz'} written" in output
     assert "gradients" in output or "iterations" in output  # --profile
@@ -87,7 +88,9 @@ def test_from_redraws_without_running(quick, tmp_path, nothing_may_run, as_folde
 
 
 def test_seed_and_width_decide_the_numbers_and_threads_do_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(two_phases, "QUICK", two_phases.Config(dim=20, n=100, width=10, steps=30))
+    for name in ("fig5", "fig6"):
+        small = {"quick": replace(REGISTRY[name].presets["quick"], dim=20, n=100, width=10, steps=30)}
+        monkeypatch.setitem(REGISTRY, name, replace(REGISTRY[name], presets=small))
     outcomes = []
     for name, options in (
         ("a", ["--seed", 3, "--threads", 1]),
@@ -222,7 +225,7 @@ def test_names_and_options_are_completed():
             item.value for item in ShellComplete(cli, {}, "preluflow", "X").get_completions(list(words[:-1]), words[-1])
         ]
 
-    assert complete("reproduce", "fig") == [f"fig{i}" for i in (1, 3, 4, 5, 6, 2, 7)]
+    assert complete("reproduce", "fig") == [f"fig{i}" for i in range(1, 8)]
     assert complete("reproduce", "fig5", "pgd") == ["pgd-gap"]
     assert complete("reproduce", "fig5", "--w") == ["--width"]
     assert complete("reproduce", "fig1", "--w") == []

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import difflib
 import io
+import json
 import os
 import sys
 import textwrap
@@ -271,7 +272,7 @@ def _reproduce(names: Sequence[str], out: Path, source: Path | None, **given: An
     options = _options(given)
     for name in names if source is None else ():
         try:
-            REGISTRY[name].check(options)
+            REGISTRY[name].configure(options)
         except ValueError as error:
             raise click.UsageError(f"{name}: --{error}") from None
     _check_out(names, out, format_, source)
@@ -331,7 +332,7 @@ def _check_same(path: Path, name: str, options: Options) -> None:
         held = Outcome.load(path)
     except (OSError, ValueError) as error:
         raise click.ClickException(f"{shown!r} is in the way and no result: {_printable(error)}; {advice}") from None
-    wanted = {"name": name, **REGISTRY[name].decides(options)}
+    wanted = {"name": name, **json.loads(json.dumps(REGISTRY[name].describe(options)))}
     found = {"name": held.name, **held.config}
     for key, value in wanted.items():
         if key in found and found[key] != value:
@@ -405,7 +406,7 @@ def _finish(outcome: Outcome, out: Path, format_: str, *, source: Path | None, s
 def _draw(outcome: Outcome, format_: str, profile: bool) -> tuple[bytes, list[str]]:
     """The picture, and as text the table and, if asked for, where the time of each run went."""
     from preluflow.experiments import REGISTRY
-    from preluflow.experiments._experiment import format_table
+    from preluflow.experiments._harness import format_table
 
     experiment, stream = REGISTRY[outcome.name], io.BytesIO()
     experiment.draw(outcome).savefig(stream, format=format_)

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from preluflow import attacks
 from preluflow.classifiers import Bayes, Linear, fit_linear
 from preluflow.data import Dataset, OrthonormalGMM
-from preluflow.experiments._experiment import completed, every_point
+from preluflow.experiments._harness import completed, every_point
 from preluflow.flow import gradient_flow
 from preluflow.initialization import initialize
 from preluflow.margins import robust_radius
