@@ -81,7 +81,11 @@ def test_the_table(outcome):
 
 def test_the_figure(outcome):
     figure = REGISTRY[outcome.name].draw(outcome)
-    left, right = figure.axes
+    left, right, small = figure.axes
+    assert small.get_yscale() == "log"
+    for name in ("distance_lower", "distance_upper", "distance_estimate"):
+        drawn = [line.get_ydata() for line in small.get_lines()]
+        assert any(np.array_equal(outcome.runs["noisy"][name], line) for line in drawn)
     assert left.get_xlabel() == right.get_xlabel() == "iteration"
     assert "cos" in left.get_ylabel()
     assert "loss" in right.get_ylabel()

@@ -46,6 +46,6 @@ def test_flow_and_descent_share_a_time_axis():
     # Descent with step 0.2 lags behind the flow it discretises, by up to a few units of time.
     delay = np.array(fig5.crossing_times(descent)) - np.array(fig5.crossing_times(flow))
     assert np.all((delay > 0) & (delay < 4.0))
-    left, _ = fig5.draw(found).axes
+    left, _, _ = fig5.draw(found).axes
     assert "time" in left.get_xlabel()
     assert any("flow" in row.quantity for row in fig5.table(found))

@@ -12,16 +12,7 @@ from preluflow.classifiers import Bayes
 from preluflow.experiments import FIG2, FIG7, REGISTRY, Options
 from preluflow.experiments.robust import models as robust_models
 from preluflow.experiments.robust.curves import LOOKS
-from preluflow.experiments.robust.models import (
-    Layers,
-    Recipe,
-    Settled,
-    Training,
-    accuracy,
-    pgd_accuracy,
-    radii,
-    train,
-)
+from preluflow.experiments.robust.models import Layers, Recipe, Settled, Training, accuracy, pgd_accuracy, radii, train
 from preluflow.experiments.robust.table import PUBLISHED, bracket_at, models, seeds_of
 
 HOW = Training(10, 20, "exponential", 30, 12.0, "bosh3", 1e-2)

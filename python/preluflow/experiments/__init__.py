@@ -17,10 +17,7 @@ from preluflow.experiments.pgd_gap import PGD_GAP
 from preluflow.experiments.proposition4 import PROPOSITION4
 from preluflow.experiments.theorem1 import THEOREM1
 
-_ALL = (
-    *(FIG1, FIG2, FIG3, FIG4, FIG5, FIG6, FIG7),
-    *(PGD_GAP, MV24, NEURONS, THEOREM1, PROPOSITION4, DESCENT_VS_FLOW),
-)
+_ALL = (*(FIG1, FIG2, FIG3, FIG4, FIG5, FIG6, FIG7), *(PGD_GAP, MV24, NEURONS, THEOREM1, PROPOSITION4, DESCENT_VS_FLOW))
 REGISTRY: dict[str, Experiment] = {experiment.name: experiment for experiment in _ALL}
 
 __all__ = ["REGISTRY", "Experiment", "Options", "Outcome", "Row", "Session"]

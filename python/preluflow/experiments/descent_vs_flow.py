@@ -45,10 +45,10 @@ LOOKS = {
     "descent": (plots.INK, "o", "-"),
     "euler": (plots.GREY, "x", "--"),
     "bosh3": (plots.ORANGE, "^", "-."),
-    "rk4": (plots.GREY, "s", ":"),
+    "rk4": (plots.GREEN, "s", ":"),
     "dopri5": (plots.BLUE, "D", "--"),
-    "tsit5": (plots.BLUE, "v", "-"),
-    "dop853": (plots.INK, "P", "-."),
+    "tsit5": (plots.PURPLE, "v", "-"),
+    "dop853": (plots.SKY, "P", "-."),
 }
 
 

@@ -92,7 +92,7 @@ def draw(outcome: Outcome) -> Figure:
         later = noisy.t[start:]
         K = config["positive"] + config["negative"]
         curve = theory.nominal_norm(later - later[0], float(np.log(Z)), clusters=K)
-        right.plot(later, curve, color=plots.BLUE, ls="--", lw=2.0, label=r"eq. 14 from $t_1$")
+        right.plot(later, curve, color=plots.INK, ls="--", lw=2.0, zorder=5, label=r"eq. 14 from $t_1$")
     right.set(ylabel=r"$Z_k = \sum_{j \in \mathcal{N}_k}\|w_j\|^2$", ylim=(-0.02, 1.24))
     for ax in (left, right):
         ax.set(xlabel=r"time $t$", xlim=(0, noisy.t[-1]))
@@ -109,13 +109,21 @@ def _curves(ax: Axes, outcome: Outcome, record: str) -> None:
     noisy, nominal = outcome.runs[f"noisy{chosen[0]}"], outcome.runs[f"nominal{chosen[0]}"]
     medians = np.array([np.median(outcome.runs[f"noisy{seed}"][record], axis=1) for seed in chosen])
     ax.fill_between(
-        noisy.t, medians.min(0), medians.max(0), color=plots.GREY, alpha=0.5, lw=0, label="median cluster, all seeds"
+        noisy.t,
+        medians.min(0),
+        medians.max(0),
+        fc=plots.BLUE,
+        ec=plots.BLUE,
+        alpha=0.6,
+        lw=1.0,
+        zorder=3,
+        label="median cluster, all seeds",
     )
     for k, curve in enumerate(noisy[record].T):
-        ax.plot(noisy.t, curve, color=plots.INK, lw=0.9, label="clusters, first seed" if k == 0 else None)
+        ax.plot(noisy.t, curve, color=plots.GREY, lw=0.7, label="clusters, first seed" if k == 0 else None)
     for k, curve in enumerate(nominal[record].T):
         label = r"the same at $\alpha=0$" if k == 0 else None
-        ax.plot(nominal.t, curve, color=plots.ORANGE, ls=":", lw=1.6, label=label)
+        ax.plot(nominal.t, curve, color=plots.ORANGE, ls=":", lw=1.2, zorder=2.5, label=label)
 
 
 def _mark(ax: Axes, times: theory.PhaseTimes) -> None:

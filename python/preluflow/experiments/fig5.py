@@ -9,6 +9,7 @@ in the initialisation only: every direction is nudged by 0.05 towards a random c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from preluflow.results import Run
 from preluflow.train import gradient_descent
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 WHAT = ("loss", "accuracy", "alignment", "cluster_norms", "distance_estimate", "distance_bracket")
@@ -100,10 +102,7 @@ def crossing(iterations: NDArray[Any], values: NDArray[Any], level: float) -> fl
 
 def crossings(run: Run) -> tuple[float, float]:
     """Iterations at which the median alignment and the loss cross 0.5."""
-    return (
-        crossing(run.iterations, run["alignment_quartiles"][:, 1], 0.5),
-        crossing(run.iterations, run["loss"], 0.5),
-    )
+    return (crossing(run.iterations, run["alignment_quartiles"][:, 1], 0.5), crossing(run.iterations, run["loss"], 0.5))
 
 
 def crossing_times(run: Run) -> tuple[float, float]:
@@ -113,16 +112,32 @@ def crossing_times(run: Run) -> tuple[float, float]:
 
 @drawn
 def draw(outcome: Outcome) -> Figure:
-    """Draw the paper's two panels."""
+    """Draw the paper's two panels, and the distance again where small values show."""
     config, noisy = outcome.config, outcome.runs["noisy"]
-    figure, (left, right) = plots.new_figure(2)
+    figure, (left, right, small) = plots.new_figure(3, width=4.4)
     flow = outcome.runs.get("flow")
     plots.alignment_panel(left, noisy, nominal=outcome.runs["nominal"], flow=flow)
     plots.loss_and_distance_panel(right, noisy, flow=flow)
+    plots.distance_panel(small, noisy, flow=flow)
+    _mark_crossings(left, right, config, noisy if flow is None else flow, flow is None)
     start = "random initialisation" if config["nudge"] is None else f"nudged by {config['nudge']:g}"
     head = f"Figure {outcome.name[-1]}: {start}"
     set_title(figure, outcome, head, "dim", "n", "width", "p", "alpha", "scale", "seed")
     return figure
+
+
+def _mark_crossings(left: Axes, right: Axes, config: Mapping[str, Any], run: Run, iterations: bool) -> None:
+    """Say how it started and where alignment and loss cross 0.5: what tells Figures 5 and 6 apart."""
+    start = "random start" if config["nudge"] is None else f"start nudged by {config['nudge']:g}"
+    told = f"{start}:\nmedian {run['alignment_quartiles'][0, 1]:.3f}"
+    box = {"fc": "white", "ec": plots.GREY, "lw": 0.6, "pad": 3.0}
+    left.text(0.97, 0.06, told, transform=left.transAxes, ha="right", va="bottom", fontsize=9, bbox=box)
+    for ax, where in zip((left, right), crossings(run) if iterations else crossing_times(run), strict=True):
+        if np.isfinite(where):
+            ax.plot(where, 0.5, marker="o", ms=6, mfc="white", mec=plots.INK, zorder=6)
+            ax.annotate(
+                f"{where:.0f}", (where, 0.5), xytext=(-7, 3), textcoords="offset points", ha="right", fontsize=9
+            )
 
 
 def table(outcome: Outcome) -> list[Row]:

@@ -514,22 +514,26 @@ def _contributions_panel(ax: Axes, outcome: Outcome, p: float) -> None:
 
 def _heat_panel(figure: Figure, ax: Axes, outcome: Outcome, p: float) -> None:
     """Draw the cosines of the dominant neurons, by the centre they are nearest to."""
+    from matplotlib.colors import LinearSegmentedColormap
+
     cosines, signs = outcome.arrays[f"cosines_p{p:g}"], outcome.arrays[f"signs_p{p:g}"]
     of = dominant_count(outcome.arrays[f"contributions_p{p:g}"])
     count = min(of, len(cosines))
     nearest = cosines[:count, 2:].argmax(axis=1) if p > 1 else np.zeros(count)
     rows = np.lexsort((nearest, -signs[:count]))
-    picture = ax.imshow(cosines[rows], aspect="auto", cmap="cividis", vmin=-0.5, vmax=1.0, interpolation="nearest")
+    # Zero is white; in grey, too, 1 is far darker than -1.
+    colors = LinearSegmentedColormap.from_list("cosine", [plots.ORANGE, "#ffffff", "#0b2c4d"])
+    picture = ax.imshow(cosines[rows], aspect="auto", cmap=colors, vmin=-1.0, vmax=1.0, interpolation="nearest")
     positive = int(np.count_nonzero(signs[:count] > 0))
     if 0 < positive < count:
-        ax.axhline(positive - 0.5, color="white", lw=1.5)
-    ax.axvline(1.5, color="white", lw=1.5)
+        ax.axhline(positive - 0.5, color=plots.INK, lw=1.0)
+    ax.axvline(1.5, color=plots.INK, lw=1.0)
     names = [r"$\mu_+$", r"$\mu_-$", *(rf"$\mu_{{{k}}}$" for k in range(1, cosines.shape[1] - 1))]
     ax.set_xticks(range(len(names)), names, fontsize=9)
     ax.set_yticks([])
     ax.grid(False)
-    ax.set_ylabel(f"{count} of {of} dominant neurons, $v_j>0$ first")
-    ax.set_title("cosines with averages and centres", fontsize=10)
+    ax.set_ylabel("neurons, $v_j>0$ on top")
+    ax.set_title(f"cosines, {count} of {of} dominant neurons", fontsize=10)
     figure.colorbar(picture, ax=ax, shrink=0.9, pad=0.02)
 
 

@@ -276,7 +276,7 @@ def floor(outcome: Outcome) -> float:
 _LOOKS: dict[str, dict[str, Any]] = {
     "papers": {"color": plots.ORANGE, "marker": "o", "lw": 2.4, "ms": 6},
     "margin": {"color": plots.BLUE, "marker": "s", "ls": "--", "ms": 5},
-    "apgd": {"color": plots.BLUE, "marker": "^", "ls": "-.", "ms": 6, "mfc": "white"},
+    "apgd": {"color": plots.PURPLE, "marker": "^", "ls": "-.", "ms": 6, "mfc": "white"},
 }
 _DDN_LOOK: dict[str, Any] = {"color": plots.GREY, "ls": (0, (1, 0.9)), "lw": 2.6}
 _BAND_LOOK: dict[str, Any] = {"color": plots.INK, "alpha": 0.3}

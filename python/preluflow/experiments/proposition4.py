@@ -127,7 +127,7 @@ def table(outcome: Outcome) -> list[Row]:
             told = f"2 at least: {fit.against(2.0)}; alpha^2/(2N): {sampled:g}"
             rows.append(Row(f"exponent of 1 - cos, {which} neuron, {label}", str(fit), "O~(alpha^2)", told))
         ratio = over_seeds(at_end(outcome, f"{key}_median"), np.median) * 2 * sizes[key] / alphas**2
-        rows.append(Row(f"  median / (alpha^2/(2N)) at alpha = {alphas[i]:.2g}", f"{ratio[i]:.3f}", "-", "1"))
+        rows.append(Row(f"  median / (alpha^2/(2N)) at alpha = {alphas[i]:.3g}", f"{ratio[i]:.3f}", "-", "1"))
     first, last = config["times"][0], config["times"][-1]
     change = np.abs(arrays["growing_worst"][:, :, -1] / arrays["growing_worst"][:, :, 0] - 1.0)
     finite = change[np.isfinite(change)]

@@ -258,7 +258,7 @@ def table(outcome: Outcome) -> list[Row]:
     rows += gap_rows(outcome, clusters)
     few = {
         "": np.full(len(alphas), True),
-        f", alpha <= {alphas[smaller_half(alphas)].max():.2g}": smaller_half(alphas),
+        f", alpha <= {alphas[smaller_half(alphas)].max():.3g}": smaller_half(alphas),
         ", the two smallest alphas": alphas <= np.sort(alphas)[1],
     }
     for name, theory in THEORY.items():
@@ -276,10 +276,10 @@ def table(outcome: Outcome) -> list[Row]:
     drift = over_seeds(arrays["loss"].max(axis=2) / arrays["loss"].min(axis=2), np.median)
     j = int(np.argmax(alphas))
     rows += [
-        Row(f"loss / (9 alpha^2/D) at alpha = {alphas[i]:.2g}", f"{ratio[i]:.3f}", "-", "1"),
-        Row(f"  at alpha = {alphas[j]:.2g}", f"{ratio[j]:.3f}", "-", "1"),
-        Row(f"loss, most / least in the window, alpha = {alphas[i]:.2g}", f"{drift[i]:.4f}", "-", "1"),
-        Row(f"  at alpha = {alphas[j]:.2g}", f"{drift[j]:.4f}", "-", "1"),
+        Row(f"loss / (9 alpha^2/D) at alpha = {alphas[i]:.3g}", f"{ratio[i]:.3f}", "-", "1"),
+        Row(f"  at alpha = {alphas[j]:.3g}", f"{ratio[j]:.3f}", "-", "1"),
+        Row(f"loss, most / least in the window, alpha = {alphas[i]:.3g}", f"{drift[i]:.4f}", "-", "1"),
+        Row(f"  at alpha = {alphas[j]:.3g}", f"{drift[j]:.4f}", "-", "1"),
     ]
     rows.append(Row("slack of the upper end (its value for F^(p))", f"{float(arrays['slack']):.1e}", "-", "0"))
     for name in QUANTITIES:

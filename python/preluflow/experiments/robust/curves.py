@@ -33,18 +33,19 @@ Array = NDArray[np.float64]
 BAYES = Recipe("bayes", "Bayes", "bayes")
 SMALL = Recipe("prelu", "pReLU, SGD")
 
-LOOKS: dict[str, tuple[str, Any]] = {
-    "bayes": (plots.GREY, "-"),
-    "flow": (plots.BLUE, "-"),
-    "prelu": (plots.ORANGE, "--"),
-    "relu": (plots.INK, "-"),
-    "tanh": (plots.BLUE, "-."),
-    "linear": (plots.ORANGE, ":"),
-    "mlp": (plots.GREY, (0, (5, 1, 1, 1, 1, 1))),
-    "prelu_small": (plots.INK, "-"),
-    "prelu_large": (plots.BLUE, "-."),
-    "poly_small": (plots.GREY, (0, (5, 1, 1, 1, 1, 1))),
-    "poly_large": (plots.INK, ":"),
+# Colour, dashes and marker: no two of a figure share any, but for Bayes' wide solid line.
+LOOKS: dict[str, tuple[str, Any, str]] = {
+    "bayes": (plots.GREY, "-", "None"),
+    "flow": (plots.BLUE, "-", "o"),
+    "prelu": (plots.ORANGE, "--", "s"),
+    "relu": (plots.INK, (0, (3, 1)), "^"),
+    "tanh": (plots.PURPLE, "-.", "D"),
+    "linear": (plots.GREEN, ":", "v"),
+    "mlp": (plots.SKY, (0, (5, 1, 1, 1, 1, 1)), "P"),
+    "prelu_small": (plots.INK, (0, (3, 1)), "o"),
+    "prelu_large": (plots.BLUE, "-.", "D"),
+    "poly_small": (plots.GREEN, (0, (5, 1, 1, 1, 1, 1)), "v"),
+    "poly_large": (plots.PURPLE, ":", "^"),
 }
 
 
@@ -167,10 +168,13 @@ def draw(outcome: Outcome) -> Figure:
     """Draw the curves of the first seed there is of each model, over all radii and where they fall."""
     config, fig2 = outcome.config, outcome.name == "fig2"
     low = (config["positive"] + config["negative"]) ** -0.5
-    windows = [(0.0, 0.8)] + ([(0.85 * low, 1.45 * low), (0.62, 0.76)] if fig2 else [(0.0, 1.45 * low)])
+    windows = {"all radii": (0.0, 0.8), r"the same near $1/\sqrt{K}$": (0.85 * low if fig2 else 0.0, 1.45 * low)}
+    if fig2:
+        windows[r"the same near $\sqrt{2}/2$"] = (0.62, 0.76)
     figure, axes = plots.new_figure(len(windows), height=4.8)
-    for ax, window in zip(axes, windows, strict=True):
+    for ax, (title, window) in zip(axes, windows.items(), strict=True):
         curves_panel(ax, outcome, window)
+        ax.set_title(title, fontsize=10)
     axes[0].set_ylabel("robust accuracy (share of points)")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4 if fig2 else 3, frameon=False)
@@ -184,24 +188,33 @@ def draw(outcome: Outcome) -> Figure:
     return figure
 
 
+def _places(curve: Array, number: int) -> list[int]:
+    """Where on the grid a curve gets its markers: at levels of its own as it falls, and some along the way."""
+    levels = np.linspace(0.9, 0.15, 4) - 0.02 * number
+    falls = [int(np.argmax(curve < level)) for level in levels if np.any(curve < level) and curve[0] >= level]
+    return sorted({*falls, *range(30 + 17 * number, len(curve), 200)})
+
+
 def curves_panel(ax: Axes, outcome: Outcome, window: tuple[float, float]) -> None:
     """Draw every model's band within a window of radii, what Proposition 1 excludes, and 1/sqrt(K)."""
     config = outcome.config
     grid = np.linspace(*window, 801)
-    for recipe in models(outcome):
-        color, dashes = LOOKS[recipe.key]
+    for number, recipe in enumerate(models(outcome)):
+        color, dashes, marker = LOOKS[recipe.key]
         certified, attacked = (curve[0] for curve in bracket_at(outcome, recipe.key, grid))
-        wide = 3.5 if recipe.kind == "bayes" else 1.7
+        wide = 4.5 if recipe.kind == "bayes" else 1.7
         label = recipe.label if recipe.certified else f"{recipe.label} (attacked only)"
         if recipe.certified:
             ax.fill_between(grid, certified, attacked, color=color, alpha=0.3, lw=0)
             ax.plot(grid, certified, color=color, ls=dashes, lw=0.8)
-        ax.plot(grid, attacked, color=color, ls=dashes, lw=wide, label=label)
+        places = _places(attacked, number)
+        look = {"color": color, "ls": dashes, "marker": marker, "ms": 5}
+        ax.plot(grid, attacked, lw=wide, markevery=places, label=label, **look)
         if f"{recipe.key}.pgd" in outcome.arrays:
             pgd = outcome.arrays[f"{recipe.key}.pgd"]
-            ax.plot(config["pgd_radii"], pgd, color=color, ls=dashes, lw=0.7, marker="x", ms=4)
-    told = f"papers' PGD ({config['pgd_steps']} steps, {config['pgd_points']} points)"
-    ax.plot([], [], color=plots.INK, lw=0.7, marker="x", ms=4, label=told)
+            ax.plot(config["pgd_radii"], pgd, lw=0.7, mfc="white", mew=0.8, **look)
+    told = f"hollow, thin: papers' PGD on it ({config['pgd_steps']} steps, {config['pgd_points']} points)"
+    ax.plot([], [], ls="none", label=told)
     floor = theory.max_robust_accuracy(mixture(config, 0))
     ax.fill_between(
         [theory.MAX_RADIUS, 0.9],

@@ -174,13 +174,7 @@ def train(recipe: Recipe, how: Training, gmm: OrthonormalGMM, data: Dataset, rng
         return _mlp(recipe, how, gmm, data, rng)
     rng_start, rng_order = rng.spawn(2)
     network = initialize(
-        how.width,
-        gmm.dim,
-        recipe.scale,
-        kind=recipe.init,
-        p=recipe.p,
-        activation=recipe.activation,
-        rng=rng_start,
+        how.width, gmm.dim, recipe.scale, kind=recipe.init, p=recipe.p, activation=recipe.activation, rng=rng_start
     )
     grow = _flow if recipe.kind == "flow" else partial(_sgd, rng=rng_order)
     network, facts = grow(recipe, how, gmm, data, network)
