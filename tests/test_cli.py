@@ -1,8 +1,11 @@
+import base64
+import json
 import os
 import signal
 import subprocess
 import sys
 from dataclasses import replace
+from html import escape
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from conftest import assert_same_runs, assert_whole
 
 from preluflow import __version__, _dispatch, _threads
 from preluflow.cli import cli
-from preluflow.experiments import REGISTRY, Outcome, fig5
+from preluflow.experiments import REGISTRY, Outcome, Row, fig5
 
 PNG, PDF = b"\x89PNG\r\n", b"%PDF"
 
@@ -285,6 +288,56 @@ def test_files_that_will_not_do_get_a_sentence(tmp_path, monkeypatch, arguments,
     assert result.output.startswith(message)
     assert len(result.output.splitlines()) == 1
     assert not any(word in result.output for word in ("Errno", "pickle=", "allow_pickle"))
+
+
+def test_the_report_is_one_page_that_needs_nothing_else(tmp_path):
+    result = invoke("reproduce", "fig1", "fig3", "--quick", "--report", "--out", tmp_path, "--format", "pdf")
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "report.html").read_text()
+    assert text.count('src="data:image/png;base64,') == 2
+    assert text.count("src=") == 2
+    assert "http" not in text
+    pictures = [base64.b64decode(part.split('"')[0]) for part in text.split("base64,")[1:]]
+    assert all(picture.startswith(PNG) for picture in pictures)
+    for name in ("fig1", "fig3"):
+        outcome = Outcome.load(tmp_path / f"{name}.npz")
+        assert f'<h2 id="{name}">' in text
+        for row in REGISTRY[name].table(outcome):
+            assert escape(row.quantity) in text
+            assert escape(row.measured) in text
+        for key, value in outcome.config.items():
+            assert f"<td>{key}</td><td>{escape(json.dumps(value))}</td>" in text
+    assert "instruction set" in text
+    again = invoke("reproduce", "fig1", "--from", tmp_path, "--out", tmp_path / "new", "--report")
+    assert again.exit_code == 0, again.output
+    assert "redrawn from its file" in (tmp_path / "new" / "report.html").read_text()
+
+
+def test_the_report_escapes_what_a_file_says(tmp_path):
+    from preluflow.experiments._report import Section, page
+
+    outcome = Outcome("<b>x", {"quick": True, "<i>": "</table><script>"})
+    text = page([Section(outcome, "a < b", (), [Row("<script>", "&", "<", ">")], 1.0)], {"a": "<u>"}, "<s>")
+    assert not any(tag in text for tag in ("<b>", "<i>", "<script>", "<u>", "<s>"))
+    assert "&lt;script&gt;" in text
+
+
+def test_a_report_in_the_way_is_found_before_the_run(tmp_path, nothing_may_run):
+    (tmp_path / "report.html").mkdir()
+    result = invoke("reproduce", "fig5", "--report", "--out", tmp_path)
+    assert result.exit_code == 1
+    assert "report.html" in result.output
+    assert os.listdir(tmp_path) == ["report.html"]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_tables_fit_the_terminal(quick, monkeypatch, tmp_path, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    result = invoke("reproduce", "fig5", "--from", quick[0], "--out", tmp_path)
+    table = [line for line in result.output.splitlines() if "|" in line or "-+-" in line]
+    assert max(map(len, table)) <= columns
+    words = {word for line in quick[1].splitlines() if "|" in line for word in line.split()}
+    assert words <= {word for line in table for word in line.split()}
 
 
 # ---- Ctrl-C

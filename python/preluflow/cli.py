@@ -8,6 +8,7 @@ import difflib
 import io
 import json
 import os
+import shutil
 import sys
 import textwrap
 import time
@@ -21,9 +22,11 @@ import click
 from preluflow._version import __version__
 
 if TYPE_CHECKING:
-    from preluflow.experiments import Experiment, Options, Outcome
+    from preluflow.experiments import Experiment, Options, Outcome, Row
+    from preluflow.experiments._report import Section
 
 INTERRUPTED = 130
+REPORT = "report.html"
 
 _LARGEST_SEED = 2**63 - 1  # points and seeds of an experiment are counted on from it in 64 bits
 _LARGEST_WIDTH = 100_000  # gigabytes, in the papers' dimensions
@@ -63,10 +66,15 @@ def list_() -> None:
 @cli.command()
 def info() -> None:
     """Say what this installation is: version, instruction set, threads, compiler."""
+    for name, value in _environment().items():
+        click.echo(f"{name.ljust(16)} {value}")
+
+
+def _environment() -> dict[str, str]:
     from preluflow import _dispatch, _threads
 
     build = _dispatch.core.build_info()
-    lines = {
+    return {
         "preluflow": __version__,
         "python": sys.version.split()[0],
         "instruction set": f"{_dispatch.isa} (available: {', '.join(_dispatch.available())}; "
@@ -76,8 +84,6 @@ def info() -> None:
         "Eigen": f"{build['eigen']} ({build['eigen_simd']})",
         "compiler": build["compiler"],
     }
-    for name, value in lines.items():
-        click.echo(f"{name.ljust(16)} {value}")
 
 
 # ---- reproduce: a subcommand a figure
@@ -118,6 +124,9 @@ _COMMON_OPTIONS: tuple[click.Option, ...] = (
     click.Option(["--threads"], type=click.IntRange(1, _LARGEST_THREADS), help="Default: all cores."),
     click.Option(["--format", "format_"], default="png", show_default=True, type=click.Choice(["png", "pdf"])),
     click.Option(["--profile"], is_flag=True, help="Print where the time went."),
+    click.Option(
+        ["--report"], is_flag=True, help="Write report.html too: all of it on one page that needs nothing else."
+    ),
 )
 _FRESH_ONLY = ("seed", "quick", "threads", "force")  # these, and what a figure has of its own, are for runs
 
@@ -275,22 +284,51 @@ def _reproduce(names: Sequence[str], out: Path, source: Path | None, **given: An
             REGISTRY[name].configure(options)
         except ValueError as error:
             raise click.UsageError(f"{name}: --{error}") from None
-    _check_out(names, out, format_, source)
+    _check_out(names, out, format_, source, given["report"])
     if source is None and not given["force"]:
         for name in names:
             _check_same(out / f"{name}.npz", name, options)
 
     began = time.perf_counter()
+    sections: list[Section] = []
     for name in names:
         started = time.perf_counter()
         path = None if source is None else _source_of(source, name)
         outcome = REGISTRY[name].run(options) if path is None else _load(path, name)
         seconds = time.perf_counter() - started
-        _finish(outcome, out, format_, source=path, seconds=seconds, profile=profile)
+        section = _finish(outcome, out, format_, source=path, seconds=seconds, profile=profile)
+        if given["report"] and section is not None:  # written after each, so that no later failure costs it
+            _write_report([*sections, section], out)
+        sections += [] if section is None else [section]
         if source is None and outcome.interrupted:
             raise SystemExit(INTERRUPTED)
     if len(names) > 1:
         click.echo(f"all: {time.perf_counter() - began:.1f} s")
+
+
+def _write_report(sections: Sequence[Section], out: Path) -> None:
+    from preluflow._files import write_file
+    from preluflow.experiments._report import page
+
+    context = click.get_current_context()
+    given = [
+        f"{param.opts[0]} {value}" if value is not True else param.opts[0]
+        for param in context.command.params
+        if isinstance(param, click.Option)
+        and context.get_parameter_source(str(param.name)) == click.core.ParameterSource.COMMANDLINE
+        for value in (context.params[str(param.name)],)
+    ]
+    command = " ".join(["preluflow reproduce", *context.params["names"], *given])
+    environment = {**_environment(), "written": time.strftime("%Y-%m-%d %H:%M:%S %z")}
+    text = _printable_text(page(sections, environment, command))
+    with _writing():
+        write_file(out / REPORT, lambda stream: stream.write(text), within=out)
+    if len(sections) == 1:
+        click.echo(f"{click.format_filename(out / REPORT)} written after each figure")
+
+
+def _printable_text(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _options(given: Mapping[str, Any]) -> Options:
@@ -344,13 +382,15 @@ def _source_of(source: Path, name: str) -> Path:
     return source / f"{name}.npz" if source.is_dir() else source
 
 
-def _check_out(names: Sequence[str], out: Path, format_: str, source: Path | None) -> None:
+def _check_out(names: Sequence[str], out: Path, format_: str, source: Path | None, report: bool) -> None:
     """Refuse, before any work, whatever would keep a file of any of the names from being written."""
     from preluflow._files import check_writable
     from preluflow.experiments import REGISTRY
 
     with _writing():
         _make_folder(out)
+        if report:
+            check_writable(out / REPORT, within=out)
         for name in names:
             pictures = [check_writable(out / file, within=out) for file in (f"{name}.{format_}", *REGISTRY[name].files)]
             if source is None:
@@ -373,10 +413,13 @@ def _make_folder(folder: Path) -> None:
         raise type(error)(f"the folder {str(folder)!r} cannot be made: {error.strerror}") from None
 
 
-def _finish(outcome: Outcome, out: Path, format_: str, *, source: Path | None, seconds: float, profile: bool) -> None:
+def _finish(
+    outcome: Outcome, out: Path, format_: str, *, source: Path | None, seconds: float, profile: bool
+) -> Section | None:
     """Save, draw and tabulate an outcome; what Ctrl-C left is treated like the rest."""
     from preluflow._files import check_writable, write_file
     from preluflow.experiments import REGISTRY
+    from preluflow.experiments._report import Section
 
     experiment = REGISTRY[outcome.name]
     picture, numbers = out / f"{outcome.name}.{format_}", out / f"{outcome.name}.npz"
@@ -385,10 +428,10 @@ def _finish(outcome: Outcome, out: Path, format_: str, *, source: Path | None, s
             outcome.save(check_writable(numbers, within=out))
     if not outcome.drawable and (source is None or outcome.interrupted):
         click.echo(f"{outcome.name}: interrupted before there was anything to draw")
-        return
+        return None
     began = time.perf_counter()
     with _reading(source):
-        drawn, lines = _draw(outcome, format_, profile)
+        drawn, shown, rows, lines = _draw(outcome, format_, profile)
         with _writing():
             further = [] if experiment.more is None else experiment.more(outcome, out)
     with _writing():
@@ -401,20 +444,27 @@ def _finish(outcome: Outcome, out: Path, format_: str, *, source: Path | None, s
     click.echo(f"{named} written; {seconds:.1f} s" + ", interrupted" * outcome.interrupted)
     if profile:
         click.echo("\n".join([*lines[1:], f"  drawing {drawing:.2f} s"]))
+    pictures = [("image/png", shown), *(("image/gif", path.read_bytes()) for path in further)]
+    return Section(outcome, experiment.summary, tuple(pictures), rows, seconds, redrawn=source is not None)
 
 
-def _draw(outcome: Outcome, format_: str, profile: bool) -> tuple[bytes, list[str]]:
-    """The picture, and as text the table and, if asked for, where the time of each run went."""
+def _draw(outcome: Outcome, format_: str, profile: bool) -> tuple[bytes, bytes, list[Row], list[str]]:
+    """The picture, also as PNG, the table, and as text the table and, if asked for, where the time of each run went."""
     from preluflow.experiments import REGISTRY
     from preluflow.experiments._harness import format_table
 
-    experiment, stream = REGISTRY[outcome.name], io.BytesIO()
-    experiment.draw(outcome).savefig(stream, format=format_)
-    lines = [format_table(experiment.table(outcome))]
+    experiment, stream, shown = REGISTRY[outcome.name], io.BytesIO(), io.BytesIO()
+    figure = experiment.draw(outcome)
+    figure.savefig(stream, format=format_)
+    if format_ != "png":
+        figure.savefig(shown, format="png")
+    rows = experiment.table(outcome)
+    # A pipe or a file has no width to keep to.
+    lines = [format_table(rows, shutil.get_terminal_size((10_000, 24)).columns)]
     for key, run in outcome.runs.items() if profile else ():
         parts = ", ".join(f"{name} {run.stats[f'seconds_{name}']:.2f} s" for name in ("kernel", "observing"))
         lines.append(f"  {key}: {parts}, {run.stats['iterations']} iterations")
-    return stream.getvalue(), lines
+    return stream.getvalue(), shown.getvalue() or stream.getvalue(), rows, lines
 
 
 @contextlib.contextmanager

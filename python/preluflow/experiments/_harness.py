@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from dataclasses import field as attribute
 from functools import wraps
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -357,11 +359,28 @@ def set_title(figure: Figure, outcome: Outcome, head: str, *parts: str) -> None:
 # ---- tables
 
 
-def format_table(rows: list[Row]) -> str:
-    """Lay rows out as text: quantity | measured | paper | theory."""
-    cells = [("quantity", "measured", "paper", "theory")]
-    cells += [(row.quantity, row.measured, row.paper, row.theory) for row in rows]
+HEADINGS = ("quantity", "measured", "paper", "theory")
+
+
+def format_table(rows: list[Row], width: int | None = None) -> str:
+    """Lay rows out as text: quantity | measured | paper | theory, wrapped to a width if there is one to keep to."""
+    cells = [HEADINGS, *((row.quantity, row.measured, row.paper, row.theory) for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(4)]
-    lines = [" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-    lines.insert(1, "-+-".join("-" * width for width in widths))
+    room = None if width is None else max(width - 3 * 3, 4 * 8)  # less the bars between
+    if room is not None and sum(widths) > room:
+        cap = max(cap for cap in range(8, room) if cap == 8 or sum(min(cap, each) for each in widths) <= room)
+        widths = [min(cap, each) for each in widths]
+    lines = []
+    for line in cells:
+        parts = [_wrapped(cell, each) for cell, each in zip(line, widths, strict=True)]
+        for row in zip_longest(*parts, fillvalue=""):
+            told = " | ".join(cell.ljust(each) for cell, each in zip(row, widths, strict=True))
+            lines.append(told.rstrip())
+    lines.insert(1, "-+-".join("-" * each for each in widths))
     return "\n".join(lines)
+
+
+def _wrapped(cell: str, width: int) -> list[str]:
+    """Lines of a cell; those that go on stand in by two."""
+    further = " " * (len(cell) - len(cell.lstrip()) + 2)
+    return textwrap.wrap(cell, width, subsequent_indent=further) or [""]
