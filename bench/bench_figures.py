@@ -6,11 +6,13 @@ python bench/bench_figures.py [--seeds 5]
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from preluflow.experiments import Options
-from preluflow.experiments.two_phases import FULL, configure, crossings, train
+from preluflow.experiments import FIG5, FIG6, Options
+from preluflow.experiments.fig5 import FULL, crossings, measure
 
 
 def main() -> None:
@@ -18,10 +20,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     seeds = range(parser.parse_args().seeds)
-    for name, nudge in (("fig5", None), ("fig6", 0.05)):
+    for name, experiment in (("fig5", FIG5), ("fig6", FIG6)):
+        cheap = replace(experiment, measure=partial(measure, what=("loss", "alignment")))
         found = []
         for seed in seeds:
-            run = train(configure(nudge, Options()), Options(seed=seed), what=("loss", "alignment"))["noisy"]
+            run = cheap.run(Options(seed=seed)).runs["noisy"]
             late = run["loss"][run.iterations >= 520].max()
             found.append((run["alignment_quartiles"][0, 1], *crossings(run), late))
         print(f"{name}, h={FULL.width}, seeds {list(seeds)}")

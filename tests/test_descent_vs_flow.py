@@ -1,25 +1,19 @@
 """Descent against flow: the error, the orders it shows, and what an outcome promises."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import preluflow as pf
-from preluflow.experiments import descent_vs_flow
-from preluflow.experiments._experiment import Options, Outcome
-from preluflow.experiments.descent_vs_flow import DESCENT_VS_FLOW, gradients_to, neuron_errors, over_seeds, slope
+from preluflow.experiments import DESCENT_VS_FLOW, Options, descent_vs_flow
+from preluflow.experiments._stats import over_seeds
+from preluflow.experiments.descent_vs_flow import gradients_to, neuron_errors, slope
 
 
 @pytest.fixture(scope="module")
 def outcome():
     return DESCENT_VS_FLOW.run(Options(seed=1, quick=True))
-
-
-def pixels(figure):
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba()).copy()
 
 
 def test_the_error_of_a_neuron_is_its_angle_or_its_log_norm():
@@ -70,17 +64,6 @@ def test_slope_recovers_an_order():
     assert math.isnan(slope(levels, np.full((2, 3), np.nan)))
 
 
-def test_the_outcome_survives_its_file(outcome, tmp_path):
-    outcome.save(tmp_path / "x.npz")
-    again = Outcome.load(tmp_path / "x.npz")
-    assert again.config == outcome.config
-    assert set(again.arrays) == set(outcome.arrays)
-    for name, array in outcome.arrays.items():
-        np.testing.assert_array_equal(again.arrays[name], array)
-    assert DESCENT_VS_FLOW.table(again) == DESCENT_VS_FLOW.table(outcome)
-    np.testing.assert_array_equal(pixels(DESCENT_VS_FLOW.draw(again)), pixels(DESCENT_VS_FLOW.draw(outcome)))
-
-
 def test_the_table_follows_from_the_arrays(outcome):
     rows = {row.quantity: row for row in DESCENT_VS_FLOW.table(outcome)}
     arrays = outcome.arrays
@@ -109,35 +92,3 @@ def test_the_figure(outcome):
     assert drawn == set(descent_vs_flow.methods(outcome))
     assert "seeds from 1" in figure.get_suptitle()
     assert "quick" in figure.get_suptitle()
-
-
-@pytest.mark.parametrize("done", [0, 1, 2, 7, 30])
-def test_what_was_done_before_an_interrupt_is_kept(done, monkeypatch):
-    calls = []
-    integrate = descent_vs_flow.integrate
-
-    def counted(*args):
-        calls.append(1)
-        if len(calls) > done:
-            raise KeyboardInterrupt
-        return integrate(*args)
-
-    levels = {name: values[:2] for name, values in descent_vs_flow.QUICK.levels.items()}
-    small = replace(descent_vs_flow.QUICK, n=50, width=10, t1=60.0, levels=levels)
-    monkeypatch.setattr(descent_vs_flow, "QUICK", small)
-    monkeypatch.setattr(descent_vs_flow, "integrate", counted)
-    outcome = DESCENT_VS_FLOW.run(Options(quick=True))
-    assert outcome.stopped == (done < 30)
-    assert outcome.drawable == (done > 1)  # the reference alone is nothing to draw
-    if outcome.drawable:
-        figure = DESCENT_VS_FLOW.draw(outcome)
-        assert ("interrupted" in figure.get_suptitle()) == outcome.stopped
-        assert DESCENT_VS_FLOW.table(outcome)
-
-
-def test_a_run_that_says_it_was_interrupted_stops_the_experiment(monkeypatch):
-    run = pf.gradient_descent(pf.initialize(3, 2, 1.0, dtype="float64"), np.eye(2), [1.0, -1.0], step=0.1, steps=1)
-    monkeypatch.setattr(descent_vs_flow, "gradient_flow", lambda *args, **kwargs: replace(run, status="interrupted"))
-    outcome = DESCENT_VS_FLOW.run(Options(quick=True))
-    assert outcome.stopped
-    assert not outcome.drawable

@@ -1,20 +1,22 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
-from preluflow.experiments import REGISTRY, Options, two_phases
-from preluflow.experiments._experiment import Row, format_table
+from preluflow.experiments import REGISTRY, Options, fig5
+from preluflow.experiments._harness import Row, format_table
 
 
 def cheap(config, nudge, seed):
     """The noisy run of Figure 5 or 6 with cheap observers, and the iterations where alignment and loss cross 0.5."""
-    run = two_phases.train(replace(config, nudge=nudge), Options(seed=seed), what=("loss", "alignment"))["noisy"]
+    cheaply = replace(fig5.FIG5, measure=partial(fig5.measure, what=("loss", "alignment")))
+    run = cheaply.run(Options(seed=seed), replace(config, nudge=nudge)).runs["noisy"]
     assert run.status == "finished"
-    return run, two_phases.crossings(run)
+    return run, fig5.crossings(run)
 
 
-STOPS = two_phases.QUICK.steps // two_phases.QUICK.every + 1
+STOPS = fig5.QUICK.steps // fig5.QUICK.every + 1
 
 
 @pytest.fixture(scope="module", params=["fig5", "fig6"])
@@ -29,8 +31,8 @@ def test_the_outcome_holds_what_the_figure_shows(outcome):
     noisy, nominal = outcome.runs["noisy"], outcome.runs["nominal"]
     assert noisy.status == nominal.status == "finished"
     assert not outcome.interrupted
-    np.testing.assert_array_equal(noisy.iterations, np.arange(STOPS) * two_phases.QUICK.every)
-    width = two_phases.QUICK.width
+    np.testing.assert_array_equal(noisy.iterations, np.arange(STOPS) * fig5.QUICK.every)
+    width = fig5.QUICK.width
     shapes = {"alignment": (width,), "alignment_quartiles": (3,), "cluster_norms": (10,), "loss": ()}
     for name, shape in shapes.items():
         assert noisy[name].shape == (STOPS, *shape)
@@ -49,15 +51,15 @@ def test_the_outcome_is_what_the_paper_describes(outcome):
     assert noisy["distance_upper"][-1] < 0.2
     # Alignment comes first, then the loss falls; the noiseless run shows the same two phases.
     for run in (noisy, nominal):
-        aligned, fell = two_phases.crossings(run)
+        aligned, fell = fig5.crossings(run)
         assert 0 < aligned < fell < 600
-    np.testing.assert_allclose(two_phases.crossings(noisy), two_phases.crossings(nominal), rtol=0.1)
+    np.testing.assert_allclose(fig5.crossings(noisy), fig5.crossings(nominal), rtol=0.1)
     # Every cluster ends with sum ||w_j||^2 near 1.
     np.testing.assert_allclose(noisy["cluster_norms"][-1], 1.0, rtol=0, atol=0.1)
 
 
 def test_the_nudge_starts_closer_and_is_faster():
-    (plain, crossed), (nudged, crossed_nudged) = (cheap(two_phases.QUICK, nudge, 1) for nudge in (None, 0.05))
+    (plain, crossed), (nudged, crossed_nudged) = (cheap(fig5.QUICK, nudge, 1) for nudge in (None, 0.05))
     assert np.median(nudged["alignment"][0]) > np.median(plain["alignment"][0])
     for fast, slow in zip(crossed_nudged, crossed, strict=True):
         assert fast < slow
@@ -71,7 +73,7 @@ def test_the_table(outcome):
         "median alignment crosses 0.5 (iteration)",
         "loss crosses 0.5 (iteration)",
     ]
-    aligned, fell = two_phases.crossings(outcome.runs["noisy"])
+    aligned, fell = fig5.crossings(outcome.runs["noisy"])
     assert [rows[2].measured, rows[3].measured] == [f"{aligned:.0f}", f"{fell:.0f}"]
     assert all(row.paper == "-" for row in rows)  # the paper's numbers are for the full size
     assert any("bracket" in row.quantity for row in rows)
@@ -79,7 +81,11 @@ def test_the_table(outcome):
 
 def test_the_figure(outcome):
     figure = REGISTRY[outcome.name].draw(outcome)
-    left, right = figure.axes
+    left, right, small = figure.axes
+    assert small.get_yscale() == "log"
+    for name in ("distance_lower", "distance_upper", "distance_estimate"):
+        drawn = [line.get_ydata() for line in small.get_lines()]
+        assert any(np.array_equal(outcome.runs["noisy"][name], line) for line in drawn)
     assert left.get_xlabel() == right.get_xlabel() == "iteration"
     assert "cos" in left.get_ylabel()
     assert "loss" in right.get_ylabel()
@@ -98,10 +104,10 @@ def test_the_figure(outcome):
 
 def test_crossing():
     stops = np.array([0, 10, 20, 30])
-    assert two_phases.crossing(stops, np.array([0.0, 0.2, 0.6, 0.9]), 0.5) == pytest.approx(17.5)
-    assert two_phases.crossing(stops, np.array([1.0, 0.75, 0.25, 0.0]), 0.5) == pytest.approx(15.0)
-    assert two_phases.crossing(stops, np.array([0.0, 1.0, 0.0, 1.0]), 0.5) == pytest.approx(5.0)
-    assert np.isnan(two_phases.crossing(stops, np.zeros(4), 0.5))
+    assert fig5.crossing(stops, np.array([0.0, 0.2, 0.6, 0.9]), 0.5) == pytest.approx(17.5)
+    assert fig5.crossing(stops, np.array([1.0, 0.75, 0.25, 0.0]), 0.5) == pytest.approx(15.0)
+    assert fig5.crossing(stops, np.array([0.0, 1.0, 0.0, 1.0]), 0.5) == pytest.approx(5.0)
+    assert np.isnan(fig5.crossing(stops, np.zeros(4), 0.5))
 
 
 def test_format_table():
@@ -117,13 +123,13 @@ def test_format_table():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_figures_5_and_6(seed):
-    run, (aligned, fell) = cheap(two_phases.FULL, None, seed)
+    run, (aligned, fell) = cheap(fig5.FULL, None, seed)
     assert 190 <= aligned <= 250
     assert 370 <= fell <= 430
     assert run.iterations[-1] == 600
     assert np.all(run["loss"][run.iterations >= 520] < 1e-3)
     assert np.any((run.iterations >= 510) & (run.iterations <= 525))
-    nudged, (aligned_nudged, fell_nudged) = cheap(two_phases.FULL, 0.05, seed)
+    nudged, (aligned_nudged, fell_nudged) = cheap(fig5.FULL, 0.05, seed)
     assert 0.05 <= nudged["alignment_quartiles"][0, 1] <= 0.07
     assert aligned_nudged < aligned
     assert fell_nudged < fell

@@ -4,9 +4,9 @@ from math import sqrt
 import numpy as np
 import pytest
 
-from preluflow.experiments import Options, Outcome, geometry
+from preluflow.experiments import Options, fig1, fig3
 
-FIGURES = {"fig1": geometry.FIG1, "fig3": geometry.FIG3}
+FIGURES = {"fig1": fig1.FIG1, "fig3": fig3.FIG3}
 
 
 @pytest.fixture(scope="module", params=FIGURES)
@@ -15,21 +15,9 @@ def case(request):
     return experiment, experiment.run(Options(seed=1, quick=True))
 
 
-def test_save_load_draw(case, tmp_path):
+def test_the_figure(case):
     experiment, outcome = case
-    assert outcome.drawable
-    assert not outcome.interrupted
-    outcome.save(tmp_path / "kept.npz")
-    again = Outcome.load(tmp_path / "kept.npz")
-    assert again.arrays.keys() == outcome.arrays.keys()
-    for name, array in outcome.arrays.items():
-        np.testing.assert_array_equal(again.arrays[name], array)
-    assert experiment.table(again) == experiment.table(outcome)
-    pictures = []
-    for each in (outcome, again):
-        figure = experiment.draw(each)
-        pictures.append(np.asarray(figure.canvas.buffer_rgba()).copy())
-    np.testing.assert_array_equal(*pictures)
+    figure = experiment.draw(outcome)
     flat = [ax for ax in figure.axes if ax.name != "3d"]
     assert (len(figure.axes), len(flat)) == {"fig1": (2, 2), "fig3": (2, 1)}[outcome.name]
     assert all(ax.get_xlabel() and ax.get_ylabel() for ax in flat)
@@ -49,8 +37,8 @@ def test_the_seed_decides(case):
 
 @pytest.mark.parametrize(("dim", "alpha"), [(400, 1.0), (1000, 0.3), (4, 0.5)])
 def test_clusters_are_slabs(dim, alpha):
-    config = replace(geometry.CLUSTERS, dim=dim, alpha=alpha, each=1000)
-    found = geometry.sample_clusters(config, 0)
+    config = replace(fig1.FULL, dim=dim, alpha=alpha, each=1000)
+    found = fig1.sample_clusters(config, 0)
     thin = alpha / sqrt(dim)
     side = np.where(found["z"] == 0, 1.0, -1.0)
     margin = side * (found["plane"][:, 0] - found["plane"][:, 1]) / sqrt(2)
@@ -64,27 +52,17 @@ def test_clusters_are_slabs(dim, alpha):
 
 
 def test_the_attack_of_half_the_distance():
-    outcome = geometry.FIG1.run(Options(seed=0, quick=True))
-    rows = {row.quantity: row for row in geometry.FIG1.table(outcome)}
+    outcome = fig1.FIG1.run(Options(seed=0, quick=True))
+    rows = {row.quantity: row for row in fig1.FIG1.table(outcome)}
     assert rows["nearest centre is the right one, share"].measured == "1.0000"
-    for size in geometry.ATTACKS:
+    for size in fig1.ATTACKS:
         row = rows[f"  after an attack of size {size:.4f}"]
         assert float(row.measured) == pytest.approx(float(row.theory), abs=0.1)
     assert float(row.theory) == 0.5
 
 
-def test_ctrl_c_while_sampling(monkeypatch):
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(geometry, "sample_clusters", stop)
-    outcome = geometry.FIG1.run(Options(quick=True))
-    assert outcome.interrupted
-    assert not outcome.drawable
-
-
 def test_directions_go_to_the_centre_of_their_region():
-    outcome = geometry.FIG3.run(Options(seed=3, quick=True, width=1000))
+    outcome = fig3.FIG3.run(Options(seed=3, quick=True, width=1000))
     start, region = outcome.arrays["start"], outcome.arrays["region"]
     kept = outcome.runs["centers"]
     assert kept.status == "finished"
@@ -93,7 +71,7 @@ def test_directions_go_to_the_centre_of_their_region():
     c = start[:, :2]
     expected = np.where(c.max(axis=1) <= 0, -1, np.where(c[:, 0] > c[:, 1], 0, 1))
     np.testing.assert_array_equal(region, expected)
-    for k, share in zip((0, 1, -1), geometry.SHARES, strict=True):
+    for k, share in zip((0, 1, -1), fig3.SHARES, strict=True):
         assert np.mean(region == k) == pytest.approx(share, abs=4 * sqrt(share * (1 - share) / 1000))
     end = kept.network.directions
     np.testing.assert_allclose(end[region == -1], start[region == -1], atol=1e-12)
@@ -107,6 +85,6 @@ def test_directions_go_to_the_centre_of_their_region():
 
 @pytest.mark.parametrize("width", [1, 2])
 def test_few_neurons_are_drawn_too(width):
-    outcome = geometry.FIG3.run(Options(seed=0, quick=True, width=width))
-    assert geometry.FIG3.table(outcome)
-    geometry.FIG3.draw(outcome)
+    outcome = fig3.FIG3.run(Options(seed=0, quick=True, width=width))
+    assert fig3.FIG3.table(outcome)
+    fig3.FIG3.draw(outcome)

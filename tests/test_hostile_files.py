@@ -23,7 +23,7 @@ from conftest import assert_same_runs
 import preluflow as pf
 from preluflow import _files, _npz, results
 from preluflow.cli import cli
-from preluflow.experiments import REGISTRY, Options, Outcome, geometry, neurons
+from preluflow.experiments import FIG1, REGISTRY, Options, Outcome, neurons
 
 OLD, NEW = b"what was there before", b"what is there afterwards"
 
@@ -888,7 +888,7 @@ def nothing_may_run(monkeypatch):
         raise AssertionError("this must not run anything")
 
     for name, experiment in REGISTRY.items():
-        monkeypatch.setitem(REGISTRY, name, replace(experiment, run=refuse))
+        monkeypatch.setitem(REGISTRY, name, replace(experiment, measure=refuse))
 
 
 @pytest.mark.parametrize(
@@ -935,7 +935,7 @@ def test_out_does_not_follow_a_link_out_of_the_folder(tmp_path, nothing_may_run,
 def fig1(tmp_path_factory):
     """Arrays and metadata of Figure 1's file."""
     path = tmp_path_factory.mktemp("fig1") / "fig1.npz"
-    geometry.FIG1.run(Options(quick=True)).save(path)
+    FIG1.run(Options(quick=True)).save(path)
     return results.read_npz(path, "experiment")
 
 

@@ -1,9 +1,7 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from preluflow.experiments import Options, Outcome, neurons
+from preluflow.experiments import Options, neurons
 
 CONFIG = neurons.QUICK
 
@@ -61,13 +59,8 @@ def test_cosines_and_regions(outcome):
         assert region[j] == (best if start[j, best] > 0 else -1)
 
 
-def test_save_load_draw(outcome, tmp_path):
-    outcome.save(tmp_path / "neurons.npz")
-    again = Outcome.load(tmp_path / "neurons.npz")
-    for name, array in outcome.arrays.items():
-        np.testing.assert_array_equal(again.arrays[name], array)
-    assert neurons.NEURONS.table(again) == neurons.NEURONS.table(outcome)
-    figure = neurons.NEURONS.draw(again)
+def test_the_figure(outcome):
+    figure = neurons.NEURONS.draw(outcome)
     spheres = [ax for ax in figure.axes if ax.name == "3d"]
     flat = [ax for ax in figure.axes if ax.name != "3d"]
     assert [ax.get_title().split(",")[0] for ax in spheres] == [
@@ -97,31 +90,6 @@ def test_the_animation(outcome, tmp_path):
     assert path.stat().st_size < 2_000_000
     with Image.open(path) as gif:
         assert 10 < gif.n_frames <= CONFIG.frames + 1
-
-
-def test_ctrl_c_keeps_what_there_is(monkeypatch):
-    calls = []
-
-    def train(config, p, seed, options, train=neurons.train):
-        calls.append((p, seed))
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return train(config, p, seed, options)
-
-    monkeypatch.setattr(neurons, "train", train)
-    monkeypatch.setattr(neurons, "QUICK", replace(CONFIG, seeds=3, width=20))
-    found = neurons.NEURONS.run(Options(seed=5, quick=True))
-    assert calls == [(1.0, 5), (3.0, 5), (1.0, 6), (3.0, 6)]
-    assert found.interrupted
-    assert found.drawable
-    assert len(found.arrays["share"]) == 1
-    assert neurons.NEURONS.table(found)
-
-    calls[:] = [None] * 2  # the second run of the first seed
-    found = neurons.NEURONS.run(Options(seed=5, quick=True))
-    assert set(found.runs) == {"p1"}
-    assert found.interrupted
-    assert not found.drawable
 
 
 @pytest.mark.parametrize("width", [1, 3])

@@ -9,19 +9,11 @@ import pytest
 import preluflow as pf
 from preluflow import theory
 from preluflow.classifiers import Bayes
-from preluflow.experiments import Options, Outcome, robust_accuracy, robust_models
-from preluflow.experiments.robust_accuracy import FIG2, FIG7
-from preluflow.experiments.robust_models import (
-    Layers,
-    Recipe,
-    Settled,
-    Training,
-    accuracy,
-    pgd_accuracy,
-    radii,
-    train,
-)
-from preluflow.experiments.robust_table import bracket_at, models, seeds_of
+from preluflow.experiments import FIG2, FIG7, REGISTRY, Options
+from preluflow.experiments.robust import models as robust_models
+from preluflow.experiments.robust.curves import LOOKS
+from preluflow.experiments.robust.models import Layers, Recipe, Settled, Training, accuracy, pgd_accuracy, radii, train
+from preluflow.experiments.robust.table import PUBLISHED, bracket_at, models, seeds_of
 
 HOW = Training(10, 20, "exponential", 30, 12.0, "bosh3", 1e-2)
 PGD_STEPS = 100
@@ -31,25 +23,18 @@ def shrink(name):
     """Make the quick form smaller still."""
     few = tuple(k / 39 for k in (0, 4, 11, 13, 15, 20, 28))
     return replace(
-        robust_accuracy.QUICK[name], dim=100, n=600, width=40, test=80, alpha=0.07, pgd_radii=few, pgd_points=40,
+        REGISTRY[name].presets["quick"], dim=100, n=600, width=40, test=80, alpha=0.07, pgd_radii=few, pgd_points=40,
         pgd_steps=PGD_STEPS,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["fig2", "fig7"])
 def outcome(request):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(robust_accuracy.QUICK, request.param, shrink(request.param))
-        return robust_accuracy.run(request.param, Options(seed=1, quick=True))
-
-
-def pixels(figure):
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba()).copy()
+    return REGISTRY[request.param].run(Options(seed=1, quick=True), shrink(request.param))
 
 
 def experiment(outcome):
-    return {"fig2": FIG2, "fig7": FIG7}[outcome.name]
+    return REGISTRY[outcome.name]
 
 
 # ---- what is measured
@@ -106,11 +91,9 @@ def test_training_reaches_what_its_recipe_says(outcome):
 
 def test_small_initialisation_and_flow_are_robust_and_relu_is_not():
     """MV25's claim, on the quick problem."""
-    with pytest.MonkeyPatch.context() as patch:
-        few = tuple(r for r in robust_accuracy.QUICK["fig2"].recipes if r.key in ("flow", "relu"))
-        small = replace(robust_accuracy.QUICK["fig2"], recipes=few, seeds=1, pgd_points=5, pgd_steps=5)
-        patch.setitem(robust_accuracy.QUICK, "fig2", small)
-        outcome = FIG2.run(Options(quick=True, alpha=0.05))
+    few = tuple(r for r in FIG2.presets["quick"].recipes if r.key in ("flow", "relu"))
+    small = replace(FIG2.presets["quick"], recipes=few, seeds=1, pgd_points=5, pgd_steps=5, alpha=0.05)
+    outcome = FIG2.run(Options(quick=True), small)
     certified, attacked = bracket_at(outcome, "flow", [0.65, 0.72])
     assert certified[0, 0] >= 0.99
     assert attacked[0, 1] == 0.0
@@ -208,14 +191,6 @@ def test_accuracy_of_radii():
 # ---- what an outcome promises
 
 
-def test_the_outcome_survives_its_file(outcome, tmp_path):
-    outcome.save(tmp_path / "x.npz")
-    again = Outcome.load(tmp_path / "x.npz")
-    assert again.config == outcome.config
-    assert experiment(outcome).table(again) == experiment(outcome).table(outcome)
-    np.testing.assert_array_equal(pixels(experiment(outcome).draw(again)), pixels(experiment(outcome).draw(outcome)))
-
-
 def test_the_figure_and_the_table_name_every_model(outcome):
     figure = experiment(outcome).draw(outcome)
     drawn = {text.get_text() for text in figure.legends[0].get_texts()}
@@ -233,34 +208,9 @@ def test_the_figure_and_the_table_name_every_model(outcome):
 
 @pytest.mark.parametrize("name", ["fig2", "fig7"])
 def test_published_points_are_of_models_there_are(name):
-    keys = {recipe.key for recipe in robust_accuracy.FULL[name].recipes}
-    assert set(robust_accuracy.LOOKS) >= keys
-    from preluflow.experiments.robust_table import PUBLISHED
-
+    keys = {recipe.key for recipe in REGISTRY[name].presets["paper"].recipes}
+    assert set(LOOKS) >= keys
     assert set(PUBLISHED[name]) <= keys
-
-
-@pytest.mark.parametrize("done", [0, 2, 8])
-def test_what_was_done_before_an_interrupt_is_kept(done, monkeypatch):
-    calls = []
-
-    def counted(*args):
-        calls.append(1)
-        if len(calls) > done:
-            raise KeyboardInterrupt
-        return radii(*args)
-
-    few = tuple(r for r in shrink("fig2").recipes if r.kind in ("bayes", "flow", "linear"))
-    small = replace(shrink("fig2"), recipes=few, pgd_steps=3)
-    monkeypatch.setitem(robust_accuracy.QUICK, "fig2", small)
-    monkeypatch.setattr(robust_accuracy, "radii", counted)
-    outcome = FIG2.run(Options(quick=True))
-    assert outcome.stopped == outcome.interrupted == (done < 6)
-    assert outcome.drawable == (done > 0)
-    assert len(models(outcome)) == min(done, 3)
-    if outcome.drawable:
-        assert ("interrupted" in FIG2.draw(outcome).get_suptitle()) == outcome.stopped
-        assert any("interrupted" in row.quantity for row in FIG2.table(outcome)) == outcome.stopped
 
 
 @pytest.mark.parametrize("where", ["sgd", "gradient_flow"])
@@ -269,8 +219,7 @@ def test_an_interrupt_within_training_stops_the_experiment(where, monkeypatch):
     monkeypatch.setattr(
         robust_models, where, lambda *args, **kwargs: replace(function(*args, **kwargs), status="interrupted")
     )
-    monkeypatch.setitem(robust_accuracy.QUICK, "fig2", shrink("fig2"))
-    outcome = FIG2.run(Options(quick=True))
+    outcome = FIG2.run(Options(quick=True), shrink("fig2"))
     assert outcome.stopped
     assert [recipe.key for recipe in models(outcome)] == (["bayes"] if where == "gradient_flow" else ["bayes", "flow"])
 
@@ -284,12 +233,11 @@ def test_an_interrupt_within_training_stops_the_experiment(where, monkeypatch):
     ],
     ids=lambda recipe: recipe.key,
 )
-def test_a_model_that_diverges_is_left_out_and_said_so(wild, monkeypatch):
+def test_a_model_that_diverges_is_left_out_and_said_so(wild):
     if wild.kind == "mlp":
         pytest.importorskip("torch")
     small = replace(shrink("fig7"), recipes=(shrink("fig7").recipes[0], wild))
-    monkeypatch.setitem(robust_accuracy.QUICK, "fig7", small)
-    outcome = FIG7.run(Options(quick=True, loss="exponential"))
+    outcome = FIG7.run(Options(quick=True), replace(small, loss="exponential"))
     assert [recipe.key for recipe in models(outcome)] == ["bayes"]
     notes = [row.measured for row in FIG7.table(outcome) if "diverged" in row.quantity]
     assert len(notes) == small.seeds
@@ -299,18 +247,17 @@ def test_a_model_that_diverges_is_left_out_and_said_so(wild, monkeypatch):
 def test_without_torch_the_mlp_is_left_out_and_said_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     few = tuple(r for r in shrink("fig2").recipes if r.kind in ("bayes", "mlp"))
-    monkeypatch.setitem(robust_accuracy.QUICK, "fig2", replace(shrink("fig2"), recipes=few))
-    outcome = FIG2.run(Options(quick=True))
+    outcome = FIG2.run(Options(quick=True), replace(shrink("fig2"), recipes=few))
     assert not outcome.stopped
     assert [recipe.key for recipe in models(outcome)] == ["bayes"]
     assert any("torch is not installed" in row.measured for row in FIG2.table(outcome))
     assert "no torch" in FIG2.draw(outcome).get_suptitle()
 
 
-def test_options_that_do_not_apply_are_named(monkeypatch):
+def test_options_that_do_not_apply_are_named():
     few = tuple(r for r in shrink("fig2").recipes if r.kind in ("bayes", "linear"))
-    monkeypatch.setitem(robust_accuracy.QUICK, "fig2", replace(shrink("fig2"), recipes=few))
-    outcome = FIG2.run(Options(quick=True, loss="logistic", batch=50, epochs=12, alpha=0.05))
+    small = replace(FIG2, presets={"quick": replace(shrink("fig2"), recipes=few)})
+    outcome = small.run(Options(quick=True, loss="logistic", batch=50, epochs=12, alpha=0.05))
     assert {name: outcome.config[name] for name in ("loss", "batch", "epochs", "alpha")} == {
         "loss": "logistic", "batch": 50, "epochs": 12, "alpha": 0.05,
     }  # fmt: skip
@@ -320,13 +267,11 @@ def test_options_that_do_not_apply_are_named(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_flow_at_the_papers_scale(monkeypatch):
+def test_the_flow_at_the_papers_scale():
     """Issue 7: certified >= 0.99 at 0.65, attacked = 0 at 0.72, at alpha = 0.1; ReLU is gone at 0.27."""
-    few = tuple(r for r in robust_accuracy.FULL["fig2"].recipes if r.key in ("flow", "relu", "bayes"))
-    monkeypatch.setitem(
-        robust_accuracy.FULL, "fig2", replace(robust_accuracy.FULL["fig2"], recipes=few, seeds=1, pgd_steps=2)
-    )
-    outcome = FIG2.run(Options(alpha=0.1))
+    few = tuple(r for r in FIG2.presets["paper"].recipes if r.key in ("flow", "relu", "bayes"))
+    config = replace(FIG2.presets["paper"], recipes=few, seeds=1, pgd_steps=2, alpha=0.1)
+    outcome = FIG2.run(Options(), config)
     certified, attacked = bracket_at(outcome, "flow", [0.65, 0.72])
     assert certified[0, 0] >= 0.99
     assert attacked[0, 1] == 0.0

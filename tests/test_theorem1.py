@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import preluflow as pf
-from preluflow.experiments import theorem1
-from preluflow.experiments._experiment import Options, Outcome
-from preluflow.experiments.theorem1 import PROPOSITION4, THEOREM1, fit_power, own_class_nudge
+from preluflow.experiments import PROPOSITION4, THEOREM1, Options, proposition4, theorem1
+from preluflow.experiments._stats import fit_power, smaller_half
+from preluflow.experiments.theorem1 import own_class_nudge
 
 EXPERIMENTS = {"theorem1": THEOREM1, "proposition4": PROPOSITION4}
 
@@ -24,11 +24,6 @@ def quick(name):
 @pytest.fixture(params=list(EXPERIMENTS))
 def outcome(request):
     return quick(request.param)
-
-
-def pixels(figure):
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba()).copy()
 
 
 def measured(rows, quantity):
@@ -78,8 +73,8 @@ def test_the_fit_says_where_it_lies():
 
 
 def test_the_smaller_half_has_the_middle():
-    assert theorem1.smaller_half(np.array([0.4, 0.3, 0.2, 0.1])).tolist() == [False, True, True, True]
-    assert theorem1.smaller_half(np.array([0.5, 0.4, 0.3, 0.2, 0.1])).tolist() == [False, False, True, True, True]
+    assert smaller_half(np.array([0.4, 0.3, 0.2, 0.1])).tolist() == [False, True, True, True]
+    assert smaller_half(np.array([0.5, 0.4, 0.3, 0.2, 0.1])).tolist() == [False, False, True, True, True]
 
 
 # ---- the nudge
@@ -129,20 +124,6 @@ def test_sizes_grow_as_the_inverse_square():
 
 
 # ---- what an outcome promises
-
-
-def test_the_outcome_survives_its_file(outcome, tmp_path):
-    experiment = EXPERIMENTS[outcome.name]
-    assert outcome.drawable
-    assert not outcome.interrupted
-    outcome.save(tmp_path / "x.npz")
-    again = Outcome.load(tmp_path / "x.npz")
-    assert again.config == outcome.config
-    assert set(again.arrays) == set(outcome.arrays)
-    for name, array in outcome.arrays.items():
-        np.testing.assert_array_equal(again.arrays[name], array)
-    assert experiment.table(again) == experiment.table(outcome)
-    np.testing.assert_array_equal(pixels(experiment.draw(again)), pixels(experiment.draw(outcome)))
 
 
 def test_every_panel_is_labelled(outcome):
@@ -207,7 +188,7 @@ def test_one_minus_cosine_keeps_its_digits():
     network = pf.TwoLayerNetwork.from_polar(U, np.zeros(3), np.ones(3), np.zeros(3))
     X = np.eye(2, 5)
     run = pf.gradient_flow(
-        network, X, [1.0, -1.0], t1=0.0, observe=pf.Observe(what=(theorem1.one_minus_cosine,), gmm=gmm)
+        network, X, [1.0, -1.0], t1=0.0, observe=pf.Observe(what=(proposition4.one_minus_cosine,), gmm=gmm)
     )
     found = run["one_minus_cosine"][0]
     np.testing.assert_allclose(found[:2], 2 * np.sin(angles / 2) ** 2, rtol=1e-12)
@@ -215,64 +196,9 @@ def test_one_minus_cosine_keeps_its_digits():
     assert run["log10_f"][0] == pytest.approx(np.log10(3.0))
 
 
-# ---- Ctrl-C
-
-
-@pytest.fixture
-def small(monkeypatch):
-    """Still smaller quick forms, for tests that do not look at numbers."""
-    for name in ("QUICK", "QUICK4"):
-        config = replace(getattr(theorem1, name), alphas=(0.4, 0.35, 0.3), seeds=3, width=10)
-        monkeypatch.setattr(theorem1, name, config)
-
-
-@pytest.mark.parametrize("name", list(EXPERIMENTS))
-@pytest.mark.parametrize("by", ["exception", "status"])
-def test_what_was_done_before_an_interrupt_is_kept(name, by, monkeypatch, small):
-    calls = []
-
-    def flow(*args, **kwargs):
-        calls.append(1)
-        if len(calls) > 12:
-            if by == "exception":
-                raise KeyboardInterrupt
-            return replace(pf.gradient_flow(*args, **kwargs), status="interrupted")
-        return pf.gradient_flow(*args, **kwargs)
-
-    monkeypatch.setattr(theorem1, "gradient_flow", flow)
-    experiment = EXPERIMENTS[name]
-    outcome = experiment.run(Options(quick=True))
-    assert outcome.stopped
-    assert outcome.interrupted
-    assert outcome.drawable
-    assert "interrupted" in experiment.draw(outcome).get_suptitle()
-    assert experiment.table(outcome)
-
-
-@pytest.mark.parametrize("done", [0, 1, 2, 3])
-@pytest.mark.parametrize("name", list(EXPERIMENTS))
-def test_an_interrupt_at_the_very_start(name, done, monkeypatch, small):
-    calls = []
-
-    def flow(*args, **kwargs):
-        calls.append(1)
-        if len(calls) > done:
-            raise KeyboardInterrupt
-        return pf.gradient_flow(*args, **kwargs)
-
-    monkeypatch.setattr(theorem1, "gradient_flow", flow)
-    outcome = EXPERIMENTS[name].run(Options(quick=True))
-    assert outcome.stopped
-    assert outcome.drawable == (done >= {"theorem1": 2, "proposition4": 1}[name])
-    if outcome.drawable:
-        EXPERIMENTS[name].draw(outcome)
-        assert EXPERIMENTS[name].table(outcome)
-
-
-def test_a_cluster_that_does_not_grow_is_said_to_be_missing(monkeypatch):
+def test_a_cluster_that_does_not_grow_is_said_to_be_missing():
     config = replace(theorem1.QUICK, longest=1.0, alphas=(0.4, 0.3), seeds=1)
-    monkeypatch.setattr(theorem1, "QUICK", config)
-    outcome = THEOREM1.run(Options(quick=True))
+    outcome = THEOREM1.run(Options(quick=True), config)
     assert not outcome.stopped
     rows = THEOREM1.table(outcome)
     assert measured(rows, "runs missing (interrupted, or a cluster did not grow)") == "2"

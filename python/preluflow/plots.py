@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Dark to light, so that the curves stay apart in grey; line styles tell them apart besides.
 INK, BLUE, ORANGE, GREY = "#111111", "#1f5a96", "#d9822b", "#9a9a9a"
+# For pictures of more than four curves, which markers tell apart besides.
+PURPLE, GREEN, SKY = "#7b3f8c", "#2f8560", "#6db6e8"
 
 _STYLE: dict[str, Any] = {
     "figure.dpi": 110,
@@ -166,6 +168,23 @@ def loss_and_distance_panel(ax: Axes, run: Run, *, flow: Run | None = None) -> N
     legend_above(ax, columns=2)
 
 
+def distance_panel(ax: Axes, run: Run, *, flow: Run | None = None) -> None:
+    """Distance to F^(p) on a logarithmic axis: its bracket and the paper's estimate, which misses most of it.
+
+    ``flow`` as in ``alignment_panel``.
+    """
+    x = _axis(ax, run, flow)
+    main, name = (run, "run") if flow is None else (flow, "flow")
+    lower, upper, estimate = (_record(main, name, f"distance_{each}") for each in ("lower", "upper", "estimate"))
+    at = getattr(main, x)
+    ax.fill_between(at, lower, upper, color=BLUE, alpha=0.25, lw=0)
+    for values, marker, label in ((upper, "v", "at most"), (lower, "^", "at least")):
+        ax.plot(at, values, color=BLUE, lw=1.4, marker=marker, ms=4, markevery=max(len(at) // 8, 1), label=label)
+    ax.plot(at, estimate, color=ORANGE, ls="--", label="paper's estimator")
+    ax.set(yscale="log", ylabel=r"sup$\,|f-F^{(p)}|$ over $\|x\|=1$")
+    legend_above(ax, columns=3)
+
+
 def blank_figure(width: float, height: float, *, layout: str | None = "constrained") -> Figure:
     """Return a figure without panels, sizes in inches, independent of pyplot and of any display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -301,7 +320,7 @@ def log_log(ax: Axes, ticks: Any, xlabel: str) -> None:
     _arrays.instance(xlabel, "xlabel", str)
     ax.set(xscale="log", yscale="log", xlabel=xlabel)
     ax.xaxis.set_major_locator(FixedLocator(list(ticks)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
     ax.xaxis.set_minor_locator(NullLocator())
 
 

@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-from preluflow.experiments import (
-    descent_vs_flow,
-    geometry,
-    mv24,
-    neurons,
-    pgd_gap,
-    phases,
-    robust_accuracy,
-    theorem1,
-    two_phases,
-)
-from preluflow.experiments._experiment import Experiment, Options, Outcome, Row
+from preluflow.experiments._harness import Experiment, Options, Outcome, Row, Session
+from preluflow.experiments.descent_vs_flow import DESCENT_VS_FLOW
+from preluflow.experiments.fig1 import FIG1
+from preluflow.experiments.fig2 import FIG2
+from preluflow.experiments.fig3 import FIG3
+from preluflow.experiments.fig4 import FIG4
+from preluflow.experiments.fig5 import FIG5
+from preluflow.experiments.fig6 import FIG6
+from preluflow.experiments.fig7 import FIG7
+from preluflow.experiments.mv24 import MV24
+from preluflow.experiments.neurons import NEURONS
+from preluflow.experiments.pgd_gap import PGD_GAP
+from preluflow.experiments.proposition4 import PROPOSITION4
+from preluflow.experiments.theorem1 import THEOREM1
 
-REGISTRY: dict[str, Experiment] = {
-    entry.name: entry
-    for entry in (
-        geometry.FIG1,
-        geometry.FIG3,
-        phases.FIG4,
-        two_phases.FIG5,
-        two_phases.FIG6,
-        neurons.NEURONS,
-        theorem1.THEOREM1,
-        theorem1.PROPOSITION4,
-        descent_vs_flow.DESCENT_VS_FLOW,
-        robust_accuracy.FIG2,
-        robust_accuracy.FIG7,
-        pgd_gap.PGD_GAP,
-        mv24.MV24,
-    )
-}
+_ALL = (*(FIG1, FIG2, FIG3, FIG4, FIG5, FIG6, FIG7), *(PGD_GAP, MV24, NEURONS, THEOREM1, PROPOSITION4, DESCENT_VS_FLOW))
+REGISTRY: dict[str, Experiment] = {experiment.name: experiment for experiment in _ALL}
 
-__all__ = ["REGISTRY", "Experiment", "Options", "Outcome", "Row"]
+__all__ = ["REGISTRY", "Experiment", "Options", "Outcome", "Row", "Session"]

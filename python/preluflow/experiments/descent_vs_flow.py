@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preluflow import plots
-from preluflow._progress import progress_bar
 from preluflow.data import Dataset
-from preluflow.experiments._experiment import Experiment, Options, Outcome, Row, completed, options_config, over_seeds
-from preluflow.experiments.two_phases import Problem
+from preluflow.experiments._harness import Experiment, Outcome, Row, Session, completed, drawn, set_title
+from preluflow.experiments._stats import over_seeds
+from preluflow.experiments.fig5 import Problem
 from preluflow.flow import gradient_flow
 from preluflow.initialization import initialize
 from preluflow.network import TwoLayerNetwork
@@ -39,15 +40,16 @@ Array = NDArray[np.float64]
 
 FIXED = ("descent", "euler", "rk4")  # their levels are steps, those of the others rtol
 ORDERS = {"descent": 1, "euler": 1, "rk4": 4}
+MEASURED = ("gradients", "error", "median_error")
 TARGETS = (0.02, 1e-4)
 LOOKS = {
     "descent": (plots.INK, "o", "-"),
     "euler": (plots.GREY, "x", "--"),
     "bosh3": (plots.ORANGE, "^", "-."),
-    "rk4": (plots.GREY, "s", ":"),
+    "rk4": (plots.GREEN, "s", ":"),
     "dopri5": (plots.BLUE, "D", "--"),
-    "tsit5": (plots.BLUE, "v", "-"),
-    "dop853": (plots.INK, "P", "-."),
+    "tsit5": (plots.PURPLE, "v", "-"),
+    "dop853": (plots.SKY, "P", "-."),
 }
 
 
@@ -73,11 +75,10 @@ class Config(Problem):
     t1: float = 120.0
     seeds: int = 5
     reference: float = 1e-10
-    levels: Mapping[Method | Literal["descent"], tuple[float, ...]] = field(default_factory=_levels)
-
-    def config(self, options: Options) -> dict[str, Any]:
-        """Everything that decides the numbers but the levels, which are among the arrays."""
-        return {**options_config(options), **{name: v for name, v in asdict(self).items() if name != "levels"}}
+    levels: Mapping[Method | Literal["descent"], tuple[float, ...]] = field(
+        default_factory=_levels,
+        metadata={"kept": False},  # in the arrays
+    )
 
 
 FULL = Config()
@@ -91,15 +92,10 @@ QUICK = replace(
 )
 
 
-def configure(options: Options) -> Config:
-    """Turn a user's options into a configuration."""
-    base = QUICK if options.quick else FULL
-    return base if options.width is None else replace(base, width=options.width)
-
-
-def draw_problem(config: Config, seed: int, replicate: int) -> tuple[TwoLayerNetwork, Dataset]:
+def draw_problem(session: Session, replicate: int) -> tuple[TwoLayerNetwork, Dataset]:
     """Random initial network and balanced data."""
-    rng_centers, rng_data, rng_network = np.random.default_rng((seed, replicate)).spawn(3)
+    config = session.config
+    rng_centers, rng_data, rng_network = session.streams(3, replicate)
     gmm = config.mixture(rng_centers)
     network = initialize(config.width, config.dim, config.scale, p=config.p, dtype="float64", rng=rng_network)
     return network, gmm.sample(config.n, balanced=True, dtype="float64", rng=rng_data)
@@ -142,38 +138,26 @@ def integrate(
     return completed(run)
 
 
-def run(options: Options) -> Outcome:
-    """Run the experiment, seed by seed."""
-    config = configure(options)
-    arrays: dict[str, Array] = {}
+def measure(session: Session) -> None:
+    """Run every method at every level, seed by seed, against the seed's reference."""
+    config, threads, arrays = session.config, session.options.num_threads, session.arrays
     for method, levels in config.levels.items():
         arrays[f"{method}.level"] = np.array(levels)
-        for what in ("gradients", "error", "median_error"):
-            arrays[f"{method}.{what}"] = np.full((config.seeds, len(levels)), np.nan)
-    arrays["reference.gradients"] = np.full(config.seeds, np.nan)
-    total = config.seeds * (1 + sum(map(len, config.levels.values())))
-    done, stopped, bar = 0, False, progress_bar(total, "run", options.progress)
-    try:
-        for s in range(config.seeds):
-            network, data = draw_problem(config, options.seed, s)
-            reference = integrate(config, network, data, "dop853", config.reference, options.num_threads)
+        session.empty(dict.fromkeys((f"{method}.{w}" for w in MEASURED), (config.seeds, len(levels))))
+    session.empty({"reference.gradients": (config.seeds,)})
+    each = [(method, i, level) for method, levels in config.levels.items() for i, level in enumerate(levels)]
+    for s, number in session.cells(product(range(config.seeds), range(len(each)))):
+        if number == 0:
+            network, data = draw_problem(session, s)
+            reference = integrate(config, network, data, "dop853", config.reference, threads)
             arrays["reference.gradients"][s] = reference.stats["gradients"]
-            bar.update(1)
-            for method, levels in config.levels.items():
-                for i, level in enumerate(levels):
-                    found = integrate(config, network, data, method, level, options.num_threads)
-                    arrays[f"{method}.gradients"][s, i] = found.stats["gradients"]
-                    if found.status == "finished":
-                        errors = neuron_errors(found.network, reference.network)
-                        arrays[f"{method}.error"][s, i] = errors.max()
-                        arrays[f"{method}.median_error"][s, i] = np.median(errors)
-                    done += 1
-                    bar.update(1)
-    except KeyboardInterrupt:
-        stopped = True
-    finally:
-        bar.close()
-    return Outcome("descent-vs-flow", config.config(options), arrays=arrays if done else {}, stopped=stopped)
+        method, i, level = each[number]
+        found = integrate(config, network, data, method, level, threads)
+        arrays[f"{method}.gradients"][s, i] = found.stats["gradients"]
+        if found.status == "finished":
+            errors = neuron_errors(found.network, reference.network)
+            arrays[f"{method}.error"][s, i] = errors.max()
+            arrays[f"{method}.median_error"][s, i] = np.median(errors)
 
 
 def methods(outcome: Outcome) -> list[str]:
@@ -210,39 +194,34 @@ def slope(levels: Array, errors: Array) -> float:
     return float(np.polyfit(np.log(x[use]), np.log(y[use]), 1)[0])
 
 
+@drawn
 def draw(outcome: Outcome) -> Figure:
     """Draw error against gradients, and error against the step of the methods with fixed steps."""
     config, arrays = outcome.config, outcome.arrays
-    with plots.style():
-        figure, (left, right) = plots.new_figure(2, width=5.0, height=4.6)
-        for method in methods(outcome):
-            color, marker, line = LOOKS[method]
-            level, error = arrays[f"{method}.level"], arrays[f"{method}.error"]
-            worst, middle = over_seeds(error, np.max), over_seeds(error, np.median)
-            look: dict[str, Any] = {"color": color, "marker": marker, "ls": line, "ms": 6, "label": method}
-            # Adaptive methods take different numbers of gradients for different seeds.
-            gradients = over_seeds(arrays[f"{method}.gradients"], np.median)
-            left.plot(gradients, worst, **look)
-            left.plot(gradients, middle, color=color, marker=marker, ls="none", mfc="none", ms=4, mew=0.8)
-            if method in FIXED:
-                right.plot(level, worst, **look)
-                right.plot(level, middle, color=color, marker=marker, ls="none", mfc="none", ms=4, mew=0.8)
-        left.set(xscale="log", yscale="log", xlabel="gradients (passes over the data), median of seeds")
-        left.set(ylabel=f"error $E$ at $t={config['t1']:g}$ (radians; log-norm)")
-        plots.slope_guide(right, arrays["descent.level"], arrays["descent.error"], 1, above=1.8, label="Euler")
-        plots.slope_guide(right, arrays["rk4.level"], arrays["rk4.error"], 4, above=1.8, label="order 4")
-        right.set(xscale="log", yscale="log", xlabel="step (time $t$)")
-        right.set(ylabel=f"error $E$ at $t={config['t1']:g}$ (radians; log-norm)")
-        plots.legend_above(left, columns=4)
-        plots.legend_above(right, columns=3)
-        figure.suptitle(
-            f"Descent against flow: worst of {config['seeds']} seeds from {config['seed']}, median small and open\n"
-            f"(D={config['dim']}, n={config['n']}, h={config['width']}, "
-            rf"K={config['positive'] + config['negative']}, p={config['p']:g}, $\alpha$={config['alpha']:g}, "
-            rf"$\epsilon$={config['scale']:g}{outcome.marks})",
-            fontsize=10,
-        )
-        figure.canvas.draw()
+    figure, (left, right) = plots.new_figure(2, width=5.0, height=4.6)
+    for method in methods(outcome):
+        color, marker, line = LOOKS[method]
+        level, error = arrays[f"{method}.level"], arrays[f"{method}.error"]
+        worst, middle = over_seeds(error, np.max), over_seeds(error, np.median)
+        look: dict[str, Any] = {"color": color, "marker": marker, "ls": line, "ms": 6, "label": method}
+        # Adaptive methods take different numbers of gradients for different seeds.
+        gradients = over_seeds(arrays[f"{method}.gradients"], np.median)
+        left.plot(gradients, worst, **look)
+        left.plot(gradients, middle, color=color, marker=marker, ls="none", mfc="none", ms=4, mew=0.8)
+        if method in FIXED:
+            right.plot(level, worst, **look)
+            right.plot(level, middle, color=color, marker=marker, ls="none", mfc="none", ms=4, mew=0.8)
+    left.set(xscale="log", yscale="log", xlabel="gradients (passes over the data), median of seeds")
+    left.set(ylabel=f"error $E$ at $t={config['t1']:g}$ (radians; log-norm)")
+    plots.slope_guide(right, arrays["descent.level"], arrays["descent.error"], 1, above=1.8, label="Euler")
+    plots.slope_guide(right, arrays["rk4.level"], arrays["rk4.error"], 4, above=1.8, label="order 4")
+    right.set(xscale="log", yscale="log", xlabel="step (time $t$)")
+    right.set(ylabel=f"error $E$ at $t={config['t1']:g}$ (radians; log-norm)")
+    plots.legend_above(left, columns=4)
+    plots.legend_above(right, columns=3)
+    seeds = f"{config['seeds']} seeds from {config['seed']}"
+    head = f"Descent against flow: worst of {seeds}, median small and open\n"
+    set_title(figure, outcome, head, "dim", "n", "width", "K", "p", "alpha", "scale")
     return figure
 
 
@@ -281,5 +260,11 @@ def _count(value: float, most: float) -> str:
 
 
 DESCENT_VS_FLOW = Experiment(
-    "descent-vs-flow", "error against gradients for descent and for every method of the flow", run, draw, table
+    "descent-vs-flow",
+    "error against gradients for descent and for every method of the flow",
+    measure,
+    draw,
+    table,
+    presets={"paper": FULL, "quick": QUICK},
+    seconds={"paper": 250, "quick": 2},
 )

@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,21 +31,19 @@ from numpy.typing import NDArray
 
 from preluflow import plots
 from preluflow._arrays import Float64
-from preluflow._progress import progress_bar
 from preluflow.classifiers import class_average_relu, cluster_prelu
 from preluflow.data import OrthonormalGMM
 from preluflow.distance import _CELLS, _OUTWARD, _lagrange, _power, _unit_rows
-from preluflow.experiments._experiment import (
+from preluflow.experiments._harness import (
     Experiment,
-    Options,
     Outcome,
     Row,
-    chosen,
+    Session,
+    batch_fits,
     completed,
+    drawn,
     every_point,
-    options_config,
-    plain,
-    require_batch,
+    set_title,
     without_witnesses,
 )
 from preluflow.initialization import initialize
@@ -95,12 +93,9 @@ FULL = replace(PAPER, n=2000, width=200)
 QUICK = replace(PAPER, dim=200, n=500, width=80, batch=50, epochs=400, alphas=(0.5, 0.1), points=100)
 
 
-def configure(options: Options) -> Config:
-    """Turn a user's options into a configuration; the alpha to show is among the alphas."""
-    base = PAPER if options.full else QUICK if options.quick else FULL
-    config = replace(base, **chosen(options, "alpha", "width", "batch", "loss", "epochs"))
-    require_batch(config.batch, config.n)
-    return replace(config, alphas=tuple(sorted({*config.alphas, config.alpha}, reverse=True)))
+def settle(config: Config) -> Config:
+    """See that the alpha to show is among the alphas."""
+    return replace(batch_fits(config), alphas=tuple(sorted({*config.alphas, config.alpha}, reverse=True)))
 
 
 # ---- distance to a sum over orthonormal directions, up to a scale
@@ -337,31 +332,19 @@ def _least(bound: UpperBound | MeanBound, guess: float) -> tuple[float, float]:
 # ---- running
 
 
-def run(options: Options) -> Outcome:
-    """Run the experiment, the alpha that is shown in detail first."""
-    config = configure(options)
-    outcome = Outcome("mv24", {**options_config(options), **plain(config)})
-    shape = (len(PS), len(config.alphas))
-    found = {name: np.full(shape, np.nan) for name in CELLS}
-    found["alphas"] = np.array(config.alphas)
+def measure(session: Session) -> None:
+    """Run every alpha and p, the alpha that is shown in detail first."""
+    config, arrays = session.config, session.arrays
+    session.empty(dict.fromkeys(CELLS, (len(PS), len(config.alphas))))
+    arrays["alphas"] = np.array(config.alphas)
     order = sorted(range(len(config.alphas)), key=lambda i: config.alphas[i] != config.alpha)
-    bar = progress_bar(len(PS) * len(order), "run", options.progress)
-    try:
-        for i in order:
-            for row, p in enumerate(PS):
-                trained, cell, details = run_cell(config, config.alphas[i], p, options)
-                for name, value in cell.items():
-                    found[name][row, i] = value
-                if config.alphas[i] == config.alpha:
-                    outcome.runs[f"p{p:g}"] = trained
-                    found.update({f"{name}_p{p:g}": array for name, array in details.items()})
-                outcome.arrays = found  # from the first cell on there is something to draw
-                bar.update(1)
-    except KeyboardInterrupt:
-        outcome.stopped = True
-    finally:
-        bar.close()
-    return outcome
+    for i, (row, p) in session.cells(product(order, enumerate(PS))):
+        trained, cell, details = run_cell(session, config.alphas[i], p)
+        for name, value in cell.items():
+            arrays[name][row, i] = value
+        if config.alphas[i] == config.alpha:
+            session.outcome.runs[f"p{p:g}"] = trained
+            arrays.update({f"{name}_p{p:g}": array for name, array in details.items()})
 
 
 CELLS = (
@@ -377,16 +360,15 @@ CELLS = (
 )
 
 
-def run_cell(
-    config: Config, alpha: float, p: float, options: Options
-) -> tuple[Run, dict[str, float], dict[str, NDArray[Any]]]:
+def run_cell(session: Session, alpha: float, p: float) -> tuple[Run, dict[str, float], dict[str, NDArray[Any]]]:
     """Train at one alpha and p; returns the run, the numbers of ``CELLS``, and what the detailed panels need.
 
     Centres and initial directions are the same at every alpha and p, and so is the noise up to alpha.
     """
+    config, options = session.config, session.options
     # On a problem this small two threads wait for each other more than they work; no number depends on it.
     threads = 1 if options.quick and options.num_threads is None else options.num_threads
-    rng_centers, rng_data, rng_network, rng_order, rng_fresh = np.random.default_rng(options.seed).spawn(5)
+    rng_centers, rng_data, rng_network, rng_order, rng_fresh = session.streams(5)
     gmm = OrthonormalGMM(config.dim, config.positive, config.negative, alpha, rng=rng_centers)
     data = gmm.sample(config.n, rng=rng_data)
     start = initialize(config.width, config.dim, config.std, kind="gaussian", p=p, rng=rng_network)
@@ -460,33 +442,29 @@ def dominant_count(contributions: Float64) -> int:
 _TARGETS = {1.0: "$F$, class averages", 3.0: r"$F^{(3)}$, clusters"}
 
 
+@drawn
 def draw(outcome: Outcome) -> Figure:
     """Draw a row of four panels for each p."""
     config = outcome.config
-    with plots.style():
-        figure = plots.blank_figure(15.0, 7.2)
-        axes = figure.subplots(len(PS), 4, width_ratios=(1.0, 1.0, 1.15, 1.15))
-        for row, p in enumerate(PS):
-            distance, contributions, heat, accuracy = axes[row]
-            _distance_panel(distance, outcome, row)
-            distance.set_title(f"p = {p:g}: distance to {_TARGETS[p]}", fontsize=10)
-            if f"lower_p{p:g}" not in outcome.arrays:
-                for ax in (contributions, heat, accuracy):
-                    ax.set_axis_off()
-                    ax.text(0.5, 0.5, "not run", ha="center", transform=ax.transAxes)
-                continue
-            _contributions_panel(contributions, outcome, p)
-            _heat_panel(figure, heat, outcome, p)
-            _accuracy_panel(accuracy, outcome, p)
-        figure.suptitle(
-            "What SGD learns: class averages with p = 1, clusters with p = 3, and how robust either is, after MV24\n"
-            f"(D={config['dim']}, K={config['positive']}+{config['negative']}, n={config['n']}, h={config['width']}, "
-            f"weights of s.d. {config['std']:g}, {config['loss']} loss, batch {config['batch']}, "
-            f"step {config['step']:g}, {config['epochs']} epochs; "
-            rf"right of the first column $\alpha$={config['alpha']:g}; seed {config['seed']}{outcome.marks})",
-            fontsize=10,
-        )
-        figure.canvas.draw()
+    figure = plots.blank_figure(15.0, 7.2)
+    axes = figure.subplots(len(PS), 4, width_ratios=(1.0, 1.0, 1.15, 1.15))
+    for row, p in enumerate(PS):
+        distance, contributions, heat, accuracy = axes[row]
+        _distance_panel(distance, outcome, row)
+        distance.set_title(f"p = {p:g}: distance to {_TARGETS[p]}", fontsize=10)
+        if f"lower_p{p:g}" not in outcome.arrays:
+            for ax in (contributions, heat, accuracy):
+                ax.set_axis_off()
+                ax.text(0.5, 0.5, "not run", ha="center", transform=ax.transAxes)
+            continue
+        _contributions_panel(contributions, outcome, p)
+        _heat_panel(figure, heat, outcome, p)
+        _accuracy_panel(accuracy, outcome, p)
+    told = f"{config['loss']} loss", f"batch {config['batch']}, step {config['step']:g}, {config['epochs']} epochs"
+    shown = rf"right of the first column $\alpha$={config['alpha']:g}; seed {config['seed']}"
+    weights = f"weights of s.d. {config['std']:g}"
+    head = "What SGD learns: class averages with p = 1, clusters with p = 3, and how robust either is, after MV24\n"
+    set_title(figure, outcome, head, "dim", "K1+K2", "n", "width", weights, *told, shown)
     return figure
 
 
@@ -537,22 +515,26 @@ def _contributions_panel(ax: Axes, outcome: Outcome, p: float) -> None:
 
 def _heat_panel(figure: Figure, ax: Axes, outcome: Outcome, p: float) -> None:
     """Draw the cosines of the dominant neurons, by the centre they are nearest to."""
+    from matplotlib.colors import LinearSegmentedColormap
+
     cosines, signs = outcome.arrays[f"cosines_p{p:g}"], outcome.arrays[f"signs_p{p:g}"]
     of = dominant_count(outcome.arrays[f"contributions_p{p:g}"])
     count = min(of, len(cosines))
     nearest = cosines[:count, 2:].argmax(axis=1) if p > 1 else np.zeros(count)
     rows = np.lexsort((nearest, -signs[:count]))
-    picture = ax.imshow(cosines[rows], aspect="auto", cmap="cividis", vmin=-0.5, vmax=1.0, interpolation="nearest")
+    # Zero is white; in grey, too, 1 is far darker than -1.
+    colors = LinearSegmentedColormap.from_list("cosine", [plots.ORANGE, "#ffffff", "#0b2c4d"])
+    picture = ax.imshow(cosines[rows], aspect="auto", cmap=colors, vmin=-1.0, vmax=1.0, interpolation="nearest")
     positive = int(np.count_nonzero(signs[:count] > 0))
     if 0 < positive < count:
-        ax.axhline(positive - 0.5, color="white", lw=1.5)
-    ax.axvline(1.5, color="white", lw=1.5)
+        ax.axhline(positive - 0.5, color=plots.INK, lw=1.0)
+    ax.axvline(1.5, color=plots.INK, lw=1.0)
     names = [r"$\mu_+$", r"$\mu_-$", *(rf"$\mu_{{{k}}}$" for k in range(1, cosines.shape[1] - 1))]
     ax.set_xticks(range(len(names)), names, fontsize=9)
     ax.set_yticks([])
     ax.grid(False)
-    ax.set_ylabel(f"{count} of {of} dominant neurons, $v_j>0$ first")
-    ax.set_title("cosines with averages and centres", fontsize=10)
+    ax.set_ylabel("neurons, $v_j>0$ on top")
+    ax.set_title(f"cosines, {count} of {of} dominant neurons", fontsize=10)
     figure.colorbar(picture, ax=ax, shrink=0.9, pad=0.02)
 
 
@@ -666,8 +648,11 @@ def _largest(config: Mapping[str, Any], p: float) -> float:
 MV24 = Experiment(
     "mv24",
     "what SGD learns with p = 1 and p = 3: distance, contributions, directions, robust accuracy",
-    run,
+    measure,
     draw,
     table,
-    check=configure,
+    presets={"laptop": FULL, "quick": QUICK, "paper": PAPER},
+    options=("width", "alpha", "batch", "loss", "epochs", "full"),
+    settle=settle,
+    seconds={"quick": 3, "paper": 4 * 3600},
 )

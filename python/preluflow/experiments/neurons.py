@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from preluflow import plots
 from preluflow._files import write_file
 from preluflow.data import OrthonormalGMM
-from preluflow.experiments._experiment import Experiment, Options, Outcome, Row, options_config
+from preluflow.experiments._harness import Experiment, Options, Outcome, Row, Session, completed, drawn, set_title
 from preluflow.flow import gradient_flow
 from preluflow.initialization import VOID, initialize
 from preluflow.observe import Observe, Snapshot
@@ -65,12 +65,6 @@ class Config:
 
 FULL = Config()
 QUICK = replace(FULL, n=300, width=50, stops=48, frames=14, seeds=1)
-
-
-def configure(options: Options) -> Config:
-    """Turn a user's options into a configuration."""
-    base = QUICK if options.quick else FULL
-    return base if options.width is None else replace(base, width=options.width)
 
 
 def look(at: Snapshot) -> dict[str, Any]:
@@ -132,28 +126,18 @@ def final_cosines(run: Run, config: Config) -> NDArray[Any]:
     return np.asarray((end[kept] @ mixture(config).centers.T)[np.arange(kept.sum()), region[kept]])
 
 
-def run(options: Options) -> Outcome:
-    """Run the experiment: the first seed is kept whole, of the others only what the table needs."""
-    config = configure(options)
-    outcome = Outcome("neurons", {**options_config(options), **vars(config)}, main="p3")
-    found: list[list[tuple[float, float, int]]] = []
-    try:
-        for seed in range(options.seed, options.seed + config.seeds):
-            runs = {}
-            for key, p in POWERS.items():
-                runs[key] = train(config, p, seed, options)
-                if seed == options.seed:
-                    outcome.runs[key] = runs[key]
-                if runs[key].status == "interrupted":
-                    raise KeyboardInterrupt
-            ends = [final_cosines(each, config) for each in runs.values()]
-            found.append([_summary(end) for end in ends])
-    except KeyboardInterrupt:
-        outcome.stopped = True
-    if found:
+def measure(session: Session) -> None:
+    """Run every seed: the first is kept whole, of the others only what the table needs."""
+    config, options, found = session.config, session.options, []
+    for seed in range(options.seed, options.seed + config.seeds):
+        ends = []
+        for key, p in POWERS.items():
+            trained = train(config, p, seed, options)
+            trained = session.keep(key, trained) if seed == options.seed else completed(trained)
+            ends.append(_summary(final_cosines(trained, config)))
+        found.append(ends)
         share, median, kept = np.moveaxis(np.array(found, dtype=np.float64), 2, 0)  # each (seeds, p)
-        outcome.arrays.update(share=share, median=median, kept=kept.astype(np.int64))
-    return outcome
+        session.outcome.arrays = {"share": share, "median": median, "kept": kept.astype(np.int64)}
 
 
 def _summary(end: NDArray[Any]) -> tuple[float, float, int]:
@@ -246,27 +230,22 @@ def _alignment_panel(ax: Any, run: Run, config: Config) -> None:
     plots.legend_above(ax, columns=2)
 
 
+@drawn
 def draw(outcome: Outcome) -> Figure:
     """Draw the start, the end and the way between, a row for each p."""
     config = _config(outcome)
-    with plots.style():
-        figure = plots.blank_figure(12.4, 8.2)
-        grid = figure.add_gridspec(2, 3, width_ratios=(1, 1, 1.15))
-        for row, (key, p) in enumerate(POWERS.items()):
-            kept = outcome.runs[key]
-            for column, stop in enumerate((0, len(kept.t) - 1)):
-                ax = _panel(figure, grid[row, column], config, zoom=1.55)
-                _scatter(ax, kept, stop, config, 46.0)
-                ax.set_title(f"$p={p:g}$: {('start', 'end')[column]}, $t={kept.t[stop]:.3g}$", fontsize=11, y=1.12)
-                ax.text2D(0.5, -0.04, _counts(kept, stop, config), transform=ax.transAxes, ha="center", fontsize=9)
-            _alignment_panel(figure.add_subplot(grid[row, 2]), kept, config)
-        figure.legend(handles=_handles(), loc="outside lower center", ncols=4, frameon=False)
-        figure.suptitle(
-            f"Neuron directions under gradient flow (D=3, n={config.n}, h={config.width}, "
-            rf"$\alpha$={config.alpha:g}, $\epsilon$={config.scale:g}, seed {outcome.config['seed']}{outcome.marks})",
-            fontsize=10,
-        )
-        figure.canvas.draw()
+    figure = plots.blank_figure(12.4, 8.2)
+    grid = figure.add_gridspec(2, 3, width_ratios=(1, 1, 1.15))
+    for row, (key, p) in enumerate(POWERS.items()):
+        kept = outcome.runs[key]
+        for column, stop in enumerate((0, len(kept.t) - 1)):
+            ax = _panel(figure, grid[row, column], config, zoom=1.55)
+            _scatter(ax, kept, stop, config, 46.0)
+            ax.set_title(f"$p={p:g}$: {('start', 'end')[column]}, $t={kept.t[stop]:.3g}$", fontsize=11, y=1.12)
+            ax.text2D(0.5, -0.04, _counts(kept, stop, config), transform=ax.transAxes, ha="center", fontsize=9)
+        _alignment_panel(figure.add_subplot(grid[row, 2]), kept, config)
+    figure.legend(handles=_handles(), loc="outside lower center", ncols=4, frameon=False)
+    set_title(figure, outcome, "Neuron directions under gradient flow", "D=3", "n", "width", "alpha", "scale", "seed")
     return figure
 
 
@@ -357,9 +336,12 @@ def table(outcome: Outcome) -> list[Row]:
 NEURONS = Experiment(
     "neurons",
     "neuron directions in R^3 before, during and after training, p = 1 and p = 3",
-    run,
+    measure,
     draw,
     table,
-    animate,
+    presets={"paper": FULL, "quick": QUICK},
+    main="p3",
+    more=animate,
     files=(ANIMATION,),
+    seconds={"paper": 5, "quick": 2},
 )

@@ -28,20 +28,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from preluflow import attacks, plots
 from preluflow._arrays import Float64
-from preluflow._progress import progress_bar
-from preluflow.experiments._experiment import (
+from preluflow.experiments._harness import (
     Experiment,
     Options,
     Outcome,
     Row,
-    chosen,
+    Session,
     completed,
+    drawn,
     every_point,
-    options_config,
-    plain,
+    set_title,
     without_witnesses,
 )
-from preluflow.experiments.two_phases import Problem
+from preluflow.experiments.fig5 import Problem
 from preluflow.flow import gradient_flow
 from preluflow.initialization import initialize
 from preluflow.margins import RobustRadius, robust_radius
@@ -96,11 +95,6 @@ QUICK = replace(
     apgd_starts=2,
     ddn_steps=300,
 )
-
-
-def configure(options: Options) -> Config:
-    """Turn a user's options into a configuration."""
-    return replace(QUICK if options.quick else FULL, **chosen(options, "alpha", "width"))
 
 
 # ---- the network in the coordinates of its span
@@ -201,36 +195,19 @@ def train(config: Config, options: Options) -> tuple[Run, Any]:
     return completed(run), gmm.sample(config.points, balanced=True, dtype="float64", rng=rng_fresh)
 
 
-def run(options: Options) -> Outcome:
-    """Run the experiment; after the training the bracket comes first, then radius by radius, the table's first."""
-    config = configure(options)
-    outcome = Outcome("pgd-gap", {**options_config(options), **plain(config)})
-    bar = progress_bar(len(config.radii), "radius", options.progress)
-    try:
-        trained, fresh = train(config, options)
-        for radii in measure(config, trained.network, fresh.X, fresh.y, options, outcome.arrays):
-            outcome.runs["flow"] = trained
-            bar.update(radii)
-    except KeyboardInterrupt:
-        outcome.stopped = True
-    finally:
-        bar.close()
-    return outcome
+def measure(session: Session) -> None:
+    """Train, attack: the bracket comes first, then radius by radius, the table's first."""
+    trained, fresh = train(session.config, session.options)
+    attack_all(session, trained, fresh.X, fresh.y)
 
 
-def measure(
-    config: Config,
-    network: TwoLayerNetwork,
-    X: Float64,
-    y: Float64,
-    options: Options,
-    arrays: dict[str, NDArray[Any]],
-) -> Any:
-    """Fill ``arrays`` and yield after each part how many radii it was.
+def attack_all(session: Session, trained: Run, X: Float64, y: Float64) -> None:
+    """Fill the outcome's arrays.
 
     ``lower``, ``upper``, ``correct`` (m,): the bracket. ``ddn`` (m,): DDN's norms. ``broken_<attack>`` (R, m): whether
     the attack of each radius found an error, with ``radii`` (R,), ``gradients_<attack>`` and ``seconds_<attack>``.
     """
+    config, options, arrays, network = session.config, session.options, session.arrays, trained.network
     began = time.perf_counter()
     bracket = robust_radius(network, X, y, config.level, num_threads=options.num_threads)
     every_point(bracket, len(X))
@@ -246,8 +223,8 @@ def measure(
     arrays["gradients_ddn"] = np.array(gradients)
     arrays["rank"] = np.array(reduced.dim)
     arrays["radii"] = np.zeros(0)
-    yield 0
-    for eps in sorted(config.radii, key=lambda radius: (radius not in TOLD, radius)):
+    session.outcome.arrays, session.outcome.runs = arrays, {"flow": trained}
+    for eps in session.cells(sorted(config.radii, key=lambda radius: (radius not in TOLD, radius)), "radius"):
         found: dict[str, Any] = {}
         for key, ball in BALLS.items():
             began = time.perf_counter()
@@ -261,7 +238,6 @@ def measure(
             before = arrays.get(name, np.zeros((0, *np.shape(value)), dtype=np.asarray(value).dtype))
             more[name] = np.insert(before, place, value, axis=0)
         arrays.update(more)  # at once: Ctrl-C cannot split a radius
-        yield 1
 
 
 def _at(
@@ -301,7 +277,7 @@ def floor(outcome: Outcome) -> float:
 _LOOKS: dict[str, dict[str, Any]] = {
     "papers": {"color": plots.ORANGE, "marker": "o", "lw": 2.4, "ms": 6},
     "margin": {"color": plots.BLUE, "marker": "s", "ls": "--", "ms": 5},
-    "apgd": {"color": plots.BLUE, "marker": "^", "ls": "-.", "ms": 6, "mfc": "white"},
+    "apgd": {"color": plots.PURPLE, "marker": "^", "ls": "-.", "ms": 6, "mfc": "white"},
 }
 _DDN_LOOK: dict[str, Any] = {"color": plots.GREY, "ls": (0, (1, 0.9)), "lw": 2.6}
 _BAND_LOOK: dict[str, Any] = {"color": plots.INK, "alpha": 0.3}
@@ -384,33 +360,27 @@ def _claim(outcome: Outcome) -> str:
     return "report robustness that a theorem rules out" if impossible(outcome) else "beside what is certain"
 
 
+@drawn
 def draw(outcome: Outcome) -> Figure:
     """Draw robust accuracy against radius, whole and near sqrt(2)/2."""
-    config = outcome.config
-    with plots.style():
-        figure = plots.blank_figure(10.4, 4.6)
-        left, right = figure.subplots(1, 2, width_ratios=(1.9, 1.0))
-        _curves(left, outcome, 0.0, 1.0)
-        left.set(ylabel="robust accuracy at fresh points", title="what the attacks report")
-        _legend(left, outcome)
-        _show_gap(left, outcome)
-        _curves(right, outcome, *_near(outcome))
-        right.locator_params(axis="x", nbins=5)
-        right.set_title(r"the same near $\sqrt{2}/2$")
-        for ax in (left, right):
-            ax.title.set_fontsize(10)
-            ax.annotate(
-                r"$\sqrt{2}/2$", (MAX_RADIUS, floor(outcome)), xytext=(3, -2), textcoords="offset points",
-                ha="left", va="top", fontsize=9,
-            )  # fmt: skip
-        figure.suptitle(
-            f"An attack that fails proves nothing: gradient attacks {_claim(outcome)}\n"
-            f"(pReLU by gradient flow, D={config['dim']}, K={config['positive']}+{config['negative']}, "
-            rf"h={config['width']}, $\alpha$={config['alpha']:g}, {len(outcome.arrays['lower'])} points, "
-            f"seed {config['seed']}{outcome.marks})",
-            fontsize=10,
-        )
-        figure.canvas.draw()
+    figure = plots.blank_figure(10.4, 4.6)
+    left, right = figure.subplots(1, 2, width_ratios=(1.9, 1.0))
+    _curves(left, outcome, 0.0, 1.0)
+    left.set(ylabel="robust accuracy at fresh points", title="what the attacks report")
+    _legend(left, outcome)
+    _show_gap(left, outcome)
+    _curves(right, outcome, *_near(outcome))
+    right.locator_params(axis="x", nbins=5)
+    right.set_title(r"the same near $\sqrt{2}/2$")
+    for ax in (left, right):
+        ax.title.set_fontsize(10)
+        ax.annotate(
+            r"$\sqrt{2}/2$", (MAX_RADIUS, floor(outcome)), xytext=(3, -2), textcoords="offset points",
+            ha="left", va="top", fontsize=9,
+        )  # fmt: skip
+    head = f"An attack that fails proves nothing: gradient attacks {_claim(outcome)}\n"
+    points = f"{len(outcome.arrays['lower'])} points"
+    set_title(figure, outcome, head, "pReLU by gradient flow", "dim", "K1+K2", "width", "alpha", points, "seed")
     return figure
 
 
@@ -523,7 +493,10 @@ def _cost(gradients: Any, seconds: Any, m: int) -> tuple[str, str]:
 PGD_GAP = Experiment(
     "pgd-gap",
     "gradient attacks on one pReLU network beside the bracket, and what Proposition 1 forbids",
-    run,
+    measure,
     draw,
     table,
+    presets={"paper": FULL, "quick": QUICK},
+    options=("width", "alpha"),
+    seconds={"paper": 70, "quick": 1},
 )

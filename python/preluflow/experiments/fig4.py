@@ -7,7 +7,6 @@ Z_k = sum ||w_j||^2 from the moment alignment is over. How the phases are read o
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preluflow import plots, theory
-from preluflow.experiments._experiment import Experiment, Options, Outcome, Row, options_config
-from preluflow.experiments.two_phases import Problem
+from preluflow.experiments._harness import Experiment, Outcome, Row, Session, completed, drawn, set_title
+from preluflow.experiments.fig5 import Problem
 from preluflow.flow import gradient_flow
 from preluflow.initialization import initialize
 from preluflow.observe import Observe
@@ -47,52 +46,28 @@ FULL = Config()
 QUICK = replace(FULL, dim=200, n=1000, width=100, seeds=2)
 
 
-def configure(options: Options) -> Config:
-    """Turn a user's options into a configuration."""
-    base = QUICK if options.quick else FULL
-    return base if options.width is None else replace(base, width=options.width)
+def measure(session: Session) -> None:
+    """Run every seed; one that is cut off is not drawn, so its runs are kept together or not at all."""
+    for seed in range(session.options.seed, session.options.seed + session.config.seeds):
+        session.outcome.runs.update(run_seed(session, seed))
 
 
-def run_seed(config: Config, seed: int, options: Options) -> dict[str, Run]:
+def run_seed(session: Session, seed: int) -> dict[str, Run]:
     """Run the flow on a sample, on the centres from the same network, and on the sample from a nudged one (Fig. 6)."""
+    config, options = session.config, session.options
     rng_centers, rng_data, rng_network = np.random.default_rng(seed).spawn(3)
     gmm = config.mixture(rng_centers)
     data = gmm.sample(config.n, balanced=True, rng=rng_data)
-    drawn = int(rng_network.integers(2**32))
-    start = partial(initialize, config.width, config.dim, config.scale, p=config.p, rng=drawn)
+    drawn_seed = int(rng_network.integers(2**32))
+    start = partial(initialize, config.width, config.dim, config.scale, p=config.p, rng=drawn_seed)
     look = Observe(every=config.every, what=WHAT, gmm=gmm)
     flow = partial(gradient_flow, t1=config.t1, rtol=config.rtol, observe=look, num_threads=options.num_threads)
-    centers = gmm.centers.astype(data.X.dtype)
-    tasks: dict[str, Callable[[], Run]] = {
-        f"nominal{seed}": lambda: flow(start(), centers, gmm.labels),
-        f"noisy{seed}": lambda: flow(start(), data.X, data.y, progress=options.progress),
-        f"nudged{seed}": lambda: flow(
-            start(nudge=config.nudge, centers=gmm), data.X, data.y, progress=options.progress
-        ),
+    noisy = partial(flow, X=data.X, y=data.y, progress=options.progress)
+    return {
+        f"nominal{seed}": completed(flow(start(), gmm.centers.astype(data.X.dtype), gmm.labels)),
+        f"noisy{seed}": completed(noisy(start())),
+        f"nudged{seed}": completed(noisy(start(nudge=config.nudge, centers=gmm))),
     }
-    runs: dict[str, Run] = {}
-    for key, task in tasks.items():
-        runs[key] = task()
-        if runs[key].status == "interrupted":
-            break
-    return runs
-
-
-def run(options: Options) -> Outcome:
-    """Run the experiment."""
-    config = configure(options)
-    runs: dict[str, Run] = {}
-    stopped = False
-    for seed in range(options.seed, options.seed + config.seeds):
-        try:
-            found = run_seed(config, seed, options)
-        except KeyboardInterrupt:  # between two runs
-            found = {}
-        stopped = len(found) < len(KINDS) or any(part.status == "interrupted" for part in found.values())
-        if stopped:  # a seed that was cut off is not drawn
-            break
-        runs.update(found)
-    return Outcome("fig4", {**options_config(options), **vars(config)}, runs, f"noisy{options.seed}", stopped=stopped)
 
 
 def seeds(outcome: Outcome) -> list[int]:
@@ -100,36 +75,31 @@ def seeds(outcome: Outcome) -> list[int]:
     return [int(key[len("noisy") :]) for key in outcome.runs if key.startswith("noisy")]
 
 
+@drawn
 def draw(outcome: Outcome) -> Figure:
     """Draw alignment and norms of every cluster, the nominal curves over them, and the phases."""
     config = outcome.config
     first = seeds(outcome)[0]
     noisy = outcome.runs[f"noisy{first}"]
     times = theory.phase_times(noisy, config["tau"])
-    with plots.style():
-        figure, (left, right) = plots.new_figure(2, width=5.0, height=3.9)
-        _curves(left, outcome, "cluster_alignment")
-        left.set(ylabel=r"$\cos(\mu_k, w_j)$, mean weighted by $\|w_j\|^2$", ylim=(-0.02, 1.14))
-        _curves(right, outcome, "cluster_norms")
-        if np.isfinite(times.t1):
-            start = int(np.searchsorted(noisy.t, times.t1))
-            Z = np.exp(np.mean(np.log(noisy["cluster_norms"][start])))
-            later = noisy.t[start:]
-            K = config["positive"] + config["negative"]
-            curve = theory.nominal_norm(later - later[0], float(np.log(Z)), clusters=K)
-            right.plot(later, curve, color=plots.BLUE, ls="--", lw=2.0, label=r"eq. 14 from $t_1$")
-        right.set(ylabel=r"$Z_k = \sum_{j \in \mathcal{N}_k}\|w_j\|^2$", ylim=(-0.02, 1.24))
-        for ax in (left, right):
-            ax.set(xlabel=r"time $t$", xlim=(0, noisy.t[-1]))
-            _mark(ax, times)
-            plots.legend_above(ax, columns=2)
-        figure.suptitle(
-            f"Figure 4, measured (D={config['dim']}, n={config['n']}, h={config['width']}, p={config['p']:g}, "
-            rf"$\alpha$={config['alpha']:g}, $\epsilon$={config['scale']:g}, "
-            f"{len(seeds(outcome))} seeds from {first}{outcome.marks})",
-            fontsize=10,
-        )
-        figure.canvas.draw()
+    figure, (left, right) = plots.new_figure(2, width=5.0, height=3.9)
+    _curves(left, outcome, "cluster_alignment")
+    left.set(ylabel=r"$\cos(\mu_k, w_j)$, mean weighted by $\|w_j\|^2$", ylim=(-0.02, 1.14))
+    _curves(right, outcome, "cluster_norms")
+    if np.isfinite(times.t1):
+        start = int(np.searchsorted(noisy.t, times.t1))
+        Z = np.exp(np.mean(np.log(noisy["cluster_norms"][start])))
+        later = noisy.t[start:]
+        K = config["positive"] + config["negative"]
+        curve = theory.nominal_norm(later - later[0], float(np.log(Z)), clusters=K)
+        right.plot(later, curve, color=plots.INK, ls="--", lw=2.0, zorder=5, label=r"eq. 14 from $t_1$")
+    right.set(ylabel=r"$Z_k = \sum_{j \in \mathcal{N}_k}\|w_j\|^2$", ylim=(-0.02, 1.24))
+    for ax in (left, right):
+        ax.set(xlabel=r"time $t$", xlim=(0, noisy.t[-1]))
+        _mark(ax, times)
+        plots.legend_above(ax, columns=2)
+    told = f"{len(seeds(outcome))} seeds from {first}"
+    set_title(figure, outcome, "Figure 4, measured", "dim", "n", "width", "p", "alpha", "scale", told)
     return figure
 
 
@@ -139,13 +109,21 @@ def _curves(ax: Axes, outcome: Outcome, record: str) -> None:
     noisy, nominal = outcome.runs[f"noisy{chosen[0]}"], outcome.runs[f"nominal{chosen[0]}"]
     medians = np.array([np.median(outcome.runs[f"noisy{seed}"][record], axis=1) for seed in chosen])
     ax.fill_between(
-        noisy.t, medians.min(0), medians.max(0), color=plots.GREY, alpha=0.5, lw=0, label="median cluster, all seeds"
+        noisy.t,
+        medians.min(0),
+        medians.max(0),
+        fc=plots.BLUE,
+        ec=plots.BLUE,
+        alpha=0.6,
+        lw=1.0,
+        zorder=3,
+        label="median cluster, all seeds",
     )
     for k, curve in enumerate(noisy[record].T):
-        ax.plot(noisy.t, curve, color=plots.INK, lw=0.9, label="clusters, first seed" if k == 0 else None)
+        ax.plot(noisy.t, curve, color=plots.GREY, lw=0.7, label="clusters, first seed" if k == 0 else None)
     for k, curve in enumerate(nominal[record].T):
         label = r"the same at $\alpha=0$" if k == 0 else None
-        ax.plot(nominal.t, curve, color=plots.ORANGE, ls=":", lw=1.6, label=label)
+        ax.plot(nominal.t, curve, color=plots.ORANGE, ls=":", lw=1.2, zorder=2.5, label=label)
 
 
 def _mark(ax: Axes, times: theory.PhaseTimes) -> None:
@@ -197,4 +175,13 @@ def _spread(values: NDArray[np.float64], digits: int = 1) -> str:
 
 SUMMARY = "the two phases along the flow: alignment and norm of every cluster, nominal curves over them"
 
-FIG4 = Experiment("fig4", SUMMARY, run, draw, table)
+FIG4 = Experiment(
+    "fig4",
+    SUMMARY,
+    measure,
+    draw,
+    table,
+    presets={"paper": FULL, "quick": QUICK},
+    main="noisy{seed}",
+    seconds={"quick": 2},
+)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from preluflow import theory
 from preluflow.data import OrthonormalGMM
-from preluflow.experiments._experiment import Outcome, Row
-from preluflow.experiments.robust_models import Recipe, accuracy
+from preluflow.experiments._harness import Outcome, Row
+from preluflow.experiments.robust.models import Recipe, accuracy
 
 Array = NDArray[np.float64]
 

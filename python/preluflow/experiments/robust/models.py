@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from preluflow import attacks
 from preluflow.classifiers import Bayes, Linear, fit_linear
 from preluflow.data import Dataset, OrthonormalGMM
-from preluflow.experiments._experiment import completed, every_point
+from preluflow.experiments._harness import completed, every_point
 from preluflow.flow import gradient_flow
 from preluflow.initialization import initialize
 from preluflow.margins import robust_radius
@@ -175,13 +175,7 @@ def train(recipe: Recipe, how: Training, gmm: OrthonormalGMM, data: Dataset, rng
         return _mlp(recipe, how, gmm, data, rng)
     rng_start, rng_order = rng.spawn(2)
     network = initialize(
-        how.width,
-        gmm.dim,
-        recipe.scale,
-        kind=recipe.init,
-        p=recipe.p,
-        activation=recipe.activation,
-        rng=rng_start,
+        how.width, gmm.dim, recipe.scale, kind=recipe.init, p=recipe.p, activation=recipe.activation, rng=rng_start
     )
     grow = _flow if recipe.kind == "flow" else partial(_sgd, rng=rng_order)
     network, facts = grow(recipe, how, gmm, data, network)

@@ -1,4 +1,6 @@
-"""Figures 5 and 6 of MV25: neurons align with the centres first, then the loss falls, and the network becomes F^(p).
+"""Figure 5 of MV25, and what Figure 6 shares with it: two phases.
+
+Neurons align with the centres first, then the loss falls, and the network becomes F^(p).
 
 Setting (App. B.1): n = 5000 balanced points, D = 1000, K1 = K2 = 5, alpha = 0.1, p = 3, epsilon = 1e-7, squared loss,
 gradient descent with step 0.2 for 600 iterations. The paper does not state the width; h = 500 here. Figure 6 differs
@@ -7,6 +9,7 @@ in the initialisation only: every direction is nudged by 0.05 towards a random c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,15 +19,15 @@ from numpy.typing import NDArray
 
 from preluflow import plots, theory
 from preluflow.data import OrthonormalGMM
-from preluflow.experiments._experiment import Experiment, Options, Outcome, Row, options_config
+from preluflow.experiments._harness import Experiment, Outcome, Row, Session, drawn, set_title
 from preluflow.flow import gradient_flow
 from preluflow.initialization import initialize, non_degeneracy_gap
-from preluflow.network import TwoLayerNetwork
 from preluflow.observe import Observe
 from preluflow.results import Run
 from preluflow.train import gradient_descent
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 WHAT = ("loss", "accuracy", "alignment", "cluster_norms", "distance_estimate", "distance_bracket")
@@ -62,64 +65,30 @@ FULL = Config()
 QUICK = replace(FULL, dim=200, n=1000, width=100)
 
 
-def configure(nudge: float | None, options: Options) -> Config:
-    """Turn a user's options into a configuration."""
-    base = replace(QUICK if options.quick else FULL, nudge=nudge)
-    return base if options.width is None else replace(base, width=options.width)
-
-
-def problem(config: Config, seed: int) -> tuple[OrthonormalGMM, TwoLayerNetwork, np.random.Generator]:
-    """Mixture, initial network and the generator for the data."""
-    rng_centers, rng_data, rng_network = np.random.default_rng(seed).spawn(3)
-    gmm = config.mixture(rng_centers)
-    network = initialize(
-        config.width,
-        config.dim,
-        config.scale,
-        nudge=config.nudge,
-        centers=None if config.nudge is None else gmm,
-        p=config.p,
-        rng=rng_network,
-    )
-    return gmm, network, rng_data
-
-
-def train(config: Config, options: Options, what: tuple[str, ...] = WHAT) -> dict[str, Run]:
+def measure(session: Session, what: tuple[str, ...] = WHAT) -> None:
     """Run descent on the noisy data, and on the centres themselves: the dynamics at alpha = 0.
 
     With the dynamics "flow", also the gradient flow on the noisy data, to the same time.
     """
-    gmm, network, rng_data = problem(config, options.seed)
-    descend = partial(gradient_descent, network, step=config.step, steps=config.steps, num_threads=options.num_threads)
-    nominal = descend(
-        gmm.centers.astype(network.dtype), gmm.labels, observe=Observe(every=10, what=("loss", "alignment"), gmm=gmm)
+    config, options = session.config, session.options
+    rng_centers, rng_data, rng_network = session.streams(3)
+    gmm = config.mixture(rng_centers)
+    centers = None if config.nudge is None else gmm
+    network = initialize(
+        config.width, config.dim, config.scale, nudge=config.nudge, centers=centers, p=config.p, rng=rng_network
     )
-    if nominal.status == "interrupted":
-        return {"nominal": nominal}
+    session.outcome.config["gap"] = non_degeneracy_gap(network, gmm)
+    descend = partial(gradient_descent, network, step=config.step, steps=config.steps, num_threads=options.num_threads)
+    observe = Observe(every=10, what=("loss", "alignment"), gmm=gmm)
+    session.keep("nominal", descend(gmm.centers.astype(network.dtype), gmm.labels, observe=observe))
     data = gmm.sample(config.n, balanced=True, dtype=network.dtype, rng=rng_data)
     observe = Observe(every=config.every, what=what, gmm=gmm)
-    runs = {"noisy": descend(data.X, data.y, observe=observe, progress=options.progress), "nominal": nominal}
-    if options.dynamics == "flow" and runs["noisy"].status != "interrupted":
+    session.keep("noisy", descend(data.X, data.y, observe=observe, progress=options.progress))
+    if options.dynamics == "flow":
         observe = Observe(every=config.step * config.every, what=what, gmm=gmm)
-        runs["flow"] = gradient_flow(
-            network,
-            data.X,
-            data.y,
-            t1=config.step * config.steps,
-            observe=observe,
-            progress=options.progress,
-            num_threads=options.num_threads,
-        )
-    return runs
-
-
-def run(name: str, nudge: float | None, options: Options) -> Outcome:
-    """Run the experiment."""
-    config = configure(nudge, options)
-    gmm, network, _ = problem(config, options.seed)
-    runs = train(config, options)
-    facts = {"gap": non_degeneracy_gap(network, gmm)}
-    return Outcome(name, {**options_config(options), **vars(config), **facts}, runs, main="noisy")
+        t1, threads = config.step * config.steps, options.num_threads
+        flow = partial(gradient_flow, t1=t1, observe=observe, progress=options.progress, num_threads=threads)
+        session.keep("flow", flow(network, data.X, data.y))
 
 
 def crossing(iterations: NDArray[Any], values: NDArray[Any], level: float) -> float:
@@ -133,10 +102,7 @@ def crossing(iterations: NDArray[Any], values: NDArray[Any], level: float) -> fl
 
 def crossings(run: Run) -> tuple[float, float]:
     """Iterations at which the median alignment and the loss cross 0.5."""
-    return (
-        crossing(run.iterations, run["alignment_quartiles"][:, 1], 0.5),
-        crossing(run.iterations, run["loss"], 0.5),
-    )
+    return (crossing(run.iterations, run["alignment_quartiles"][:, 1], 0.5), crossing(run.iterations, run["loss"], 0.5))
 
 
 def crossing_times(run: Run) -> tuple[float, float]:
@@ -144,23 +110,34 @@ def crossing_times(run: Run) -> tuple[float, float]:
     return crossing(run.t, run["alignment_quartiles"][:, 1], 0.5), crossing(run.t, run["loss"], 0.5)
 
 
+@drawn
 def draw(outcome: Outcome) -> Figure:
-    """Draw the paper's two panels."""
+    """Draw the paper's two panels, and the distance again where small values show."""
     config, noisy = outcome.config, outcome.runs["noisy"]
-    with plots.style():
-        figure, (left, right) = plots.new_figure(2)
-        flow = outcome.runs.get("flow")
-        plots.alignment_panel(left, noisy, nominal=outcome.runs["nominal"], flow=flow)
-        plots.loss_and_distance_panel(right, noisy, flow=flow)
-        start = "random initialisation" if config["nudge"] is None else f"nudged by {config['nudge']:g}"
-        figure.suptitle(
-            f"Figure {outcome.name[-1]}: {start} (D={config['dim']}, n={config['n']}, h={config['width']}, "
-            rf"p={config['p']:g}, $\alpha$={config['alpha']:g}, $\epsilon$={config['scale']:g}, "
-            f"seed {config['seed']}{outcome.marks})",
-            fontsize=10,
-        )
-        figure.canvas.draw()
+    figure, (left, right, small) = plots.new_figure(3, width=4.4)
+    flow = outcome.runs.get("flow")
+    plots.alignment_panel(left, noisy, nominal=outcome.runs["nominal"], flow=flow)
+    plots.loss_and_distance_panel(right, noisy, flow=flow)
+    plots.distance_panel(small, noisy, flow=flow)
+    _mark_crossings(left, right, config, noisy if flow is None else flow, flow is None)
+    start = "random initialisation" if config["nudge"] is None else f"nudged by {config['nudge']:g}"
+    head = f"Figure {outcome.name[-1]}: {start}"
+    set_title(figure, outcome, head, "dim", "n", "width", "p", "alpha", "scale", "seed")
     return figure
+
+
+def _mark_crossings(left: Axes, right: Axes, config: Mapping[str, Any], run: Run, iterations: bool) -> None:
+    """Say how it started and where alignment and loss cross 0.5: what tells Figures 5 and 6 apart."""
+    start = "random start" if config["nudge"] is None else f"start nudged by {config['nudge']:g}"
+    told = f"{start}:\nmedian {run['alignment_quartiles'][0, 1]:.3f}"
+    box = {"fc": "white", "ec": plots.GREY, "lw": 0.6, "pad": 3.0}
+    left.text(0.97, 0.06, told, transform=left.transAxes, ha="right", va="bottom", fontsize=9, bbox=box)
+    for ax, where in zip((left, right), crossings(run) if iterations else crossing_times(run), strict=True):
+        if np.isfinite(where):
+            ax.plot(where, 0.5, marker="o", ms=6, mfc="white", mec=plots.INK, zorder=6)
+            ax.annotate(
+                f"{where:.0f}", (where, 0.5), xytext=(-7, 3), textcoords="offset points", ha="right", fontsize=9
+            )
 
 
 def table(outcome: Outcome) -> list[Row]:
@@ -222,9 +199,11 @@ def _bracket(run: Run, stop: int) -> str:
     return f"[{run['distance_lower'][stop]:.4f}, {run['distance_upper'][stop]:.4f}]"
 
 
-def _experiment(name: str, nudge: float | None, summary: str) -> Experiment:
-    return Experiment(name, summary, partial(run, name, nudge), draw, table)
+def experiment(name: str, nudge: float | None, summary: str) -> Experiment:
+    """Figure 5 or 6, which differ in the start."""
+    presets = {"paper": replace(FULL, nudge=nudge), "quick": replace(QUICK, nudge=nudge)}
+    options, seconds = ("width", "dynamics"), {"paper": 40, "quick": 2}
+    return Experiment(name, summary, measure, draw, table, presets, options, main="noisy", seconds=seconds)
 
 
-FIG5 = _experiment("fig5", None, "alignment, loss and distance to F^(p) along descent from a random initialisation")
-FIG6 = _experiment("fig6", 0.05, "the same from a nudged (non-degenerate) initialisation")
+FIG5 = experiment("fig5", None, "alignment, loss and distance to F^(p) along descent from a random initialisation")

@@ -1,0 +1,1 @@
+"""What Figures 2 and 7 share: the models, how they are trained and measured, the curves and the table."""
