@@ -14,7 +14,7 @@ from conftest import assert_same_runs, assert_whole
 
 from preluflow import __version__, _dispatch, _threads
 from preluflow.cli import cli
-from preluflow.experiments import REGISTRY, Outcome, Row, fig5
+from preluflow.experiments import REGISTRY, Outcome, Row, fig1, fig5
 
 PNG, PDF = b"\x89PNG\r\n", b"%PDF"
 
@@ -261,6 +261,23 @@ def test_results_of_another_configuration_are_kept_without_force(tmp_path):
     assert result.exit_code == 1
     assert "is in the way and no result" in result.output
     assert path.read_text() == "my notes"
+
+
+def test_an_interrupted_run_does_not_replace_a_whole_result(tmp_path, monkeypatch):
+    run = ("reproduce", "fig1", "--quick", "--out", tmp_path)
+    assert invoke(*run).exit_code == 0
+    before = [(tmp_path / name).read_bytes() for name in ("fig1.npz", "fig1.png")]
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fig1, "sample_clusters", stop)
+    result = invoke(*run)
+    assert result.exit_code == 130
+    assert "is kept" in result.output
+    assert [(tmp_path / name).read_bytes() for name in ("fig1.npz", "fig1.png")] == before
+    assert invoke(*run, "--force").exit_code == 130
+    assert Outcome.load(tmp_path / "fig1.npz").interrupted
 
 
 def test_a_width_of_its_own_is_another_configuration(tmp_path):

@@ -1,15 +1,17 @@
 """Theorem 1 and Proposition 4: the fit, the nudge, and what an outcome promises."""
 
 import math
+import sys
 from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import preluflow as pf
 from preluflow.experiments import PROPOSITION4, THEOREM1, Options, proposition4, theorem1
-from preluflow.experiments._stats import fit_power, smaller_half
+from preluflow.experiments._stats import fit_power, share, smaller_half
 from preluflow.experiments.theorem1 import own_class_nudge
 
 EXPERIMENTS = {"theorem1": THEOREM1, "proposition4": PROPOSITION4}
@@ -64,6 +66,34 @@ def test_the_fit_is_least_squares_over_all_points_and_leaves_out_what_is_missing
     assert math.isfinite(alone.exponent)
     assert math.isnan(alone.low)
     assert alone.against(2.0) == "no interval"
+
+
+@pytest.mark.parametrize("count", [2, 5, 12, 40])
+def test_the_interval_is_student_s_for_any_number_of_seeds(count):
+    exponents = np.random.default_rng(count).normal(2.0, 0.3, count)
+    alphas = np.array([0.1, 0.2, 0.4])
+    fit = fit_power(alphas, alphas ** exponents[:, None])
+    expected = stats.t.interval(0.95, count - 1, exponents.mean(), exponents.std(ddof=1) / math.sqrt(count))
+    assert (fit.low, fit.high) == pytest.approx(expected, rel=1e-9)
+
+
+def test_shares_have_intervals_that_are_not_empty_at_0_and_1():
+    # Wilson, 1927: at k = 0 the upper end is z^2 / (n + z^2).
+    limit = 1.959964**2 / (50 + 1.959964**2)
+    assert share(0, 50) == f"0.0000 [0.0000, {limit:.4f}]"
+    assert share(50, 50) == f"1.0000 [{1 - limit:.4f}, 1.0000]"
+    assert share(25, 50, 2) == "0.50 [0.37, 0.63]"
+
+
+def test_without_scipy_there_are_exponents_without_intervals_and_a_word_why(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    alphas = np.array([0.1, 0.2, 0.4])
+    fit = fit_power(alphas, np.stack([alphas**2, alphas**2.1]))
+    assert fit.exponent == pytest.approx(2.05)
+    assert fit.against(2.0) == "no interval"
+    for told in (str(fit), share(3, 4)):
+        assert "pip install 'preluflow[stats]'" in told
+    assert THEOREM1.table(quick("theorem1"))
 
 
 def test_the_fit_says_where_it_lies():

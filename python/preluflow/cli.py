@@ -296,6 +296,9 @@ def _reproduce(names: Sequence[str], out: Path, source: Path | None, **given: An
         path = None if source is None else _source_of(source, name)
         outcome = REGISTRY[name].run(options) if path is None else _load(path, name)
         seconds = time.perf_counter() - started
+        if path is None and outcome.interrupted and not given["force"] and _is_whole(out / f"{name}.npz"):
+            click.echo(f"{name}: interrupted; {click.format_filename(out / name)}.npz, which is whole, is kept")
+            raise SystemExit(INTERRUPTED)
         section = _finish(outcome, out, format_, source=path, seconds=seconds, profile=profile)
         if given["report"] and section is not None:  # written after each, so that no later failure costs it
             _write_report([*sections, section], out)
@@ -376,6 +379,16 @@ def _check_same(path: Path, name: str, options: Options) -> None:
         if key in found and found[key] != value:
             was, now = (_printable(ValueError(repr(each))) for each in (found[key], value))
             raise click.ClickException(f"{shown!r} holds a result of {key} {was}, not {now}; {advice}")
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether there are results that no Ctrl-C cut short: those of an interrupted run do not replace them."""
+    from preluflow.experiments import Outcome
+
+    try:
+        return not Outcome.load(path).interrupted
+    except (OSError, ValueError):
+        return False
 
 
 def _source_of(source: Path, name: str) -> Path:

@@ -12,8 +12,26 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-# 97.5% quantiles of Student's t, 1 to 9 degrees of freedom.
-_T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+_NO_SCIPY = "no interval without SciPy: pip install 'preluflow[stats]'"
+
+
+def _scipy_stats() -> Any:
+    """Return ``scipy.stats``, or None where it is not installed: then exponents and shares come without intervals."""
+    try:
+        from scipy import stats
+    except ImportError:
+        return None
+    return stats
+
+
+def share(count: int, of: int, digits: int = 4) -> str:
+    """Tell a share with its 95% interval after Wilson, which stays within [0, 1] and is not empty at its ends."""
+    stats = _scipy_stats()
+    told = f"{count / of:.{digits}f}"
+    if stats is None:
+        return f"{told} ({_NO_SCIPY})"
+    interval = stats.binomtest(count, of).proportion_ci(0.95, method="wilson")
+    return f"{told} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
 
 
 def over_seeds(values: NDArray[np.float64], reduce: Callable[..., Any]) -> NDArray[np.float64]:
@@ -47,6 +65,8 @@ class Fit:
         """Show exponent and both intervals."""
         if not math.isfinite(self.exponent):
             return "-"
+        if not math.isfinite(self.low):
+            return f"{self.exponent:.2f} ({'one seed' if _scipy_stats() else _NO_SCIPY})"
         return (
             f"{self.exponent:.2f} [{self.low:.2f}, {self.high:.2f}], "
             f"bootstrap [{self.boot_low:.2f}, {self.boot_high:.2f}]"
@@ -73,10 +93,12 @@ def fit_power(alphas: Array, values: Array) -> Fit:
     exponents, intercepts = np.array(lines).T
     count, exponent = len(exponents), float(exponents.mean())
     half, boot = math.nan, (math.nan, math.nan)
-    if count > 1:
-        half = _T975[min(count - 2, len(_T975) - 1)] * float(exponents.std(ddof=1)) / math.sqrt(count)
-        draws = np.random.default_rng(0).integers(count, size=(4000, count))
-        boot = tuple(np.quantile(exponents[draws].mean(axis=1), (0.025, 0.975)).tolist())
+    stats = _scipy_stats()
+    if count > 1 and stats is not None:
+        half = float(stats.t.ppf(0.975, count - 1) * exponents.std(ddof=1)) / math.sqrt(count)
+        rng = np.random.default_rng(0)
+        found = stats.bootstrap((exponents,), np.mean, n_resamples=4000, method="percentile", random_state=rng)
+        boot = float(found.confidence_interval.low), float(found.confidence_interval.high)
     return Fit(exponent, math.exp(float(intercepts.mean())), exponent - half, exponent + half, *boot)
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from preluflow import plots
 from preluflow.data import OrthonormalGMM
 from preluflow.experiments._harness import Experiment, Outcome, Row, Session, drawn, set_title
+from preluflow.experiments._stats import share as share_of
 from preluflow.flow import gradient_flow
 from preluflow.initialization import VOID, initialize, voronoi_regions
 from preluflow.network import TwoLayerNetwork
@@ -191,8 +192,9 @@ def table(outcome: Outcome) -> list[Row]:
     rows = []
     for k, share, name in ((0, SHARES[0], "R_1"), (1, SHARES[1], "R_2"), (VOID, SHARES[2], "the void")):
         spread = sqrt(share * (1 - share) / width)
-        rows.append(Row(f"share of {width} neurons that start in {name}", f"{np.mean(region == k):.4f}", "-",
-                        f"{share:g} +- {spread:.4f}"))  # fmt: skip
+        told = share_of(int(np.count_nonzero(region == k)), width)
+        theory = f"{share:g} +- {spread:.4f}"
+        rows.append(Row(f"share of {width} neurons that start in {name}", told, "-", theory))
     live, still = region != VOID, region == VOID
     if live.any():
         cosine = end[live, region[live]]

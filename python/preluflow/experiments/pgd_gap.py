@@ -40,6 +40,7 @@ from preluflow.experiments._harness import (
     set_title,
     without_witnesses,
 )
+from preluflow.experiments._stats import share
 from preluflow.experiments.fig5 import Problem
 from preluflow.flow import gradient_flow
 from preluflow.initialization import initialize
@@ -403,7 +404,7 @@ def table(outcome: Outcome) -> list[Row]:
             f"{config['p']:g}, {config['scale']:g}, {config['alpha']:g}",
         ),
         Row("points attacked, dimension of the span they are attacked in", f"{m}, {int(arrays['rank'])}"),
-        Row("accuracy without an attack", f"{arrays['correct'].mean():.4f}"),
+        Row("accuracy without an attack", share(int(arrays["correct"].sum()), m)),
         Row(
             "median radius, certified to attacked", f"{np.median(bracket.lower):.4f} to {np.median(bracket.upper):.4f}"
         ),

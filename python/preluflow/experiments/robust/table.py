@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from preluflow import theory
 from preluflow.data import OrthonormalGMM
 from preluflow.experiments._harness import Outcome, Row
+from preluflow.experiments._stats import share
 from preluflow.experiments.robust.models import Recipe, accuracy
 
 Array = NDArray[np.float64]
@@ -179,9 +180,15 @@ def _floor_row(outcome: Outcome, floor: float) -> Row:
         recipe.label: float(bracket_at(outcome, recipe.key, [theory.MAX_RADIUS])[1].max()) for recipe in models(outcome)
     }
     label = max(worst, key=lambda name: worst[name])
-    error = 3.0 * np.sqrt(floor * (1.0 - floor) / outcome.config["test"])
+    n = outcome.config["test"]
+    error = 3.0 * np.sqrt(floor * (1.0 - floor) / n)
     told = f"<= {floor:g} + {error:.3f} (Prop. 1, three standard errors)"
-    return Row("largest attacked accuracy at sqrt(2)/2, any seed", f"{worst[label]:.3f} ({label})", "-", told)
+    return Row(
+        "largest attacked accuracy at sqrt(2)/2, any seed",
+        f"{share(round(worst[label] * n), n, 3)} ({label})",
+        "-",
+        told,
+    )
 
 
 def _pgd_rows(outcome: Outcome) -> list[Row]:
