@@ -852,6 +852,13 @@ case(
     flow=(None, replace(OTHER_RUN, fine=lambda _: {"a flow": O.flow})),
 )
 case(
+    "plots.distance_panel",
+    plots.distance_panel,
+    **ax,
+    run=(O.run, labels_of(more=lambda _: {"blind": O.blind, "flow": O.flow})),
+    flow=(None, replace(OTHER_RUN, fine=lambda _: {"a flow": O.flow})),
+)
+case(
     "plots.blank_figure",
     plots.blank_figure,
     width=(2.0, real(maximum=400.0, above=0.0)),

@@ -16,7 +16,9 @@ using Eigen::VectorXd;
 
 constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr double kHuge = 1e100;  // a rival's contribution beyond it, in units of the own side: an error once active
+constexpr double kHuge = 1e100;    // a rival's contribution beyond it, in units of the own side: an error once active
+constexpr double kSilent = 1e-10;  // values of own neurons below it, in units of the witness, make no tangent
+constexpr double kDominant = 1e3;  // a rival that may be so large in a node is cut at its kink first
 constexpr double kUnderflow = 1e-140;  // what powers may lose, in the same units: at most kHuge times the least float64
 constexpr double kLeastOwn = 1e-140;   // an own side below it has no tangent in float64
 
@@ -113,7 +115,6 @@ class Search {
     gather(directions, point, rivals, rival_, rival_a_, rival_z_);
     gram_ = rival_.transpose().lazyProduct(rival_);
     unit_ = net.slack + 64.0 * kEpsilon;
-    root_total_ = root(own_a_.sum(), p_);
     start_ = own_value(VectorXd::Zero(rank_));
   }
 
@@ -131,7 +132,7 @@ class Search {
       first.high.push_back(rival_z_(k) + upper_);
     }
     for (const VectorXd& d : {VectorXd(VectorXd::Zero(rank_)), VectorXd(0.5 * best_)})
-      if (own_value(d) > kLeastOwn) first.cuts.push_back({add_tangent(d), own_value(d)});
+      if (const Index tangent = add_tangent(d); tangent >= 0) first.cuts.push_back({tangent, own_value(d)});
     double leaves = kInfinity;
     std::priority_queue<Node> open;
     const auto offer = [&](Node&& node) {
@@ -173,25 +174,31 @@ class Search {
     }
   }
 
+  // The place of the tangent at d; -1 if the own side is all but silent there.
   Index add_tangent(const VectorXd& d) {
     const VectorXd none = VectorXd::Zero(rank_);
     Tangent tangent{none, none, 0.0, 0.0, 0.0, 0.0};
-    double sum = 0.0;
+    double sum = 0.0, total = 0.0;
     for (Index j = 0; j < own_z_.size(); ++j) {
       const double t = own_z_(j) + own_.col(j).dot(d), share = own_a_(j) * slope(t, p_);
-      if (t <= 0.0) continue;
+      // Leaving an own neuron out lowers the plane; one that is all but silent may cost more rounding than all the
+      // others.
+      if (!(t > kSilent * upper_)) continue;
+      total += own_a_(j);
       tangent.gradient += share * own_.col(j);
       tangent.root_value += share * own_z_(j);
       tangent.root_size += share * std::abs(own_z_(j));
       sum += share * t;
     }
+    if (!(sum > kLeastOwn)) return -1;
     const double unit = slope(root(sum, p_), p_);
     tangent.root_gradient = tangent.gradient / unit;
     tangent.root_value /= unit;
-    tangent.root_size = tangent.root_size / unit + (blur_ + upper_) * root_total_;
+    const double most = root(total, p_);  // the root of their sum is at most this on the unit sphere
+    tangent.root_size = tangent.root_size / unit + (blur_ + upper_) * most;
     tangent.gradient *= p_;
     tangent.value = sum - tangent.gradient.dot(d);
-    tangent.size = sum + (blur_ + upper_) * p_ * unit * root_total_;
+    tangent.size = sum + (blur_ + upper_) * p_ * unit * most;
     tangents_.push_back(std::move(tangent));
     return static_cast<Index>(tangents_.size()) - 1;
   }
@@ -330,8 +337,10 @@ class Search {
       if (node.bound >= enough) return true;
       if (!sum.bounded) break;
       const double own = own_value(d), rivals = std::max(sum.gradient.dot(d) + sum.value, 0.0);
-      if (!(own > kLeastOwn) || !(root(own, p_) - root(rivals, p_) > 1e-7 * root(start_, p_))) break;
-      use({add_tangent(d), std::max(rivals, 1e-6 * own)});
+      if (!(root(own, p_) - root(rivals, p_) > 1e-7 * root(start_, p_))) break;
+      const Index tangent = add_tangent(d);
+      if (tangent < 0) break;
+      use({tangent, std::max(rivals, 1e-6 * own)});
     }
     node.cuts.clear();
     for (std::size_t i = 0; i < used.size(); ++i) {
@@ -349,7 +358,7 @@ class Search {
     return choose_cut(node, sum, d);
   }
 
-  // The rival whose chord is farthest from its sigma^p at d; a huge one is cut at its kink first.
+  // The rival whose chord is farthest from its sigma^p at d; a dominant one is cut at its kink first.
   bool choose_cut(Node& node, const Chords& sum, const VectorXd& d) const {
     double worst = 0.0;
     for (Index k = 0; k < rival_z_.size(); ++k) {
@@ -357,12 +366,12 @@ class Search {
       const double low = node.low[at], high = node.high[at];
       if (!(high - low > 1e-7 * upper_)) continue;
       const double t = std::min(std::max(rival_z_(k) + rival_.col(k).dot(d), low), high);
-      if (!(rival_a_(k) < kHuge)) {
-        if (!(low < 0.0 && high > 0.0)) continue;
+      if (low < 0.0 && high > 0.0 && rival_a_(k) * relu_power(high, p_) > kDominant) {
         node.rival = k;
         node.cut = 0.0;
         return true;
       }
+      if (!(rival_a_(k) < kHuge)) continue;
       const double off = sum.base(k) + sum.slant(k) * t - rival_a_(k) * relu_power(t, p_);
       if (off > worst) {
         worst = off;
@@ -411,7 +420,6 @@ class Search {
   double upper_, blur_;
   // What float64 may have done to a value, relative to its terms (docs/mathematics.md#rounding-branch-and-bound).
   double unit_ = 0.0;
-  double root_total_ = 0.0;  // the root of the own side is at most this on the unit sphere
   Eigen::MatrixXd own_, rival_, gram_;
   VectorXd own_a_, own_z_, rival_a_, rival_z_;
   std::vector<Tangent> tangents_;

@@ -78,7 +78,7 @@ class Tangent {
       }
       const double g_own = root(sum, net_.p) * (1.0 - relative), g_rival = rival_ * (1.0 + relative);
       if (!(g_own > g_rival)) continue;
-      const double speed = fastest(m, weights, slope(g_own, net_.p), L, relative);
+      const double speed = fastest(m, weights, slope(root(sum, net_.p), net_.p), L, relative);
       if (speed > 0.0) best = std::max(best, (g_own - g_rival) / speed);
     }
     return std::max(0.0, std::min(best * kOutward, 1.0));

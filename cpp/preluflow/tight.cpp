@@ -231,7 +231,7 @@ bool SpanPoint::set(const SpanNetwork& net, const double* coordinates, double y)
     const double slack = net.slack * (blur + 1.0), doubt = net.doubt + kEpsilon * std::abs(log_ratio);
     if (own[static_cast<std::size_t>(j)]) {
       margin(j) = -slack;
-      a(j) = contribution < kLargest ? contribution * (1.0 - doubt) : 0.0;  // leaving one out lowers y f only
+      a(j) = contribution < kLargest ? contribution * std::max(1.0 - doubt, 0.0) : 0.0;  // leaving one out lowers y f only
     } else {
       margin(j) = slack;
       a(j) = std::max(contribution * (1.0 + doubt), kLeastRival);

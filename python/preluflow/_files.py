@@ -97,6 +97,8 @@ def as_path(path: str | os.PathLike[str]) -> Path:
         raise TypeError(f"path must be a str or a path, got {type(path).__name__}")
     if "\0" in os.fspath(path):
         raise ValueError(f"path must not contain a null character, got {str(path)!r}")
+    if os.fspath(path).endswith(os.sep):
+        raise ValueError(f"path must be one of a file, not end in {os.sep!r}, got {str(path)!r}")
     return Path(path)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +22,13 @@ SAME = 4.0 * EPS  # largest difference of directions that are one neuron, but fo
 TIGHT = 1e-3  # level "tight" leaves points alone whose certificate is within this of the attack
 GAP = 1e-4  # level "exact" ends there
 _FEW_INPUTS = 32  # up to so many the attack works in coordinates, which keep small differences of neurons
+_CONFIRMED = 64  # witnesses confirmed at a time
+# By how much witnesses are lengthened until they hold: in units of slack, which room asks for; of ||x||; of themselves.
+_ROOM = (8.0, 32.0, 128.0, 1024.0, 8192.0)
+_HAIRS = (0.0, *(10.0**k for k in range(-14, -8)))
+_SHARES = tuple(10.0 ** np.arange(-8.5, -0.9, 0.5))
+_PUSHES = (0.0, 1e-14, 1e-12, 1e-10, 1e-8)  # of ||x||, beyond an edge
+_EDGE = 1e-9  # cosines within it are on an edge
 _ZERO = 1e-11  # a coordinate of a boundary point below it, in units of ||x||, may be meant to be 0
 
 
@@ -210,14 +217,20 @@ class _Search:
                 z, self.y, self.correct, self.lower, effort.starts, effort.restarts, effort.steps, effort.seed, first,
                 found, d, corner, corner_d, threads,
             )  # fmt: skip
-        finally:
-            done = ~np.isnan(found)
-            self.upper[done] = 0.0
-            rows = np.flatnonzero(done & (self.correct > 0))
-            self._take(rows, polar.inputs(d[rows], threads))
-            rows = np.flatnonzero(corner < self.upper)
-            if rows.size:
-                self._take(rows, polar.inputs(corner_d[rows], threads))
+        except KeyboardInterrupt:
+            self._take_attack(found, d, corner, corner_d)
+            raise
+        self._take_attack(found, d, corner, corner_d)
+
+    def _take_attack(self, found: Float64, d: Float64, corner: Float64, corner_d: Float64) -> None:
+        """Confirm what the attack found for the points it came to."""
+        polar, threads = self.polar, self.effort.num_threads
+        done = ~np.isnan(found)
+        self.upper[done & (self.correct == 0)] = 0.0
+        rows = np.flatnonzero(done & (self.correct > 0))
+        self._take(rows, polar.inputs(d[rows], threads))
+        rows = np.flatnonzero(done & (corner < self.upper))
+        self._take(rows, polar.inputs(corner_d[rows], threads))
 
     def tighten(self) -> None:
         """Trust-region certificates where a gap is left."""
@@ -242,9 +255,11 @@ class _Search:
             lower, nodes = self.lower[rows], np.full(len(rows), -1, dtype=np.int64)
             try:
                 span.exact(x, d, self.y[rows], self.gap, effort.max_nodes, seconds, lower, nodes, effort.num_threads)
-            finally:
+            except KeyboardInterrupt:
                 self.lower[rows], self.nodes[rows] = lower, nodes
-                shorter = self._take(rows, core.products(d, np.ascontiguousarray(basis.T), effort.num_threads))
+                raise
+            self.lower[rows], self.nodes[rows] = lower, nodes
+            shorter = self._take(rows, core.products(d, np.ascontiguousarray(basis.T), effort.num_threads))
             rows = rows[shorter & (nodes < effort.max_nodes)]
             rows = rows[np.isin(rows, self._open())]
 
@@ -275,12 +290,21 @@ class _Search:
         return basis, span, core.products(units.e, basis, threads), core.products(d, basis, threads)
 
     def _take(self, rows: NDArray[np.intp], d: Float64) -> NDArray[np.bool_]:
-        """Confirm perturbations d, in units of ||x||, and keep those that are shorter than what there is."""
-        found = _Confirmation(self, rows, d).witness()
-        size = self.units.size[rows]
-        lengths = np.linalg.norm(np.ldexp(found, -self.units.exponent[rows, None]), axis=1) / size
-        shorter = np.asarray((self.upper[rows] == 0.0) | (lengths < self.upper[rows]))
-        self.witness[rows[shorter]], self.upper[rows[shorter]] = found[shorter], lengths[shorter]
+        """Confirm perturbations d, in units of ||x||, and keep those that are shorter than what there is.
+
+        A few at a time: a point has an upper end once its witness is in its place, whenever Ctrl-C comes.
+        """
+        shorter = np.zeros(len(rows), dtype=bool)
+        for first in range(0, len(rows), _CONFIRMED):
+            part = slice(first, first + _CONFIRMED)
+            some = rows[part]
+            found = _Confirmation(self, some, d[part]).witness()
+            scaled = np.ldexp(found, -self.units.exponent[some, None])
+            lengths = np.linalg.norm(scaled, axis=1) / self.units.size[some]
+            better = np.isnan(self.upper[some]) | (lengths < self.upper[some])
+            self.witness[some[better]] = found[better]
+            self.upper[some[better]] = lengths[better]
+            shorter[part] = better
         return shorter
 
 
@@ -301,16 +325,16 @@ class _Confirmation:
     def witness(self) -> Float64:
         """Lengthen each by as little as it takes; to the origin, if it takes more than a tenth."""
         slack = self.polar.slack
-        if self._stretch((k * slack for k in (8.0, 32.0, 128.0, 1024.0, 8192.0)), room=True):
+        if self._stretch((k * slack for k in _ROOM), room=True):
             self._push_off_corners(room=True)
-        if self._stretch((0.0, *(10.0**k for k in range(-14, -8))), room=False):
+        if self._stretch(_HAIRS, room=False):
             self._push_off_corners(room=False)
-        self._stretch(iter(10.0 ** np.arange(-8.5, -0.9, 0.5)), room=True, relative=True)
+        self._stretch(_SHARES, room=True, relative=True)
         longer = Units.of(self.found).lengths() > self.units.lengths()
         self.found[longer] = -self.X[longer]
         return self.found
 
-    def _stretch(self, stretches: Iterator[float] | tuple[float, ...], *, room: bool, relative: bool = False) -> bool:
+    def _stretch(self, stretches: Iterable[float], *, room: bool, relative: bool = False) -> bool:
         """Try lengths longer by these shares of ||x||, or of their own; whether any are left."""
         for stretch in stretches:
             if not self.open.size:
@@ -347,12 +371,13 @@ class _Confirmation:
         """Push neurons that a witness only just silences below 0: an error that is met in a corner only."""
         for i in self.open:
             e, d = self.units.e[i], self.d[i]
-            edge = self.polar.U[np.abs(self.polar.U @ (e + d)) <= 1e-9]
-            if not len(edge):
+            cosines = np.einsum("hd,d->h", self.polar.U, e + d)
+            edge = np.flatnonzero(np.abs(cosines) <= _EDGE)
+            if not edge.size:
                 continue
-            back = np.linalg.pinv(edge)
-            onto, push = back @ (edge @ (e + d)), back.sum(axis=1)
-            for shift in (0.0, 1e-14, 1e-12, 1e-10, 1e-8):
+            back = np.linalg.pinv(self.polar.U[edge])
+            onto, push = np.einsum("dk,k->d", back, cosines[edge]), back.sum(axis=1)
+            for shift in _PUSHES:
                 self._try(np.array([i]), (d - onto - shift * push)[None], room)
                 if i not in self.open:
                     break
@@ -373,15 +398,19 @@ def _not_cancelled(neurons: Float64, sign: Float64) -> NDArray[np.bool_]:
 
 def _same(U: Float64, sign: Float64) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows that are one direction and sign, but for rounding: the first of each group, and the group of each row."""
-    order = np.lexsort((U[:, 0], sign)) if len(U) else np.empty(0, dtype=np.int64)
+    # Along a direction that is no axis: candidates lie together there, and others seldom.
+    along = np.random.default_rng(0).standard_normal(U.shape[1])
+    place = np.einsum("hd,d->h", U, along)
+    width = (SAME + U.shape[1] * EPS) * float(np.abs(along).sum())
+    order = np.lexsort((place, sign))
     group = np.full(len(U), -1, dtype=np.int64)
     first: list[int] = []
     for i, j in enumerate(order):
         if group[j] >= 0:
             continue
         group[j] = len(first)
-        for k in order[i + 1 :]:  # candidates lie together in the first coordinate
-            if sign[k] != sign[j] or U[k, 0] - U[j, 0] > SAME:
+        for k in order[i + 1 :]:
+            if sign[k] != sign[j] or place[k] - place[j] > width:
                 break
             if group[k] < 0 and np.abs(U[k] - U[j]).max() <= SAME:
                 group[k] = group[j]

@@ -23,10 +23,11 @@ from preluflow.results import environment, naming, read_npz, write_npz
 from preluflow.typing import Level
 
 LEVELS: tuple[Level, ...] = get_args(Level)
-# Points handled at a time, at most: memory does not grow with n. Fewer for wide networks, where a point costs more:
-# Ctrl-C keeps what was done, which a block's later stages count for.
+# Points handled at a time, at most: memory does not grow with n. Fewer for wide networks and many inputs, where a point
+# costs more: Ctrl-C keeps the points for which all stages are done.
 _ROWS = {"fast": 1024, "tight": 256, "exact": 64}
 _WIDE = 200  # neurons
+_NUMBERS = 2_000_000  # of a block of points
 _ARRAYS = ("lower", "upper", "witness", "correct")  # of a result, and of its file
 
 
@@ -45,7 +46,7 @@ class RobustRadius:
     witness : ndarray, shape (n, D)
         Perturbations: y f(x + witness) <= 0, evaluated on the whole network in float64.
     correct : ndarray of bool, shape (n,)
-        Whether y f(x) > 0.
+        Whether y f(x) > 0, f being exact: also where its powers leave float64.
     config, environment : dict
         What was asked, and the versions and instruction set that answered.
     """
@@ -140,6 +141,10 @@ class RobustRadius:
         for name, radii in (("lower", self.lower), ("upper", self.upper)):
             if not np.all(_npz.expect(radii, name, "f", (count,)) >= 0):
                 raise ValueError(f"{name} must hold radii, not negative and not NaN")
+        if not count:
+            raise ValueError("lower must hold at least one radius")
+        if not np.isfinite(self.lower).all():
+            raise ValueError("lower must be finite")
         if not np.isfinite(_npz.expect(self.witness, "witness", "f", (count, "D"))).all():
             raise ValueError("witness must be finite")
 
@@ -248,7 +253,8 @@ def robust_radius(
     rows = _ROWS[level]
     if isinstance(classifier, TwoLayerNetwork) and classifier.activation != "tanh":
         bracket, certified = Polar(classifier, effort.num_threads).bracket, True
-        rows = max(min(rows, 8), int(rows * min(1.0, (_WIDE / classifier.width) ** 2)))
+        rows = min(int(rows * min(1.0, (_WIDE / classifier.width) ** 2)), _NUMBERS // classifier.dim)
+        rows = max(rows, min(_ROWS[level], 8))
     elif level != "fast":
         raise ValueError(f"level must be 'fast' for {type(classifier).__name__}: {level!r} is for relu networks")
     else:
