@@ -143,8 +143,6 @@ class RobustRadius:
                 raise ValueError(f"{name} must hold radii, not negative and not NaN")
         if not count:
             raise ValueError("lower must hold at least one radius")
-        if not np.isfinite(self.lower).all():
-            raise ValueError("lower must be finite")
         if not np.isfinite(_npz.expect(self.witness, "witness", "f", (count, "D"))).all():
             raise ValueError("witness must be finite")
 
