@@ -11,9 +11,10 @@ namespace preluflow {
 namespace {
 
 constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
-constexpr int kRounds = 12;                               // of moving contacts
-constexpr double kNarrow = 1.002;                         // bracket of l that is narrow enough
-// An own side below it, in units of its largest term at the point, is not certified: powers times contributions lose more.
+constexpr int kRounds = 12;        // of moving contacts
+constexpr double kNarrow = 1.002;  // bracket of l that is narrow enough
+// An own side below it, in units of its largest term at the point, is not certified: powers times contributions lose
+// more.
 constexpr double kUnderflow = 1e-140;
 constexpr double kLargest = 1e100, kLeastRival = 1e-300;  // contributions, in that unit
 
@@ -161,7 +162,7 @@ class Majorant {
                            allowance + unit * (l * (square + step * step) + length * step + bends * step * step);
       bound_ = std::min(bound_, value);
       if (value < 0.0 && step <= 4.0 * extent) return true;  // farther out the allowance is not enough
-      const double fall = square - step * step;  // derivative of the dual in l, which is convex
+      const double fall = square - step * step;              // derivative of the dual in l, which is convex
       (fall > 0.0 ? good : bad) = l;
       if (std::abs(fall) < 1e-3 * square) break;
       // Newton's step for 1/||d|| = 1/r, safeguarded.
@@ -231,7 +232,8 @@ bool SpanPoint::set(const SpanNetwork& net, const double* coordinates, double y)
     const double slack = net.slack * (blur + 1.0), doubt = net.doubt + kEpsilon * std::abs(log_ratio);
     if (own[static_cast<std::size_t>(j)]) {
       margin(j) = -slack;
-      a(j) = contribution < kLargest ? contribution * std::max(1.0 - doubt, 0.0) : 0.0;  // leaving one out lowers y f only
+      a(j) =
+          contribution < kLargest ? contribution * std::max(1.0 - doubt, 0.0) : 0.0;  // leaving one out lowers y f only
     } else {
       margin(j) = slack;
       a(j) = std::max(contribution * (1.0 + doubt), kLeastRival);
