@@ -60,8 +60,8 @@ class Nets:
     """Networks side by side: U (N, H, D), log contributions (N, H) in longdouble, sign (N, H), p (N,), all padded.
 
     Neurons that contribute nothing are left out, and neurons of one direction are one, so that those which cancel
-    exactly cancel here. ``residue`` (N,): whether some cancel but for less than the rounding of their logarithms, as
-    v = 1, 1 and -2 do: whether anything is left then, and of which sign, is beyond float64.
+    exactly cancel here. ``residue`` (N,): whether some cancel so far that float64, which has the
+    parts and not what is left, knows it badly or, as of v = 1, 1 and -2, not at all.
     """
 
     def __init__(self, networks):
@@ -98,7 +98,7 @@ class Nets:
 def merged(network, alive, U, logs, sign):
     """Neurons of bitwise the same direction as one, with the sum of their signed contributions (none if that is 0).
 
-    Last comes whether one of those sums is below e^-25 of its terms: a residue, see ``Nets``.
+    Last comes whether one of those sums is below e^-11 of its terms: a residue, see ``Nets``.
     """
     groups = defaultdict(list)
     for place, row in enumerate(U):
@@ -113,7 +113,7 @@ def merged(network, alive, U, logs, sign):
                 log, s = signed_sum([(int(sign[k]), exact_log(network, alive[k])) for k in places])
                 log = LD(str(log)) if s else LD(-np.inf)
             top = logs[places].max()
-            residue |= bool(s) and log < top - 25 + 1e-15 * abs(top)
+            residue |= bool(s) and log < top - 11
         if s:
             rows.append(places[0])
             new_logs.append(log)

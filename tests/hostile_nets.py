@@ -428,18 +428,9 @@ def lengths(V):
 
 
 def flips(network, X, y):
-    """Whether y f <= 0 as a user sees it in float64, shape (n,).
-
-    Where f itself leaves float64 (inf or nan), that of the net rescaled, at points of length 1.
-    """
-    network = network.astype("float64")
+    """Whether y f <= 0 as a user sees it in float64, shape (n,); f may be infinite, but not nan."""
     with np.errstate(all="ignore"):
-        f = network.decision_function(X, num_threads=1)
-        if not np.isfinite(f).all():
-            largest = np.abs(X).max(axis=1, keepdims=True)
-            near = np.ldexp(X, -np.frexp(largest)[1])
-            f = np.where(np.isfinite(f), f, network.rescaled()[0].decision_function(near, num_threads=1))
-    return y * f <= 0
+        return y * network.astype("float64").decision_function(X, num_threads=1) <= 0
 
 
 def too_large(batch, found, towards=None, rng=None):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 LOSSES: tuple[Loss, ...] = get_args(Loss)
 _ROWS = 1024  # evaluated by logarithms at a time
+_DEPTH = {np.dtype(np.float32): 69.0, np.dtype(np.float64): 460.0}  # e^-depth of a sum's unit is well within the dtype
 
 
 @dataclass(frozen=True)
@@ -293,12 +294,13 @@ class TwoLayerNetwork:
 
     def _mend_range(self, X: Float, f: Float64, threads: int) -> None:
         """Evaluate again, by logarithms, what may have left the range of the network's dtype."""
-        logs = self.log_contributions
-        most = float(logs.max())
+        # The core sums terms relative to the largest contribution e^most, of which it loses what its dtype cannot hold.
+        most, depth = float(self.log_contributions.max()), _DEPTH[self.dtype]
         # Of a tiny network f itself is about to leave float64's range: 0 is right.
-        least = np.exp(min(most, 0.0)) * (1e-30 if self.dtype == np.float32 else 1e-200) if most > -450.0 else 0.0
-        largest = 1e30 if self.dtype == np.float32 else 1e280
-        rows = np.flatnonzero(~((np.abs(f) >= least) & (np.abs(f) <= largest)))
+        least = most - depth if most > -450.0 else -np.inf
+        with np.errstate(divide="ignore", invalid="ignore"):
+            size = np.log(np.abs(f))
+        rows = np.flatnonzero(~((size >= least) & (size <= min(most + depth, 640.0))))
         for first in range(0, len(rows), _ROWS):
             some = rows[first : first + _ROWS]
             sign, log_size = self._signed_logs(X[some], threads)
