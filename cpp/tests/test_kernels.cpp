@@ -152,7 +152,7 @@ struct Brackets {
     return {gram.data(), log_a.data(), sign.data(),
             width,       kPower,       {std::log(sums[0]) / kPower, std::log(sums[1]) / kPower},
             kSlack,      kSlack,       group.data(),
-            width};
+            width,       nullptr,      0};
   }
   SpanNetwork span() const { return {U.data(), log_a.data(), sign.data(), width, dim, kPower, kSlack, kSlack}; }
 
