@@ -55,5 +55,5 @@ PYBIND11_MODULE(PRELUFLOW_MODULE, m) {
   preluflow::bindings::bind_network(m);
   preluflow::bindings::bind_descent(m);
   preluflow::bindings::bind_flow(m);
-  preluflow::bindings::bind_margin(m);
+  preluflow::bindings::bind_robustness(m);
 }

@@ -5,11 +5,11 @@
 
 #include "check.hpp"
 #include "preluflow/attack.hpp"
-#include "preluflow/canonical.hpp"
+#include "preluflow/robustness/linear_algebra.hpp"
 #include "preluflow/descent.hpp"
 #include "preluflow/exact.hpp"
 #include "preluflow/flow.hpp"
-#include "preluflow/margin.hpp"
+#include "preluflow/robustness/pair.hpp"
 #include "preluflow/tight.hpp"
 
 namespace preluflow::tests {

@@ -1,4 +1,4 @@
-#include "preluflow/tight.hpp"
+#include "preluflow/robustness/trust_region.hpp"
 
 #include <Eigen/Cholesky>
 #include <cmath>
@@ -21,8 +21,10 @@ constexpr double kLargest = 1e100, kLeastRival = 1e-300;  // contributions, in t
 // Quadratic bounds of -y f on balls around a centre, for one point.
 class Majorant {
  public:
-  Majorant(const SpanNetwork& net, Index rank)
+  Majorant(const Neurons& net, const Span& span, Index rank)
       : net_(net),
+        span_(span),
+        rank_(rank),
         columns_(rank, net.width),
         curved_(rank, net.width),
         weighted_(rank, net.width),
@@ -120,10 +122,10 @@ class Majorant {
     }
     // Rounding of the terms and of <u,d>.
     const double allowance =
-        (2.0 * net_.slack + 64.0 * kEpsilon * static_cast<double>(net_.width)) * scale + kUnderflow;
+        (2.0 * span_.slack + 64.0 * kEpsilon * static_cast<double>(net_.width)) * scale + kUnderflow;
     c0 += allowance;
     const double square = radius * radius, length = b_.norm();
-    const double unit = kEpsilon * static_cast<double>(64 + net_.rank);
+    const double unit = kEpsilon * static_cast<double>(64 + rank_);
     bound_ = c0;
     if (!(c0 < 0.0) || !std::isfinite(scale)) return false;  // the bound at the centre
     if (curved == 0) {
@@ -138,9 +140,9 @@ class Majorant {
     double l = std::max(length / (2.0 * radius), 1e-3 * std::abs(c0) / square);
     for (int k = 0; k < 30 && !(good < bad * kNarrow); ++k) {
       // l - Q is not only positive but above this, rounding of the factors included.
-      const double floor = 1e-6 * l + 4.0 * kEpsilon * static_cast<double>(net_.rank) * bends;
+      const double floor = 1e-6 * l + 4.0 * kEpsilon * static_cast<double>(rank_) * bends;
       // What the factors and Q have lost in rounding.
-      const double lost = kEpsilon * static_cast<double>(net_.rank + 2) * (static_cast<double>(net_.rank) * l + bends);
+      const double lost = kEpsilon * static_cast<double>(rank_ + 2) * (static_cast<double>(rank_) * l + bends);
       A_.triangularView<Eigen::Lower>() = -Q_;
       A_.diagonal().array() += l - floor;
       llt_.compute(A_);
@@ -184,7 +186,9 @@ class Majorant {
     reach_ = columns_.colwise().norm().transpose() * (1.0 + 1e-14);
   }
 
-  const SpanNetwork& net_;
+  const Neurons& net_;
+  const Span& span_;
+  Index rank_;
   Eigen::MatrixXd columns_, curved_, weighted_, Q_, A_;
   Eigen::VectorXd reach_, z_, move_, aimed_at_, contact_, b_, half_, residual_;
   Eigen::LLT<Eigen::MatrixXd> llt_;
@@ -209,9 +213,9 @@ double largest(double low, double high, double tolerance, const Certifies& ok) {
 }  // namespace
 
 // docs/mathematics.md#rounding-span
-bool SpanPoint::set(const SpanNetwork& net, const double* coordinates, double y) {
-  const Eigen::Map<const Eigen::MatrixXd> directions(net.directions, net.rank, net.width);
-  x = ConstVectorMap<double>(coordinates, net.rank);
+bool SpanPoint::set(const Neurons& net, const Span& span, const Pair& pair, const double* coordinates) {
+  const Eigen::Map<const Eigen::MatrixXd> directions(span.directions, span.rank, net.width);
+  x = ConstVectorMap<double>(coordinates, span.rank);
   size = x.norm();
   if (!(size > 0.0)) return false;
   x /= size;
@@ -220,58 +224,58 @@ bool SpanPoint::set(const SpanNetwork& net, const double* coordinates, double y)
   own.assign(static_cast<std::size_t>(net.width), false);
   a.resize(net.width);
   margin.resize(net.width);
+  const double slack = span.slack * (blur + 1.0);
   double level = -std::numeric_limits<double>::infinity();
   for (Index j = 0; j < net.width; ++j) {
-    own[static_cast<std::size_t>(j)] = net.sign[j] == y;
-    const double value = z(j) - net.slack * (blur + 1.0);
-    if (net.sign[j] == y && value > 0.0) level = std::max(level, net.log_a[j] + net.p * std::log(value));
+    own[static_cast<std::size_t>(j)] = pair.side[j] > 0.0;
+    const double value = z(j) - slack;
+    if (pair.side[j] > 0.0 && value > 0.0) level = std::max(level, pair.log_a[j] + net.p * std::log(value));
   }
   if (!std::isfinite(level)) return false;
   for (Index j = 0; j < net.width; ++j) {
-    const double log_ratio = net.log_a[j] - level, contribution = std::exp(log_ratio);
-    const double slack = net.slack * (blur + 1.0), doubt = net.doubt + kEpsilon * std::abs(log_ratio);
-    if (own[static_cast<std::size_t>(j)]) {
-      margin(j) = -slack;
+    const double log_ratio = pair.log_a[j] - level, contribution = std::exp(log_ratio);
+    const double doubt = pair.doubt[j] + kEpsilon * std::abs(log_ratio);
+    margin(j) = own[static_cast<std::size_t>(j)] ? -slack : slack;
+    if (!std::isfinite(log_ratio)) {
+      a(j) = 0.0;  // no part of this pair
+    } else if (own[static_cast<std::size_t>(j)]) {
       a(j) =
-          contribution < kLargest ? contribution * std::max(1.0 - doubt, 0.0) : 0.0;  // leaving one out lowers y f only
+          contribution < kLargest ? contribution * std::max(1.0 - doubt, 0.0) : 0.0;  // leaving one out lowers m only
     } else {
-      margin(j) = slack;
       a(j) = std::max(contribution * (1.0 + doubt), kLeastRival);
     }
   }
   return true;
 }
 
-void tighten(Team& team, const SpanNetwork& net, const double* x, const double* d, const double* y, Index n,
-             double tolerance, const Interrupt& interrupt, double* lower, std::uint8_t* done) {
+bool tighten(const Neurons& net, const Span& span, const Pair& pair, const double* x, const double* d, double tolerance,
+             const Interrupt& interrupt, double& lower) {
   // Columns are neurons: (rank, h), in memory as the rows are.
-  const Eigen::Map<const Eigen::MatrixXd> directions(net.directions, net.rank, net.width);
-  team.parallel_for(n, [&](Index i) {
-    if (asked_to_stop(interrupt)) return;
-    done[i] = 1;  // taken back below if it is not
-    SpanPoint point;
-    if (!point.set(net, x + i * net.rank, y[i])) return;
-    const Eigen::VectorXd change = ConstVectorMap<double>(d + i * net.rank, net.rank) / point.size;
-    const double upper = change.norm();  // everything in units of the point's length in the span
-    double best = lower[i] / point.size;
-    if (!(upper > 0.0) || best >= (1.0 - tolerance) * upper) return;
-    Majorant majorant(net, net.rank);
-    const auto raise = [&](double share, const auto& radius_of) {
-      if (best >= (1.0 - tolerance) * upper) return;
-      majorant.aim_again();
-      const auto ok = [&](double r) {
-        if (!done[i] || asked_to_stop(interrupt)) return (done[i] = 0) != 0;  // nothing more is tried
-        return majorant.certifies(radius_of(r), share);
-      };
-      best = std::max(best, largest(best, std::min(upper, 1.0 - 1e-9), tolerance, ok));
+  const Eigen::Map<const Eigen::MatrixXd> directions(span.directions, span.rank, net.width);
+  SpanPoint point;
+  if (!point.set(net, span, pair, x)) return true;
+  const Eigen::VectorXd change = ConstVectorMap<double>(d, span.rank) / point.size;
+  const double upper = change.norm();  // everything in units of the point's length in the span
+  double best = lower / point.size;
+  if (!(upper > 0.0) || best >= (1.0 - tolerance) * upper) return true;
+  bool stopped = false;
+  Majorant majorant(net, span, span.rank);
+  const auto raise = [&](double share, const auto& radius_of) {
+    if (best >= (1.0 - tolerance) * upper) return;
+    majorant.aim_again();
+    const auto ok = [&](double r) {
+      stopped = stopped || asked_to_stop(interrupt);
+      return !stopped && majorant.certifies(radius_of(r), share);  // once stopped nothing more is tried
     };
-    majorant.slice(directions, point, change);
-    for (double share : {net.p < 2.0 ? 0.02 : 0.0, net.p < 2.0 ? 0.1 : 1.0})
-      raise(share, [](double r) { return r / std::sqrt(1.0 - r * r); });
-    majorant.flat(directions, point, change);
-    raise(net.p < 2.0 ? 0.02 : 0.0, [](double r) { return r; });
-    lower[i] = std::max(lower[i], best * point.size * (1.0 - 1e-9));
-  });
+    best = std::max(best, largest(best, std::min(upper, 1.0 - 1e-9), tolerance, ok));
+  };
+  majorant.slice(directions, point, change);
+  for (double share : {net.p < 2.0 ? 0.02 : 0.0, net.p < 2.0 ? 0.1 : 1.0})
+    raise(share, [](double r) { return r / std::sqrt(1.0 - r * r); });
+  majorant.flat(directions, point, change);
+  raise(net.p < 2.0 ? 0.02 : 0.0, [](double r) { return r; });
+  lower = std::max(lower, best * point.size * (1.0 - 1e-9));
+  return !stopped;
 }
 
 }  // namespace preluflow

@@ -11,22 +11,21 @@
 // until every node is at least (1 - gap) times the shortest error found (docs/mathematics.md#branch-and-bound).
 #pragma once
 
-#include "preluflow/parallel.hpp"
-#include "preluflow/tight.hpp"
+#include "preluflow/robustness/trust_region.hpp"
 #include "preluflow/types.hpp"
 
 namespace preluflow {
 
-// x (n, rank): parts of unit vectors in the span, y (n,). Raises lower (n,), shortens d (n, rank), in units of ||x_i||;
-// nodes (n,) looked at, at most `most_nodes` and for about `most_seconds` for each point: where that was not enough,
-// lower is what the open nodes allow. nodes of a point left when asked to stop is not written, its lower holds all the
-// same.
 struct ExactOptions {
   double gap;
-  Index most_nodes;
-  double most_seconds;
+  Index most_nodes;     // for each point and pair
+  double most_seconds;  // likewise, about
 };
-void exact_radii(Team& team, const SpanNetwork& net, const double* x, const double* y, Index n,
-                 const ExactOptions& options, const Interrupt& interrupt, double* lower, double* d, Index* nodes);
+
+// x (rank,): the part of a unit vector that lies in the span. Raises lower, shortens the witness d (rank,), in units of
+// the vector's length; returns the nodes looked at, or -1 if it was asked to stop. Where a limit was not enough, lower
+// is what the open nodes allow; after a stop it holds all the same.
+Index exact_radius(const Neurons& net, const Span& span, const Pair& pair, const double* x, const ExactOptions& options,
+                   const Interrupt& interrupt, double& lower, double* d);
 
 }  // namespace preluflow

@@ -1,8 +1,6 @@
-#include "preluflow/attack.hpp"
+#include "preluflow/robustness/attack.hpp"
 
-#include <vector>
-
-#include "preluflow/min_norm_qp.hpp"
+#include "preluflow/robustness/min_norm_qp.hpp"
 
 namespace preluflow {
 
@@ -44,42 +42,11 @@ class Random {
 
 using Row = Scaled::Row;
 
-// Groups of neurons as one neuron each: weight sum a, direction sum a u / ||.||, in coefficients over the neurons.
-struct Groups {
-  explicit Groups(const MarginNetwork& net)
-      : log_weight(static_cast<std::size_t>(net.groups), -kInfinity),
-        sign(static_cast<std::size_t>(net.groups), 0.0),
-        member(RowMatrix<double>::Zero(net.groups, net.width)) {
-    std::vector<double> most(log_weight);
-    for (Index j = 0; j < net.width; ++j) most[of(net, j)] = std::max(most[of(net, j)], net.log_a[j]);
-    for (Index j = 0; j < net.width; ++j) {
-      sign[of(net, j)] = net.sign[j];
-      member(net.group_of[j], j) = std::exp(net.log_a[j] - most[of(net, j)]);
-    }
-    for (std::size_t g = 0; g < log_weight.size(); ++g)
-      log_weight[g] = most[g] + std::log(member.row(static_cast<Index>(g)).sum());
-    const ConstMatrixMap<double> gram(net.gram, net.width, net.width);
-    RowMatrix<double> reach = member.lazyProduct(gram);  // (groups, h) <c_g, u_j>
-    for (Index g = 0; g < net.groups; ++g) {
-      const double norm = std::sqrt(std::max(reach.row(g).dot(member.row(g)), 1e-300));
-      member.row(g) /= norm;
-      reach.row(g) /= norm;
-    }
-    between = reach.lazyProduct(member.transpose());
-  }
-
-  static std::size_t of(const MarginNetwork& net, Index j) { return static_cast<std::size_t>(net.group_of[j]); }
-
-  std::vector<double> log_weight, sign;  // (groups,)
-  RowMatrix<double> member;              // (groups, h)
-  RowMatrix<double> between;             // (groups, groups) cosines
-};
-
 // A perturbation d as numbers: its coordinates where the network has them, else its coefficients over the neurons,
 // whose Gram matrix knows small differences of neurons by their squares only.
 class Frame {
  public:
-  explicit Frame(const MarginNetwork& net)
+  explicit Frame(const Neurons& net)
       : rows_(net.rows, net.rank > 0 ? net.width : 0, net.rank), gram_(net.gram, net.width, net.width) {}
 
   Index size() const { return rows_.rows() > 0 ? rows_.cols() : gram_.rows(); }
@@ -107,12 +74,13 @@ class Frame {
   ConstMatrixMap<double> rows_, gram_;
 };
 
+}  // namespace
+
 // The search for one point; used again for the next one.
 class PointAttack {
  public:
-  PointAttack(const MarginNetwork& net, const Groups& groups, const AttackOptions& options, const Interrupt& interrupt)
+  PointAttack(const Neurons& net, const AttackOptions& options, const Interrupt& interrupt)
       : net_(net),
-        groups_(groups),
         options_(options),
         interrupt_(interrupt),
         gram_(net.gram, net.width, net.width),
@@ -125,23 +93,25 @@ class PointAttack {
         at_(frame_.size()),
         along_(net.width),
         best_d_(frame_.size()),
-        corner_d_(frame_.size()),
-        reached_(net.groups),
-        noise_(2.0 * net.doubt + 4.0 * kEpsilon * static_cast<double>(net.width)) {}
+        corner_d_(frame_.size()) {}
 
   // The shortest length found, at most 1 (the origin is an error) if anything was; best_d() is it in the frame.
-  double run(const double* z, double y, double lower, std::uint64_t stream) {
-    // A copy at an aligned address, on which the bits of Eigen's sums do not depend then.
-    z_ = ConstVectorMap<double>(z, net_.width).transpose().array();
+  double run(const Pair& pair, const Groups& groups, const Point& point, double lower, std::uint64_t stream) {
+    pair_ = &pair;
+    groups_ = &groups;
+    noise_ = 2.0 * pair.most_doubt + 4.0 * kEpsilon * static_cast<double>(net_.width);
+    // Copies at aligned addresses, on which the bits of Eigen's sums do not depend then.
+    z_ = ConstVectorMap<double>(point.z, net_.width).transpose().array();
+    slack_ = ConstVectorMap<double>(point.slack, net_.width).transpose().array();
     best_ = kInfinity;
     lower_ = lower;
     blur_ = 0.0;
     best_d_.setZero();
     corner_ = kInfinity;
     corner_d_.setZero();
-    if (!scaled_.at(net_, z_.data(), y)) return best_;
+    if (!scaled_.at(net_, pair, point)) return best_;
     Random random(options_.seed, stream);
-    order_swaps(y);
+    order_swaps();
     const auto swaps = std::min(static_cast<std::size_t>(options_.starts), order_.size());
     for (std::size_t k = 0; k < swaps && !good() && !stop(); ++k) swap(order_[k]);
     if (!good()) from_gradient();
@@ -175,7 +145,7 @@ class PointAttack {
   bool good() const { return lower_ > kEnough * best_; }
 
   double value(double t) const {
-    return balance(net_, scaled_, [&](Index j) { return z_(j) + t * dz_(j); }, noise_);
+    return balance(net_, *pair_, scaled_, [&](Index j) { return z_(j) + t * dz_(j); }, noise_);
   }
 
   void keep(double t) {
@@ -219,17 +189,17 @@ class PointAttack {
   // ---- starts
 
   // Swaps of an own group for a rival one, in the order of the distance they would take if groups were neurons.
-  void order_swaps(double y) {
+  void order_swaps() {
     order_.clear();
-    reached_.noalias() = groups_.member * z_.matrix().transpose();
-    for (Index g = 0; g < net_.groups; ++g) {
-      if (groups_.sign[static_cast<std::size_t>(g)] != y) continue;
+    reached_ = groups_->member * z_.matrix().transpose();
+    for (Index g = 0; g < pair_->groups; ++g) {
+      if (!(groups_->side[static_cast<std::size_t>(g)] > 0.0)) continue;
       const double zg = reached_(g), ag = force(g);
       if (zg <= 0.0) continue;
-      for (Index r = 0; r < net_.groups; ++r) {
-        if (groups_.sign[static_cast<std::size_t>(r)] == y) continue;
+      for (Index r = 0; r < pair_->groups; ++r) {
+        if (groups_->side[static_cast<std::size_t>(r)] > 0.0) continue;
         const double ar = force(r), gap = ag * zg - ar * reached_(r);
-        const double speed = std::sqrt(std::max(ag * ag + ar * ar - 2.0 * ag * ar * groups_.between(g, r), 1e-300));
+        const double speed = std::sqrt(std::max(ag * ag + ar * ar - 2.0 * ag * ar * groups_->between(g, r), 1e-300));
         order_.push_back({ag * zg, gap / speed, g, r});
       }
     }
@@ -245,12 +215,12 @@ class PointAttack {
 
   // Of a group as one neuron, in units of the own side: A^(1/p).
   double force(Index g) const {
-    return std::min(std::exp((groups_.log_weight[static_cast<std::size_t>(g)] - scaled_.level) / net_.p), kStrongest);
+    return std::min(std::exp((groups_->log_weight[static_cast<std::size_t>(g)] - scaled_.level) / net_.p), kStrongest);
   }
 
   void swap(const Swap& start) {
     const double ag = force(start.own), ar = force(start.rival);
-    c_ = (ar * groups_.member.row(start.rival) - ag * groups_.member.row(start.own)).array();
+    c_ = (ar * groups_->member.row(start.rival) - ag * groups_->member.row(start.own)).array();
     start_from_neurons(std::min(1.0, 1.25 * best_));  // a longer start may end shorter
   }
 
@@ -284,20 +254,21 @@ class PointAttack {
   void silence_own();
   void silence(const std::vector<Index>& own);
 
-  const MarginNetwork& net_;
-  const Groups& groups_;
+  const Neurons& net_;
+  const Pair* pair_ = nullptr;
+  const Groups* groups_ = nullptr;
   const AttackOptions& options_;
   const Interrupt& interrupt_;
   bool stopped_ = false;
   ConstMatrixMap<double> gram_;
   Frame frame_;
   Scaled scaled_;
-  Row z_, direction_, dz_, c_, at_, along_, best_d_, corner_d_;
+  Row z_, slack_, direction_, dz_, c_, at_, along_, best_d_, corner_d_;
   Vector<double> reached_;
   std::vector<Swap> order_;
   double best_ = kInfinity, lower_ = 0.0, corner_ = kInfinity;
-  double blur_ = 0.0;  // averages the slope over a kink
-  double noise_;       // share of the terms' sizes that a sum of them may be wrong by
+  double blur_ = 0.0;   // averages the slope over a kink
+  double noise_ = 0.0;  // share of the terms' sizes that a sum of them may be wrong by
 };
 
 // A small t in (0, limit] at which y f changes sign, from the far side; infinite if none is found. Looked at are
@@ -340,9 +311,9 @@ void PointAttack::look_for_corners(double limit) {
     const double t = -z_(j) / dz_(j);
     if (!(t <= limit && t < corner_)) continue;
     const auto lowered = [&](Index k) {
-      return z_(k) + t * dz_(k) - (scaled_.side(k) > 0.0 ? kCorner * net_.slack : 0.0);
+      return z_(k) + t * dz_(k) - (scaled_.side(k) > 0.0 ? kCorner * slack_(k) : 0.0);
     };
-    if (balance(net_, scaled_, lowered) > 0.0) continue;
+    if (balance(net_, *pair_, scaled_, lowered) > 0.0) continue;
     corner_ = t;
     corner_d_ = t * direction_;
   }
@@ -388,7 +359,7 @@ void PointAttack::gradient_at(double t) {
   double most = -kInfinity;
   for (Index j = 0; j < net_.width; ++j) {
     const double s = z_(j) + t * dz_(j);
-    c_(j) = s > 0.0 ? net_.log_a[j] + (net_.p - 1.0) * std::log(s) : -kInfinity;
+    c_(j) = s > 0.0 ? pair_->log_a[j] + (net_.p - 1.0) * std::log(s) : -kInfinity;
     most = std::max(most, c_(j));
   }
   for (Index j = 0; j < net_.width; ++j) c_(j) = std::isfinite(c_(j)) ? -scaled_.side(j) * std::exp(c_(j) - most) : 0.0;
@@ -489,34 +460,41 @@ void PointAttack::silence(const std::vector<Index>& own) {
   look_for_corners(limit);
 }
 
-}  // namespace
-
-Index frame_size(const MarginNetwork& net) { return net.rank > 0 ? net.rank : net.width; }
-
-void attack(Team& team, const MarginNetwork& net, const double* z, const double* y, const std::uint8_t* correct,
-            const double* lower, Index n, const AttackOptions& options, const Interrupt& interrupt,
-            const Found& found) {
-  constexpr Index kBlock = 4;  // points of a task
-  const Groups groups(net);
-  team.parallel_for((n + kBlock - 1) / kBlock, [&](Index task) {
-    if (asked_to_stop(interrupt)) return;
-    PointAttack search(net, groups, options, interrupt);
-    for (Index i = task * kBlock; i < std::min((task + 1) * kBlock, n); ++i) {
-      if (asked_to_stop(interrupt)) return;
-      if (!correct[i]) {
-        found.upper[i] = 0.0;
-        continue;
-      }
-      const double length =
-          search.run(z + i * net.width, y[i], lower[i], static_cast<std::uint64_t>(options.first + i));
-      if (search.stopped()) return;
-      const Index size = frame_size(net);
-      MatrixMap<double>(found.d + i * size, 1, size) = search.best_d().matrix();
-      MatrixMap<double>(found.corner_d + i * size, 1, size) = search.corner_d().matrix();
-      found.corner[i] = search.corner();
-      found.upper[i] = length;
-    }
-  });
+Groups::Groups(const Neurons& net, const Pair& pair)
+    : log_weight(static_cast<std::size_t>(pair.groups), -kInfinity),
+      side(static_cast<std::size_t>(pair.groups), 0.0),
+      member(RowMatrix<double>::Zero(pair.groups, net.width)) {
+  const auto of = [&](Index j) { return static_cast<std::size_t>(pair.group_of[j]); };
+  std::vector<double> most(log_weight);
+  for (Index j = 0; j < net.width; ++j) most[of(j)] = std::max(most[of(j)], pair.log_a[j]);
+  for (Index j = 0; j < net.width; ++j) {
+    side[of(j)] = pair.side[j];
+    member(pair.group_of[j], j) = std::exp(pair.log_a[j] - most[of(j)]);
+  }
+  for (std::size_t g = 0; g < log_weight.size(); ++g)
+    log_weight[g] = most[g] + std::log(member.row(static_cast<Index>(g)).sum());
+  const ConstMatrixMap<double> gram(net.gram, net.width, net.width);
+  RowMatrix<double> reach = member.lazyProduct(gram);  // (groups, h) <c_g, u_j>
+  for (Index g = 0; g < pair.groups; ++g) {
+    const double norm = std::sqrt(std::max(reach.row(g).dot(member.row(g)), 1e-300));
+    member.row(g) /= norm;
+    reach.row(g) /= norm;
+  }
+  between = reach.lazyProduct(member.transpose());
 }
+
+Index frame_size(const Neurons& net) { return net.rank > 0 ? net.rank : net.width; }
+
+Attack::Attack(const Neurons& net, const AttackOptions& options, const Interrupt& interrupt)
+    : search_(std::make_unique<PointAttack>(net, options, interrupt)) {}
+Attack::~Attack() = default;
+
+double Attack::run(const Pair& pair, const Groups& groups, const Point& point, double lower, std::uint64_t stream) {
+  return search_->run(pair, groups, point, lower, stream);
+}
+bool Attack::stopped() const { return search_->stopped(); }
+const Scaled::Row& Attack::d() const { return search_->best_d(); }
+double Attack::corner() const { return search_->corner(); }
+const Scaled::Row& Attack::corner_d() const { return search_->corner_d(); }
 
 }  // namespace preluflow

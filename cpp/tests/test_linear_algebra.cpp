@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "check.hpp"
-#include "preluflow/canonical.hpp"
+#include "preluflow/robustness/linear_algebra.hpp"
 
 namespace preluflow::tests {
 
@@ -28,7 +28,7 @@ MatrixXd random_gram(Numbers& numbers, Index m, Index rank) {
   return A * A.transpose();
 }
 
-TEST(canonical_largest_eigenvalue_is_a_close_upper_bound) {
+TEST(linear_algebra_largest_eigenvalue_is_a_close_upper_bound) {
   Numbers numbers(1);
   for (Index m : {1, 2, 3, 7, 20, 40})
     for (Index rank : {Index{1}, std::max<Index>(m / 2, 1), m})
@@ -36,7 +36,7 @@ TEST(canonical_largest_eigenvalue_is_a_close_upper_bound) {
         check_largest(random_gram(numbers, m, rank) * std::pow(10.0, numbers.uniform(-100.0, 100.0)));
 }
 
-TEST(canonical_largest_eigenvalue_of_awkward_matrices) {
+TEST(linear_algebra_largest_eigenvalue_of_awkward_matrices) {
   CHECK(largest_eigenvalue(MatrixXd(0, 0)) == 0.0);
   for (Index m : {1, 5, 30}) {
     check_largest(MatrixXd::Identity(m, m));  // all eigenvalues equal
@@ -54,7 +54,7 @@ TEST(canonical_largest_eigenvalue_of_awkward_matrices) {
   check_largest(1.5 * top * top.transpose());
 }
 
-TEST(canonical_products_are_within_their_bound) {
+TEST(linear_algebra_products_are_within_their_bound) {
   Numbers numbers(2);
   for (Index k : {1, 5, 256, 300, 1000})
     for (Index n : {1, 32, 33, 70}) {
@@ -82,7 +82,7 @@ RowMatrix<double> checked_basis(const RowMatrix<double>& U, double tolerance) {
   return B;
 }
 
-TEST(canonical_basis_is_orthonormal_and_spans) {
+TEST(linear_algebra_basis_is_orthonormal_and_spans) {
   Numbers numbers(3);
   for (Index D : {2, 5, 40, 300})
     for (Index h : {1, 2, 4, 39}) {
@@ -93,7 +93,7 @@ TEST(canonical_basis_is_orthonormal_and_spans) {
   CHECK(checked_basis(many, 1e-12).isIdentity(0.0));
 }
 
-TEST(canonical_basis_leaves_out_what_depends_on_others) {
+TEST(linear_algebra_basis_leaves_out_what_depends_on_others) {
   Numbers numbers(4);
   RowMatrix<double> U = numbers.directions(12, 30);
   for (Index j = 4; j < 12; ++j) U.row(j) = (U.row(j - 4) + 0.5 * U.row(j - 3)).normalized();

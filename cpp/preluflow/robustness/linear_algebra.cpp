@@ -1,4 +1,4 @@
-#include "preluflow/canonical.hpp"
+#include "preluflow/robustness/linear_algebra.hpp"
 
 #include <Eigen/Cholesky>
 #include <algorithm>

@@ -1,13 +1,13 @@
-// Certified and attacked radii; see margin.hpp, attack.hpp, tight.hpp and exact.hpp. Results go into arrays of the
+// Certified and attacked radii; see preluflow/robustness. Results go into arrays of the
 // caller's, so that what is done stays done when Ctrl-C ends a call.
 #include "arrays.hpp"
 #include "bindings.hpp"
 #include "interrupts.hpp"
-#include "preluflow/attack.hpp"
-#include "preluflow/canonical.hpp"
-#include "preluflow/exact.hpp"
-#include "preluflow/margin.hpp"
-#include "preluflow/tight.hpp"
+#include "preluflow/robustness/attack.hpp"
+#include "preluflow/robustness/branch_and_bound.hpp"
+#include "preluflow/robustness/linear_algebra.hpp"
+#include "preluflow/robustness/tangent.hpp"
+#include "preluflow/robustness/trust_region.hpp"
 
 namespace preluflow::bindings {
 
@@ -50,18 +50,19 @@ class BoundMargin {
     require(rows_.ndim() == 2 && rows_.shape(0) == h, "rows must have shape (h, rank)");
     for (Index j = 0; j < h; ++j)
       require(group_of_.data()[j] >= 0 && group_of_.data()[j] < groups, "group_of out of range");
-    net_ = {gram_.data(),
-            log_a_.data(),
-            sign_.data(),
-            h,
-            p,
-            {log_lipschitz_positive, log_lipschitz_negative},
-            slack,
-            doubt,
-            group_of_.data(),
-            groups,
-            rows_.data(),
-            rows_.shape(1)};
+    net_ = {Curve::power, gram_.data(), h, p, slack, rows_.data(), rows_.shape(1), true};
+    slack_.assign(static_cast<std::size_t>(h), slack);
+    doubt_.assign(static_cast<std::size_t>(h), doubt);
+    for (const int k : {0, 1}) {
+      for (Index j = 0; j < h; ++j) side_[k].push_back(k == 0 ? sign_.data()[j] : -sign_.data()[j]);
+      pair_[k] = {log_a_.data(),
+                  side_[k].data(),
+                  doubt_.data(),
+                  doubt,
+                  k == 0 ? log_lipschitz_negative : log_lipschitz_positive,
+                  group_of_.data(),
+                  groups};
+    }
   }
 
   void certify(const Array<double>& z, const Array<double>& y, Array<double>& lower, Flags& correct,
@@ -73,14 +74,23 @@ class BoundMargin {
     double* out = lower.mutable_data();
     std::uint8_t* right = correct.mutable_data();
     const Index n = z.shape(0);
-    run(threads, flops(n),
-        [&](Team& team, const Interrupt&) { preluflow::certify(team, net_, zp, yp, n, out, right); });
+    run(threads, flops(n), [&](Team& team, const Interrupt&) {
+      constexpr Index kBlock = 16;  // points of a task
+      team.parallel_for((n + kBlock - 1) / kBlock, [&](Index task) {
+        Tangent tangent(net_);
+        for (Index i = task * kBlock; i < std::min((task + 1) * kBlock, n); ++i) {
+          bool is_right = false;
+          out[i] = tangent.radius(pair(yp[i]), point(zp, i), is_right);
+          right[i] = is_right;
+        }
+      });
+    });
   }
 
   void attack(const Array<double>& z, const Array<double>& y, const Flags& correct, const Array<double>& lower,
               int starts, int restarts, int steps, std::uint64_t seed, Index first, Array<double>& upper,
               Array<double>& d, Array<double>& corner, Array<double>& corner_d, int threads) const {
-    const AttackOptions options{starts, restarts, steps, seed, first};
+    const AttackOptions options{starts, restarts, steps, seed};
     check(z, y);
     const Index n = z.shape(0);
     require_vector(correct, n, "correct");
@@ -93,9 +103,30 @@ class BoundMargin {
     }
     const double *zp = z.data(), *yp = y.data(), *lp = lower.data();
     const std::uint8_t* cp = correct.data();
-    const Found found{upper.mutable_data(), d.mutable_data(), corner.mutable_data(), corner_d.mutable_data()};
+    double *up = upper.mutable_data(), *dp = d.mutable_data(), *cornerp = corner.mutable_data(),
+           *corner_dp = corner_d.mutable_data();
     run(threads, flops(n), [&](Team& team, const Interrupt& interrupt) {
-      preluflow::attack(team, net_, zp, yp, cp, lp, n, options, interrupt, found);
+      constexpr Index kBlock = 4;  // points of a task
+      const Groups groups[2] = {Groups(net_, pair_[0]), Groups(net_, pair_[1])};
+      team.parallel_for((n + kBlock - 1) / kBlock, [&](Index task) {
+        if (asked_to_stop(interrupt)) return;
+        Attack search(net_, options, interrupt);
+        for (Index i = task * kBlock; i < std::min((task + 1) * kBlock, n); ++i) {
+          if (asked_to_stop(interrupt)) return;
+          if (!cp[i]) {
+            up[i] = 0.0;
+            continue;
+          }
+          const double length = search.run(pair(yp[i]), groups[yp[i] > 0.0 ? 0 : 1], point(zp, i), lp[i],
+                                           static_cast<std::uint64_t>(first + i));
+          if (search.stopped()) return;
+          const Index size = frame_size(net_);
+          MatrixMap<double>(dp + i * size, 1, size) = search.d().matrix();
+          MatrixMap<double>(corner_dp + i * size, 1, size) = search.corner_d().matrix();
+          cornerp[i] = search.corner();
+          up[i] = length;
+        }
+      });
     });
   }
 
@@ -106,7 +137,7 @@ class BoundMargin {
     std::uint8_t* flags = out.mutable_data();
     const Index n = z.shape(0);
     py::gil_scoped_release release;
-    preluflow::errors(net_, zp, yp, n, room, flags);
+    for (Index i = 0; i < n; ++i) flags[i] = is_error(net_, pair(yp[i]), point(zp, i), room);
   }
 
  private:
@@ -115,12 +146,17 @@ class BoundMargin {
     require_vector(y, z.shape(0), "y");
   }
 
+  const Pair& pair(double y) const { return pair_[y > 0.0 ? 0 : 1]; }
+  Point point(const double* z, Index i) const { return {z + i * net_.width, slack_.data()}; }
+
   double flops(Index n) const { return 20.0 * static_cast<double>(n) * static_cast<double>(net_.width * net_.width); }
 
   Array<double> gram_, log_a_, sign_;
   Array<Index> group_of_;
   Array<double> rows_;
-  MarginNetwork net_{};
+  std::vector<double> slack_, doubt_, side_[2];
+  Neurons net_{};
+  Pair pair_[2];
 };
 
 // The span of a network's neurons, and points in its coordinates.
@@ -134,7 +170,13 @@ class BoundSpan {
             "directions must have shape (h, rank)");
     require_vector(log_a_, h, "log_a");
     require_vector(sign_, h, "sign");
-    net_ = {directions_.data(), log_a_.data(), sign_.data(), h, directions_.shape(1), p, slack, doubt};
+    net_ = {Curve::power, nullptr, h, p, slack, nullptr, 0, true};
+    span_ = {directions_.data(), directions_.shape(1), slack};
+    doubt_.assign(static_cast<std::size_t>(h), doubt);
+    for (const int k : {0, 1}) {
+      for (Index j = 0; j < h; ++j) side_[k].push_back(k == 0 ? sign_.data()[j] : -sign_.data()[j]);
+      pair_[k] = {log_a_.data(), side_[k].data(), doubt_.data(), doubt, 0.0, nullptr, 0};
+    }
   }
 
   void tighten(const Array<double>& x, const Array<double>& d, const Array<double>& y, double tolerance,
@@ -146,7 +188,12 @@ class BoundSpan {
     std::uint8_t* finished = done.mutable_data();
     const Index n = y.size();
     run(threads, flops(n), [&](Team& team, const Interrupt& interrupt) {
-      preluflow::tighten(team, net_, xp, dp, yp, n, tolerance, interrupt, out, finished);
+      team.parallel_for(n, [&](Index i) {
+        if (asked_to_stop(interrupt)) return;
+        const Index rank = span_.rank;
+        finished[i] = preluflow::tighten(net_, span_, pair_[yp[i] > 0.0 ? 0 : 1], xp + i * rank, dp + i * rank,
+                                         tolerance, interrupt, out[i]);
+      });
     });
   }
 
@@ -160,23 +207,31 @@ class BoundSpan {
     const Index n = y.size();
     const ExactOptions options{gap, most_nodes, most_seconds};
     run(threads, flops(n), [&](Team& team, const Interrupt& interrupt) {
-      preluflow::exact_radii(team, net_, xp, yp, n, options, interrupt, out, dp, count);
+      team.parallel_for(n, [&](Index i) {
+        if (asked_to_stop(interrupt)) return;
+        const Index rank = span_.rank, looked_at = exact_radius(net_, span_, pair_[yp[i] > 0.0 ? 0 : 1], xp + i * rank,
+                                                                options, interrupt, out[i], dp + i * rank);
+        if (looked_at >= 0) count[i] = looked_at;
+      });
     });
   }
 
  private:
   void check(const Array<double>& x, const Array<double>& d, const Array<double>& y, const Array<double>& lower) const {
-    require_matrix(x, net_.rank, "x");
-    require_matrix(d, net_.rank, "d");
+    require_matrix(x, span_.rank, "x");
+    require_matrix(d, span_.rank, "d");
     require(d.shape(0) == x.shape(0), "d must have as many rows as x");
     require_vector(y, x.shape(0), "y");
     require_vector(lower, x.shape(0), "lower");
   }
 
-  double flops(Index n) const { return 1e3 * static_cast<double>(n) * static_cast<double>(net_.width * net_.rank); }
+  double flops(Index n) const { return 1e3 * static_cast<double>(n) * static_cast<double>(net_.width * span_.rank); }
 
   Array<double> directions_, log_a_, sign_;
-  SpanNetwork net_{};
+  std::vector<double> doubt_, side_[2];
+  Neurons net_{};
+  Span span_{};
+  Pair pair_[2];
 };
 
 Array<double> bound_products(const Array<double>& A, const Array<double>& B, int threads) {
@@ -216,7 +271,7 @@ Array<double> bound_orthonormal_basis(const Array<double>& U, double tolerance) 
 
 }  // namespace
 
-void bind_margin(py::module_& m) {
+void bind_robustness(py::module_& m) {
   py::class_<BoundMargin>(m, "Margin", py::module_local())
       .def(py::init<Array<double>, Array<double>, Array<double>, double, double, double, double, double, Array<Index>,
                     Index, Array<double>>(),

@@ -1,4 +1,5 @@
-// A tighter certified radius of f(x) = sum_j sign_j a_j sigma(<x,u_j>)^p where the tangent form of margin.hpp is loose.
+// A tighter certified radius of m(x) = sum_j side_j a_j phi(<x,u_j> + o_j) where the tangent form of tangent.hpp is
+// loose.
 //
 // On a ball of radius r, -y f(x + d) = sum_j -+a_j sigma(z_j + <u_j,d>)^p is bounded above by a quadratic: each term is
 // by one in <u_j,d> on its range [z_j - r ||u_j||, z_j + r ||u_j||]. For rivals the quadratic touches sigma^p at a
@@ -15,32 +16,27 @@
 // kept. (docs/mathematics.md#trust-region and what follows it there.)
 #pragma once
 
-#include <cstdint>
 #include <vector>
 
 #include "preluflow/interrupt.hpp"
-#include "preluflow/parallel.hpp"
+#include "preluflow/robustness/pair.hpp"
 #include "preluflow/types.hpp"
 
 namespace preluflow {
 
-// A view; coordinates are those of an orthonormal basis of the neurons' span, of dimension rank. Contributions come as
-// logarithms; `slack` and `doubt` as in margin.hpp, slack of values <u_j,x> of a unit vector x found in the span.
-struct SpanNetwork {
-  const double* directions;  // (h, rank) unit rows
-  const double* log_a;       // (h,) finite
-  const double* sign;        // (h,) +-1
-  Index width;               // h
+// The neurons in coordinates of an orthonormal basis of their span. A view.
+struct Span {
+  const double* directions;  // (h, rank)
   Index rank;
-  double p;  // >= 1
-  double slack, doubt;
+  double slack;  // of <u_j,d> for a unit vector d in the span
 };
 
-// A point in the span, in units of its own length there, and the network as it sees it: contributions relative to the
-// largest own term at the point, values and contributions already moved against y by what float64 may have done.
+// A point in the span, in units of its own length there, and a pair of classes as it sees it: contributions relative to
+// the largest own term at the point, values and contributions already moved against the pair's first class by what
+// float64 may have done.
 struct SpanPoint {
   // x (rank,) the part of a unit vector that lies in the span; false if no own neuron is active there.
-  bool set(const SpanNetwork& net, const double* x, double y);
+  bool set(const Neurons& net, const Span& span, const Pair& pair, const double* x);
 
   double size = 0.0;       // ||x||
   double blur = 0.0;       // 1 / size: the length of the whole vector in these units
@@ -50,10 +46,9 @@ struct SpanPoint {
   std::vector<bool> own;   // (h,)
 };
 
-// x, d (n, rank): parts of unit vectors in the span and witnesses, y (n,). Raises lower (n,), all in units of ||x_i||;
-// points whose lower is at least (1 - tolerance) ||d|| are left alone. done (n,) becomes 1 where it has not been asked
-// to stop.
-void tighten(Team& team, const SpanNetwork& net, const double* x, const double* d, const double* y, Index n,
-             double tolerance, const Interrupt& interrupt, double* lower, std::uint8_t* done);
+// x, d (rank,): the part of a unit vector that lies in the span, and a witness. Raises lower, all in units of the whole
+// vector's length; a point whose lower is at least (1 - tolerance) ||d|| is left alone. False if it was asked to stop.
+bool tighten(const Neurons& net, const Span& span, const Pair& pair, const double* x, const double* d, double tolerance,
+             const Interrupt& interrupt, double& lower);
 
 }  // namespace preluflow

@@ -1,12 +1,12 @@
-#include "preluflow/exact.hpp"
+#include "preluflow/robustness/branch_and_bound.hpp"
 
 #include <chrono>
 #include <cmath>
 #include <limits>
 #include <queue>
 
-#include "preluflow/min_norm_qp.hpp"
 #include "preluflow/relu_power.hpp"
+#include "preluflow/robustness/min_norm_qp.hpp"
 
 namespace preluflow {
 
@@ -102,9 +102,9 @@ struct Tangent {
 class Search {
  public:
   // The witness in units of the point's length in the span.
-  Search(const SpanNetwork& net, const SpanPoint& point, const VectorXd& witness)
-      : p_(net.p), rank_(net.rank), best_(witness), upper_(witness.norm()), blur_(point.blur) {
-    const Eigen::Map<const Eigen::MatrixXd> directions(net.directions, net.rank, net.width);
+  Search(const Neurons& net, const Span& span, const SpanPoint& point, const VectorXd& witness)
+      : p_(net.p), rank_(span.rank), best_(witness), upper_(witness.norm()), blur_(point.blur) {
+    const Eigen::Map<const Eigen::MatrixXd> directions(span.directions, span.rank, net.width);
     std::vector<Index> own, rivals;
     for (Index j = 0; j < net.width; ++j) {
       const double z = directions.col(j).dot(point.x) + point.margin(j);
@@ -114,7 +114,7 @@ class Search {
     gather(directions, point, own, own_, own_a_, own_z_);
     gather(directions, point, rivals, rival_, rival_a_, rival_z_);
     gram_ = rival_.transpose().lazyProduct(rival_);
-    unit_ = net.slack + 64.0 * kEpsilon;
+    unit_ = span.slack + 64.0 * kEpsilon;
     start_ = own_value(VectorXd::Zero(rank_));
   }
 
@@ -429,29 +429,23 @@ class Search {
 
 }  // namespace
 
-void exact_radii(Team& team, const SpanNetwork& net, const double* x, const double* y, Index n,
-                 const ExactOptions& options, const Interrupt& interrupt, double* lower, double* d, Index* nodes) {
+Index exact_radius(const Neurons& net, const Span& span, const Pair& pair, const double* x, const ExactOptions& options,
+                   const Interrupt& interrupt, double& lower, double* d) {
   using Clock = std::chrono::steady_clock;
-  team.parallel_for(n, [&](Index i) {
-    if (asked_to_stop(interrupt)) return;
-    VectorMap<double> change(d + i * net.rank, net.rank);
-    SpanPoint point;
-    if (!point.set(net, x + i * net.rank, y[i]) || !(change.norm() > 0.0)) {
-      nodes[i] = 0;
-      return;
-    }
-    const auto began = Clock::now();
-    bool stopped = false;
-    const auto stop = [&] {
-      stopped = stopped || asked_to_stop(interrupt);
-      return stopped || std::chrono::duration<double>(Clock::now() - began).count() > options.most_seconds;
-    };
-    Search search(net, point, change / point.size);
-    const double radius = search.run(options.gap, options.most_nodes, stop) * point.size * (1.0 - 1e-9);
-    lower[i] = std::max(lower[i], radius);
-    if (search.upper() * point.size < change.norm() * (1.0 - 1e-12)) change = search.best() * point.size;
-    if (!stopped) nodes[i] = search.nodes();
-  });
+  VectorMap<double> change(d, span.rank);
+  SpanPoint point;
+  if (!point.set(net, span, pair, x) || !(change.norm() > 0.0)) return 0;
+  const auto began = Clock::now();
+  bool stopped = false;
+  const auto stop = [&] {
+    stopped = stopped || asked_to_stop(interrupt);
+    return stopped || std::chrono::duration<double>(Clock::now() - began).count() > options.most_seconds;
+  };
+  Search search(net, span, point, change / point.size);
+  const double radius = search.run(options.gap, options.most_nodes, stop) * point.size * (1.0 - 1e-9);
+  lower = std::max(lower, radius);
+  if (search.upper() * point.size < change.norm() * (1.0 - 1e-12)) change = search.best() * point.size;
+  return stopped ? -1 : search.nodes();
 }
 
 }  // namespace preluflow

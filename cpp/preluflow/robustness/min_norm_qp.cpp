@@ -1,4 +1,4 @@
-#include "preluflow/min_norm_qp.hpp"
+#include "preluflow/robustness/min_norm_qp.hpp"
 
 #include <Eigen/Cholesky>
 #include <algorithm>

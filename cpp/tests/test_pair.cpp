@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "check.hpp"
-#include "preluflow/margin.hpp"
+#include "preluflow/robustness/pair.hpp"
 
 namespace preluflow::tests {
 
@@ -22,13 +22,16 @@ struct Terms {
   }
 
   Balance balance(double y) const {
-    MarginNetwork net{};
-    net.log_a = log_a.data();
-    net.sign = sign.data();
+    Neurons net{};
     net.width = static_cast<Index>(log_a.size());
     net.p = p;
+    std::vector<double> side(sign);
+    for (double& s : side) s *= y;
+    Pair pair{};
+    pair.log_a = log_a.data();
+    pair.side = side.data();
     return balance_by_logs(
-        net, y, [&](Index j) { return value[static_cast<std::size_t>(j)]; },
+        net, pair, [&](Index j) { return value[static_cast<std::size_t>(j)]; },
         [&](Index j) { return weight[static_cast<std::size_t>(j)]; });
   }
 
@@ -48,7 +51,7 @@ struct Terms {
   }
 };
 
-TEST(margin_balance_by_logs_agrees_with_plain_sums) {
+TEST(pair_balance_by_logs_agrees_with_plain_sums) {
   Numbers numbers(1);
   for (double p : {1.0, 1.5, 2.0, 3.0, 4.7})
     for (Index width : {1, 2, 10, 100})
@@ -67,7 +70,7 @@ TEST(margin_balance_by_logs_agrees_with_plain_sums) {
       }
 }
 
-TEST(margin_balance_by_logs_is_the_same_at_any_scale) {
+TEST(pair_balance_by_logs_is_the_same_at_any_scale) {
   Numbers numbers(2);
   for (double shift : {-1e6, -800.0, 800.0, 1e6}) {
     Terms terms(numbers, 20, 3.0);
@@ -80,7 +83,7 @@ TEST(margin_balance_by_logs_is_the_same_at_any_scale) {
   }
 }
 
-TEST(margin_balance_by_logs_of_silent_neurons_is_zero) {
+TEST(pair_balance_by_logs_of_silent_neurons_is_zero) {
   Numbers numbers(3);
   Terms terms(numbers, 5, 3.0);
   for (double& value : terms.value) value = -std::abs(value);
