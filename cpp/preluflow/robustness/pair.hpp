@@ -69,13 +69,14 @@ struct Point {
 struct Balance {
   double difference, size;
   double logs;  // the largest of their logarithms' sizes, each of which is right within units of rounding of its own
+  double most;  // the logarithm of the largest term, which is 1 here; -inf where there is none
 };
 template <class Values, class Weights>
 Balance balance_by_logs(const Neurons& net, const Pair& pair, const Values& s, const Weights& weight) {
   double most = -std::numeric_limits<double>::infinity();
   for (Index j = 0; j < net.width; ++j)
     if (s(j) > 0.0) most = std::max(most, pair.log_a[j] + weight(j) + net.p * std::log(s(j)));
-  Balance sum{0.0, 0.0, 0.0};
+  Balance sum{0.0, 0.0, 0.0, most};
   if (!std::isfinite(most)) return sum;
   for (Index j = 0; j < net.width; ++j) {
     if (!(s(j) > 0.0 && std::isfinite(pair.log_a[j]))) continue;
@@ -129,6 +130,9 @@ double balance(const Neurons& net, const Pair& pair, const Scaled& scaled, const
   const Balance exact = balance_by_logs(net, pair, s, [](Index) { return 0.0; });
   return exact.difference + raised * exact.size;
 }
+
+// Log of the size of the norm's term at the point.
+double log_norm_term(const Neurons& net, const Pair& pair, const Point& point);
 
 // Whether a point is an error with room to spare: y f <= 0 even with own values raised and rivals' lowered by slack,
 // contributions likewise by doubt; or, without `room`, since no own neuron is active.
