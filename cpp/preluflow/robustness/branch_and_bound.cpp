@@ -101,14 +101,13 @@ struct Tangent {
 
 class Search {
  public:
-  // The witness in units of the point's length in the span.
+  // The witness in the point's unit.
   Search(const Neurons& net, const Span& span, const SpanPoint& point, const VectorXd& witness)
-      : p_(net.p), rank_(span.rank), best_(witness), upper_(witness.norm()), blur_(point.blur) {
+      : p_(net.p), rank_(span.rank), best_(witness), upper_(witness.norm()), extent_(point.extent) {
     const Eigen::Map<const Eigen::MatrixXd> directions(span.directions, span.rank, net.width);
     std::vector<Index> own, rivals;
     for (Index j = 0; j < net.width; ++j) {
-      const double z = directions.col(j).dot(point.x) + point.margin(j);
-      if (point.a(j) == 0.0 || z + upper_ * (1.0 + 1e-9) <= 0.0) continue;  // never active within reach
+      if (point.a(j) == 0.0 || point.z(j) + upper_ * (1.0 + 1e-9) <= 0.0) continue;  // never active within reach
       (point.own[static_cast<std::size_t>(j)] ? own : rivals).push_back(j);
     }
     gather(directions, point, own, own_, own_a_, own_z_);
@@ -170,7 +169,7 @@ class Search {
       const Index j = which[static_cast<std::size_t>(k)];
       columns.col(k) = directions.col(j);
       a(k) = point.a(j);
-      z(k) = directions.col(j).dot(point.x) + point.margin(j);
+      z(k) = point.z(j);
     }
   }
 
@@ -195,10 +194,10 @@ class Search {
     tangent.root_gradient = tangent.gradient / unit;
     tangent.root_value /= unit;
     const double most = root(total, p_);  // the root of their sum is at most this on the unit sphere
-    tangent.root_size = tangent.root_size / unit + (blur_ + upper_) * most;
+    tangent.root_size = tangent.root_size / unit + (extent_ + upper_) * most;
     tangent.gradient *= p_;
     tangent.value = sum - tangent.gradient.dot(d);
-    tangent.size = sum + (blur_ + upper_) * p_ * unit * most;
+    tangent.size = sum + (extent_ + upper_) * p_ * unit * most;
     tangents_.push_back(std::move(tangent));
     return static_cast<Index>(tangents_.size()) - 1;
   }
@@ -268,7 +267,7 @@ class Search {
       sum.most += at_high;
       sum.gradient += slant * rival_.col(k);
       sum.value += sum.base(k) + slant * rival_z_(k) + kUnderflow;
-      sum.size += std::abs(sum.base(k)) + slant * (blur_ + upper_);
+      sum.size += std::abs(sum.base(k)) + slant * (extent_ + upper_);
     }
     return sum;
   }
@@ -277,7 +276,7 @@ class Search {
   void add_ranges(const Node& node, const Chords& sum, HalfSpaces& spaces) const {
     for (Index k = 0; k < rival_z_.size(); ++k) {
       const auto at = static_cast<std::size_t>(k);
-      const double rounding = unit_ * (blur_ + upper_);
+      const double rounding = unit_ * (extent_ + upper_);
       if (node.high[at] < rival_z_(k) + 0.999 * upper_)
         spaces.add(rival_.col(k), rival_z_(k) - node.high[at], rounding);
       if (node.low[at] > rival_z_(k) - 0.999 * upper_) spaces.add(-rival_.col(k), node.low[at] - rival_z_(k), rounding);
@@ -285,7 +284,7 @@ class Search {
     for (Index j = 0; j < own_z_.size() && sum.bounded; ++j) {
       const double limit = root((sum.most + kUnderflow) / own_a_(j), p_) * (1.0 + 1e-12);
       if (limit < own_z_(j) + 0.999 * upper_)
-        spaces.add(own_.col(j), own_z_(j) - limit, unit_ * (blur_ + limit + upper_));
+        spaces.add(own_.col(j), own_z_(j) - limit, unit_ * (extent_ + limit + upper_));
     }
   }
 
@@ -417,7 +416,7 @@ class Search {
   double p_;
   Index rank_;
   VectorXd best_;
-  double upper_, blur_;
+  double upper_, extent_;
   // What float64 may have done to a value, relative to its terms (docs/mathematics.md#rounding-branch-and-bound).
   double unit_ = 0.0;
   Eigen::MatrixXd own_, rival_, gram_;
@@ -429,22 +428,22 @@ class Search {
 
 }  // namespace
 
-Index exact_radius(const Neurons& net, const Span& span, const Pair& pair, const double* x, const ExactOptions& options,
-                   const Interrupt& interrupt, double& lower, double* d) {
+Index exact_radius(const Neurons& net, const Span& span, const Pair& pair, const Point& point, const double* x,
+                   const ExactOptions& options, const Interrupt& interrupt, double& lower, double* d) {
   using Clock = std::chrono::steady_clock;
   VectorMap<double> change(d, span.rank);
-  SpanPoint point;
-  if (!point.set(net, span, pair, x) || !(change.norm() > 0.0)) return 0;
+  SpanPoint at;
+  if (!at.set(net, span, pair, point, x, change.norm()) || !(change.norm() > 0.0)) return 0;
   const auto began = Clock::now();
   bool stopped = false;
   const auto stop = [&] {
     stopped = stopped || asked_to_stop(interrupt);
     return stopped || std::chrono::duration<double>(Clock::now() - began).count() > options.most_seconds;
   };
-  Search search(net, span, point, change / point.size);
-  const double radius = search.run(options.gap, options.most_nodes, stop) * point.size * (1.0 - 1e-9);
+  Search search(net, span, at, change);
+  const double radius = search.run(options.gap, options.most_nodes, stop) * (1.0 - 1e-9);
   lower = std::max(lower, radius);
-  if (search.upper() * point.size < change.norm() * (1.0 - 1e-12)) change = search.best() * point.size;
+  if (search.upper() < change.norm() * (1.0 - 1e-12)) change = search.best();
   return stopped ? -1 : search.nodes();
 }
 

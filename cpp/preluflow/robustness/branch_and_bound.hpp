@@ -22,10 +22,10 @@ struct ExactOptions {
   double most_seconds;  // likewise, about
 };
 
-// x (rank,): the part of a unit vector that lies in the span. Raises lower, shortens the witness d (rank,), in units of
-// the vector's length; returns the nodes looked at, or -1 if it was asked to stop. Where a limit was not enough, lower
+// x (rank,): the part of the point that lies in the span. Raises lower, shortens the witness d (rank,), in the point's
+// unit; returns the nodes looked at, or -1 if it was asked to stop. Where a limit was not enough, lower
 // is what the open nodes allow; after a stop it holds all the same.
-Index exact_radius(const Neurons& net, const Span& span, const Pair& pair, const double* x, const ExactOptions& options,
-                   const Interrupt& interrupt, double& lower, double* d);
+Index exact_radius(const Neurons& net, const Span& span, const Pair& pair, const Point& point, const double* x,
+                   const ExactOptions& options, const Interrupt& interrupt, double& lower, double* d);
 
 }  // namespace preluflow
