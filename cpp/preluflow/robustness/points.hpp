@@ -7,31 +7,38 @@
 
 namespace preluflow {
 
-// Rows x' = x - center = size 2^exponent e: no square of theirs leaves float64. The unit, size 2^exponent, is ||x'||
-// where the network is homogeneous; at least a millionth of the largest offset where there are offsets; 1 for tanh.
+// A unit of length, size 2^exponent, such that no square of lengths in it leaves float64.
+struct Unit {
+  double size = 1.0;
+  int exponent = 0;
+
+  double log() const;
+  double back(double length) const;                              // a length in this unit, in that of x
+  double certified(double radius) const;                         // the same, not larger (docs/mathematics.md#rounding-units)
+  void back(const double* d, Index D, double* out) const;        // perturbations (D,)
+  void in_unit(const double* d, Index D, double* out) const;     // and into this unit
+};
+
+// ||d|| of d (D,), infinite only where it is beyond float64.
+double length_of(const double* d, Index D);
+
+// Rows x' = x - center in units of their own: ||x'|| where the network is homogeneous, at least a millionth of the
+// largest offset where there are offsets, 1 for tanh.
 class Points {
  public:
-  // X (n, D), which must outlive this.
+  // X (n, D)
   Points(const Canonical& canonical, const double* X, Index n);
 
   Point at(Index i) const;
-  const double* direction(Index i) const { return e_.data() + i * canonical_.dim(); }  // e (D,)
-  const double* row(Index i) const { return X_ + i * canonical_.dim(); }
-
-  double in_units_of_x(Index i, double length) const;       // a length in the point's unit
-  double certified(Index i, double radius) const;           // the same, not larger
-  void perturbation(Index i, const double* d, double* out) const;  // (D,) in the units of x
-  void in_own_unit(Index i, const double* d, double* out) const;   // and back
-  double length_of(const double* d) const;                         // of (D,), inf only where it is beyond float64
+  const Unit& unit(Index i) const { return unit_[static_cast<std::size_t>(i)]; }
+  const double* direction(Index i) const { return e_.data() + i * canonical_.dim(); }  // (D,) x' in its unit
 
  private:
-  void set_unit(Index i);
+  void take(Index i, const double* x);
 
   const Canonical& canonical_;
-  const double* X_;
-  Index n_;
-  std::vector<double> e_, z_, slack_, size_, length_;
-  std::vector<int> exponent_;
+  std::vector<double> e_, z_, slack_, length_;
+  std::vector<Unit> unit_;
   bool one_slack_ = false;  // the same for all points
 };
 
