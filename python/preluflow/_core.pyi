@@ -29,6 +29,26 @@ class _Network:
 class Network32(_Network): ...
 class Network64(_Network): ...
 
+class Evaluator:
+    def __init__(
+        self,
+        U: NDArray[np.float64],
+        log_norm: NDArray[np.float64],
+        sign: NDArray[np.float64],
+        log_abs_v: NDArray[np.float64],
+        activation: str,
+        p: float,
+        offsets: NDArray[np.float64] | None,
+        output_bias: NDArray[np.float64] | None,
+        center: NDArray[np.float64] | None,
+        normalize_input: bool,
+    ) -> None: ...
+    def outputs(self, X: NDArray[np.float64], threads: int) -> NDArray[np.float64]: ...
+    def relative_outputs(self, X: NDArray[np.float64], threads: int) -> NDArray[np.float64]: ...
+    def gradient(
+        self, X: NDArray[np.float64], weights: NDArray[np.float64], threads: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+
 class _Stepper:
     def evaluate(self) -> float: ...
     def state(self) -> tuple[Float, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]: ...

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from preluflow import _arrays
-from preluflow.network import ACTIVATIONS, TwoLayerNetwork
+from preluflow.network import ACTIVATIONS, TwoLayerNetwork, require_plain
 from preluflow.typing import Activation
 
 _ROUNDINGS = 1e3  # that a module's forward pass may be away from ours, in units of the dtype's eps or least number
@@ -58,6 +58,7 @@ def to_torch(network: TwoLayerNetwork) -> TwoLayerModule:
         If weights that matter to the network leave the range of its dtype, in which they would be 0 or infinite.
     """
     _arrays.instance(network, "network", TwoLayerNetwork)
+    require_plain(network, "to_torch")
     _require_range(network)
     W = torch.from_numpy(np.array(network.W))
     return TwoLayerModule(W, torch.from_numpy(network.v.astype(network.dtype)), network.activation, network.p)
