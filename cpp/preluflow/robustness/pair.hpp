@@ -61,6 +61,10 @@ struct Point {
   double length = 1.0;  // ||x||
   double log_unit =
       0.0;  // log of the unit: the norm's term is norm_side e^(log_norm_weight - log_unit) ||x + d||^(p-1)
+  // What the attack needs of x itself where there is a norm's term: its coordinates where Neurons::rows are (rank,),
+  // and <x,u_j> (h,), which is z without the offset.
+  const double* x = nullptr;
+  const double* products = nullptr;
 };
 
 // sum_j +-a_j sigma(s_j)^p, own +, up to a positive factor, and the sum of the terms' sizes to hold it against; the
