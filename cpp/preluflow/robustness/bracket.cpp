@@ -5,11 +5,12 @@
 #include <limits>
 #include <vector>
 
+#include "preluflow/robustness/attack.hpp"
 #include "preluflow/robustness/branch_and_bound.hpp"
-#include "preluflow/robustness/judge.hpp"
 #include "preluflow/robustness/linear_algebra.hpp"
 #include "preluflow/robustness/points.hpp"
 #include "preluflow/robustness/tangent.hpp"
+#include "preluflow/robustness/witness.hpp"
 
 namespace preluflow {
 
@@ -26,8 +27,10 @@ struct Rival {
   Index c = 0;
   double lower = 0.0, length = kInfinity;
   Row d;
+  double share = 0.0;         // of x, besides
   double corner = kInfinity;  // of an error in one point only
   Row corner_d;
+  double corner_share = 0.0;
   Certificate certificate = Certificate::tangent;
 };
 
@@ -61,17 +64,34 @@ struct Call {
   const BracketResult& result;
 };
 
-// From the attack's frame to inputs: rows (m, D) of perturbations in the points' units.
-void to_inputs(const Canonical& canonical, const std::vector<const Row*>& frames, std::vector<double>& out) {
-  const Index D = canonical.dim(), h = canonical.width(), m = static_cast<Index>(frames.size());
-  out.resize(static_cast<std::size_t>(m * D));
+// What the attack found: numbers of its frame, and a share of the point.
+struct Found {
+  Index point;
+  const Row* d;
+  double share;
+};
+
+// The same in inputs (m, D), in the points' units.
+std::vector<double> to_inputs(const Call& call, const Points& points, const std::vector<Found>& found) {
+  const Canonical& canonical = call.canonical;
+  const Index D = canonical.dim(), h = canonical.width(), m = static_cast<Index>(found.size());
+  std::vector<double> out(static_cast<std::size_t>(m * D));
   if (canonical.neurons().rank > 0) {
-    for (Index i = 0; i < m; ++i) std::copy_n(frames[static_cast<std::size_t>(i)]->data(), D, out.begin() + i * D);
-    return;
+    for (Index i = 0; i < m; ++i) std::copy_n(found[static_cast<std::size_t>(i)].d->data(), D, out.begin() + i * D);
+  } else {
+    std::vector<double> rows(static_cast<std::size_t>(m * h));
+    for (Index i = 0; i < m; ++i) std::copy_n(found[static_cast<std::size_t>(i)].d->data(), h, rows.begin() + i * h);
+    products(canonical.input_panels(), rows.data(), m, out.data());
   }
-  std::vector<double> rows(static_cast<std::size_t>(m * h));
-  for (Index i = 0; i < m; ++i) std::copy_n(frames[static_cast<std::size_t>(i)]->data(), h, rows.begin() + i * h);
-  products(canonical.input_panels(), rows.data(), m, out.data());
+  for (Index i = 0; i < m; ++i) {
+    const Found& at = found[static_cast<std::size_t>(i)];
+    if (at.share == 0.0) continue;
+    const double* x = points.direction(at.point);
+    for (Index k = 0; k < D; ++k)
+      if (call.options.fixed == nullptr || !call.options.fixed[k])
+        out[static_cast<std::size_t>(i * D + k)] += at.share * x[k];
+  }
+  return out;
 }
 
 // Fast certificates, attacks and their confirmation for the points of one task.
@@ -84,7 +104,8 @@ class FastBlock {
         count_(count),
         works_(works),
         points_(call.canonical, call.X + first * call.canonical.dim(), count),
-        judge_(call.canonical, call.evaluator) {}
+        witnesses_(call.canonical, call.evaluator, call.options, points_, call.X + first * call.canonical.dim(),
+                   call.label + first) {}
 
   // False where it was asked to stop: points not come to are not done.
   bool run() {
@@ -117,7 +138,8 @@ class FastBlock {
       at.correct = at.correct && correct;
       at.rivals.push_back(std::move(rival));
     }
-    std::stable_sort(at.rivals.begin(), at.rivals.end(), [](const Rival& a, const Rival& b) { return a.lower < b.lower; });
+    std::stable_sort(at.rivals.begin(), at.rivals.end(),
+                     [](const Rival& a, const Rival& b) { return a.lower < b.lower; });
   }
 
   // The rivals in the order of their certificates; one whose certificate is beyond the best attack cannot be nearer.
@@ -130,11 +152,15 @@ class FastBlock {
       if (rival.lower >= best) break;
       const PairData& pair = canonical_.pair(label(i), rival.c);
       rival.length = search.run(pair.pair, *pair.groups, point, rival.lower,
-                                static_cast<std::uint64_t>(call_.options.first + first_ + i));
+                                static_cast<std::uint64_t>(call_.options.first + first_ + i), best);
       if (search.stopped()) return false;
       rival.d = search.d();
+      rival.share = search.share();
       rival.corner = search.corner();
-      if (std::isfinite(rival.corner)) rival.corner_d = search.corner_d();
+      if (std::isfinite(rival.corner)) {
+        rival.corner_d = search.corner_d();
+        rival.corner_share = search.corner_share();
+      }
       best = std::min(best, rival.length);
     }
     return true;
@@ -144,7 +170,7 @@ class FastBlock {
   // longer than what they promised.
   void confirm() {
     std::vector<Index> which;
-    std::vector<const Row*> frames;
+    std::vector<Found> found;
     for (Index i = 0; i < attacked_; ++i) {
       Work& at = work(i);
       at.done = true;
@@ -154,19 +180,20 @@ class FastBlock {
         if (std::isfinite(rival.length) && (best == nullptr || rival.length < best->length)) best = &rival;
       if (best == nullptr) continue;
       which.push_back(i);
-      frames.push_back(&best->d);
+      found.push_back({i, &best->d, best->share});
       at.nearest = best->c;
     }
-    std::vector<double> d;
-    to_inputs(canonical_, frames, d);
-    judge_.confirm(points_, call_.label + first_, which, d.data(), call_.options, [&](std::size_t k, const double* witness, Index reached) {
+    const std::vector<double> d = to_inputs(call_, points_, found);
+    witnesses_.confirm(which, d.data(), [&](std::size_t k, const double* witness, Index reached) {
       take(which[k], work(which[k]).nearest, witness, reached);
     });
     for (Index i = 0; i < attacked_; ++i)
       if (work(i).correct) confirm_others(i);
-    judge_.reached(call_.X + first_ * canonical_.dim(), call_.label + first_, attacked_, [&](Index i, Index reached) {
-      if (!work(i).correct) work(i).reached = reached;
-    });
+    std::vector<Index> reached(static_cast<std::size_t>(attacked_));
+    if (std::any_of(&work(0), &work(0) + attacked_, [](const Work& at) { return !at.correct; }))
+      witnesses_.reached(attacked_, reached.data());
+    for (Index i = 0; i < attacked_; ++i)
+      if (!work(i).correct) work(i).reached = reached[static_cast<std::size_t>(i)];
   }
 
   // What may still be shorter: other rivals, and corners.
@@ -174,16 +201,15 @@ class FastBlock {
     Work& at = work(i);
     const Index tried = at.nearest;
     for (const Rival& rival : at.rivals) {
-      if (rival.c != tried && rival.length < at.upper) confirm_one(i, rival.c, rival.d);
-      if (rival.corner < at.upper) confirm_one(i, rival.c, rival.corner_d);
+      if (rival.c != tried && rival.length < at.upper) confirm_one(i, rival.c, rival.d, rival.share);
+      if (rival.corner < at.upper) confirm_one(i, rival.c, rival.corner_d, rival.corner_share);
     }
   }
 
-  void confirm_one(Index i, Index c, const Row& frame) {
-    std::vector<double> d;
-    to_inputs(canonical_, {&frame}, d);
-    judge_.confirm(points_, call_.label + first_, {i}, d.data(), call_.options,
-                   [&](std::size_t, const double* witness, Index reached) { take(i, c, witness, reached); });
+  void confirm_one(Index i, Index c, const Row& frame, double share) {
+    const std::vector<double> d = to_inputs(call_, points_, {{i, &frame, share}});
+    witnesses_.confirm({i}, d.data(),
+                       [&](std::size_t, const double* witness, Index reached) { take(i, c, witness, reached); });
   }
 
   void take(Index i, Index c, const double* witness, Index reached) {
@@ -204,7 +230,7 @@ class FastBlock {
   Index first_, count_, attacked_ = 0;
   std::vector<Work>& works_;
   Points points_;
-  Judge judge_;
+  Witnesses witnesses_;
 };
 
 // Closer brackets of one point.
@@ -216,7 +242,8 @@ class Refinement {
         index_(i),
         work_(work),
         points_(call.canonical, call.X + i * call.canonical.dim(), 1),
-        judge_(call.canonical, call.evaluator),
+        witnesses_(call.canonical, call.evaluator, call.options, points_, call.X + i * call.canonical.dim(),
+                   call.label + i),
         x_(span_coordinates(points_.direction(0))) {}
 
   void tighten() {
@@ -224,8 +251,9 @@ class Refinement {
       if (!open(rival)) continue;
       const std::vector<double> d = witness_of(rival);
       Trace trace;
-      const bool went_on = preluflow::tighten(canonical_.neurons(), canonical_.span(), pair(rival).pair, points_.at(0), x_.data(),
-                                              d.data(), work_.upper, call_.options.gap, call_.interrupt, rival.lower, &trace);
+      const bool went_on =
+          preluflow::tighten(canonical_.neurons(), canonical_.span(), pair(rival).pair, points_.at(0), x_.data(),
+                             d.data(), work_.upper, call_.options.gap, call_.interrupt, rival.lower, &trace);
       note(rival, trace);
       if (!went_on) {
         work_.done = false;
@@ -241,8 +269,8 @@ class Refinement {
         const double before = work_.upper;
         const ExactOptions options{call_.options.gap, call_.options.most_nodes, call_.options.most_seconds};
         const double old = rival.lower;
-        const Index nodes = exact_radius(canonical_.neurons(), canonical_.span(), pair(rival).pair, points_.at(0), x_.data(), work_.upper,
-                                         options, call_.interrupt, rival.lower, d.data());
+        const Index nodes = exact_radius(canonical_.neurons(), canonical_.span(), pair(rival).pair, points_.at(0),
+                                         x_.data(), options, call_.interrupt, rival.lower, d.data());
         if (rival.lower > old) rival.certificate = Certificate::branch_and_bound;
         take(rival, d);
         if (nodes < 0) {
@@ -279,7 +307,7 @@ class Refinement {
     if (rival.c == work_.nearest && !work_.witness.empty()) {
       work_.unit.in_unit(work_.witness.data(), canonical_.dim(), d.data());
     } else if (std::isfinite(rival.length)) {
-      to_inputs(canonical_, {&rival.d}, d);
+      d = to_inputs(call_, points_, {{0, &rival.d, rival.share}});
     }
     return span_coordinates(d.data());
   }
@@ -290,9 +318,9 @@ class Refinement {
     if (!(length > 0.0 && length < work_.upper * (1.0 - 1e-12))) return;
     const Index D = canonical_.dim(), rank = canonical_.span().rank;
     std::vector<double> d(static_cast<std::size_t>(D));
-    VectorMap<double>(d.data(), D).noalias() =
-        ConstMatrixMap<double>(canonical_.basis().data(), rank, D).transpose() * ConstVectorMap<double>(in_span.data(), rank);
-    judge_.confirm(points_, call_.label + index_, {0}, d.data(), call_.options, [&](std::size_t, const double* witness, Index reached) {
+    VectorMap<double>(d.data(), D).noalias() = ConstMatrixMap<double>(canonical_.basis().data(), rank, D).transpose() *
+                                               ConstVectorMap<double>(in_span.data(), rank);
+    witnesses_.confirm({0}, d.data(), [&](std::size_t, const double* witness, Index reached) {
       std::vector<double> own(static_cast<std::size_t>(D));
       work_.unit.in_unit(witness, D, own.data());
       const double shorter = length_of(own.data(), D);
@@ -309,7 +337,7 @@ class Refinement {
   Index index_;
   Work& work_;
   Points points_;
-  Judge judge_;
+  Witnesses witnesses_;
   std::vector<double> x_;  // (rank,) the point in the span
 };
 
@@ -331,7 +359,8 @@ void report(const Call& call, Index i, const Work& work) {
   out.certificate[i] = static_cast<std::uint8_t>(Certificate::none);
   out.rival[i] = -1;
   if (work.correct && !work.rivals.empty()) {
-    const Rival& least = *std::min_element(work.rivals.begin(), work.rivals.end(), [](const Rival& a, const Rival& b) { return a.lower < b.lower; });
+    const Rival& least = *std::min_element(work.rivals.begin(), work.rivals.end(),
+                                           [](const Rival& a, const Rival& b) { return a.lower < b.lower; });
     out.lower[i] = work.unit.certified(least.lower);
     out.certificate[i] = static_cast<std::uint8_t>(least.lower > 0.0 ? least.certificate : Certificate::none);
     out.rival[i] = least.c;

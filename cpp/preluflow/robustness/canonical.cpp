@@ -16,11 +16,10 @@ namespace {
 
 constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr double kNear = 0.9;            // cosine above which neurons of one side form a group for the attack's starts
-constexpr double kSame = 4.0 * kEpsilon; // largest difference of directions that are one neuron, but for rounding
-constexpr double kFolded = 1e-12;        // a doubt beyond it is folded into the contribution, against the first class
-constexpr Index kFewInputs = 32;         // up to so many the attack works in coordinates, which keep small differences
-constexpr double kCertainTanh = 40.0;    // tanh of it is 1 within 4e-35
+constexpr double kSame = 4.0 * kEpsilon;  // largest difference of directions that are one neuron, but for rounding
+constexpr double kFolded = 1e-12;         // a doubt beyond it is folded into the contribution, against the first class
+constexpr Index kFewInputs = 32;          // up to so many the attack works in coordinates, which keep small differences
+constexpr double kCertainTanh = 40.0;     // tanh of it is 1 within 4e-35
 
 // What the rounding of a sum over D inputs in runs of 256 may do to it, in units of the terms' sizes
 // (docs/mathematics.md#rounding-products).
@@ -80,7 +79,8 @@ void Canonical::gather(const std::uint8_t* fixed) {
       any = true;
       const double log = log_coefficient(net_, j, c) + (tanh ? 0.0 : net.p * std::log(length));
       coefficient[static_cast<std::size_t>(c)] = {net.sign[at], log, 0.0};
-      largest = std::max({largest, std::abs(log_power(net.p, net.log_norm[j])), std::abs(net.log_abs_v[at]), std::abs(log)});
+      largest =
+          std::max({largest, std::abs(log_power(net.p, net.log_norm[j])), std::abs(net.log_abs_v[at]), std::abs(log)});
     }
     if (!any) continue;
     // Powers: z = <x',u> + o of unit vectors; tanh: <x',w> + b.
@@ -120,7 +120,8 @@ void Canonical::merge_equal() {
   const std::vector<double>& rows = values_.empty() ? U_ : values_;
   std::vector<double> key(static_cast<std::size_t>(dim_) + 1);
   for (std::size_t j = 0; j < offsets_.size(); ++j) {
-    for (Index d = 0; d < dim_; ++d) key[static_cast<std::size_t>(d)] = rows[j * static_cast<std::size_t>(dim_) + static_cast<std::size_t>(d)] + 0.0;
+    for (Index d = 0; d < dim_; ++d)
+      key[static_cast<std::size_t>(d)] = rows[j * static_cast<std::size_t>(dim_) + static_cast<std::size_t>(d)] + 0.0;
     key.back() = offsets_[j] + 0.0;
     const std::string bytes(reinterpret_cast<const char*>(key.data()), key.size() * sizeof(double));
     const auto [place, is_new] = places.emplace(bytes, j);
@@ -147,7 +148,8 @@ void Canonical::merge_near() {
   }
   const std::vector<double>& rows = values_.empty() ? U_ : values_;
   for (Index j = 0; j < count; ++j)
-    place[static_cast<std::size_t>(j)] = ConstVectorMap<double>(rows.data() + j * dim_, dim_).dot(ConstVectorMap<double>(along.data(), dim_));
+    place[static_cast<std::size_t>(j)] =
+        ConstVectorMap<double>(rows.data() + j * dim_, dim_).dot(ConstVectorMap<double>(along.data(), dim_));
   const double reach = (kSame + static_cast<double>(dim_) * kEpsilon) * size;
   std::vector<Index> order(static_cast<std::size_t>(count)), into(static_cast<std::size_t>(count), -1), kept;
   std::iota(order.begin(), order.end(), Index{0});
@@ -166,7 +168,8 @@ void Canonical::merge_near() {
       if (sign(other) != sign(j) || place[at(other)] - place[at(j)] > reach) break;
       if (into[at(other)] >= 0 || offsets_[at(other)] != offsets_[at(j)]) continue;
       double apart = 0.0;
-      for (Index d = 0; d < dim_; ++d) apart = std::max(apart, std::abs(rows[at(other * dim_ + d)] - rows[at(j * dim_ + d)]));
+      for (Index d = 0; d < dim_; ++d)
+        apart = std::max(apart, std::abs(rows[at(other * dim_ + d)] - rows[at(j * dim_ + d)]));
       if (apart > kSame) continue;
       into[at(other)] = j;
       merged_near_ = true;
@@ -181,7 +184,8 @@ void Canonical::keep(const std::vector<Index>& which) {
   std::vector<std::vector<SignedLog>> coefficients;
   for (Index j : which) {
     const auto at = static_cast<std::size_t>(j);
-    const bool any = std::any_of(coefficients_[at].begin(), coefficients_[at].end(), [](const SignedLog& a) { return a.sign != 0.0; });
+    const bool any = std::any_of(coefficients_[at].begin(), coefficients_[at].end(),
+                                 [](const SignedLog& a) { return a.sign != 0.0; });
     if (!any) continue;  // cancelled
     U.insert(U.end(), U_.begin() + j * dim_, U_.begin() + (j + 1) * dim_);
     if (!values_.empty()) values.insert(values.end(), values_.begin() + j * dim_, values_.begin() + (j + 1) * dim_);
@@ -312,35 +316,8 @@ std::unique_ptr<PairData> Canonical::make_pair(Index y, Index c) const {
   pair.doubt = data->doubt.data();
   pair.most_doubt = data->doubt.empty() ? 0.0 : *std::max_element(data->doubt.begin(), data->doubt.end());
   pair.log_lipschitz = neurons_.curve == Curve::tanh ? 0.0 : log_lipschitz(*data);
-  find_groups(*data);
+  data->groups = std::make_unique<Groups>(neurons_, pair);
   return data;
-}
-
-// Neurons of one side whose cosine with the heaviest of a group is at least kNear.
-void Canonical::find_groups(PairData& data) const {
-  const Index h = neurons_.width;
-  std::vector<Index> order(static_cast<std::size_t>(h));
-  std::iota(order.begin(), order.end(), Index{0});
-  std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) {
-    return data.log_a[static_cast<std::size_t>(a)] > data.log_a[static_cast<std::size_t>(b)];
-  });
-  data.group_of.assign(static_cast<std::size_t>(h), -1);
-  Index count = 0;
-  for (Index j : order) {
-    const auto at = static_cast<std::size_t>(j);
-    if (data.group_of[at] >= 0) continue;
-    for (Index k = 0; k < h; ++k) {
-      const auto other = static_cast<std::size_t>(k);
-      if (data.group_of[other] < 0 && data.side[other] == data.side[at] &&
-          gram_[static_cast<std::size_t>(j * h + k)] >= kNear * lengths_[at] * lengths_[other] && lengths_[at] > 0.0 &&
-          lengths_[other] > 0.0)
-        data.group_of[other] = count;
-    }
-    data.group_of[at] = count++;
-  }
-  data.pair.group_of = data.group_of.data();
-  data.pair.groups = count;
-  data.groups = std::make_unique<Groups>(neurons_, data.pair);
 }
 
 // Of the rivals' g on the unit sphere: lambda_max(sum a u u^T)^(1/p), or by Hoelder for p < 2; rounded up
@@ -368,7 +345,8 @@ double Canonical::log_lipschitz(const PairData& data) const {
   Eigen::MatrixXd weighted(m, m);
   for (Index i = 0; i < m; ++i)
     for (Index k = 0; k < m; ++k)
-      weighted(i, k) = gram_[static_cast<std::size_t>(rivals[static_cast<std::size_t>(i)] * h + rivals[static_cast<std::size_t>(k)])] *
+      weighted(i, k) = gram_[static_cast<std::size_t>(rivals[static_cast<std::size_t>(i)] * h +
+                                                      rivals[static_cast<std::size_t>(k)])] *
                        root(i) * root(k);
   // Entries of the Gram matrix err by at most slack, the matrix by slack times the sum of a.
   const double largest = std::log(largest_eigenvalue(weighted) + neurons_.slack * total + 1e-300) + 1e-12;
@@ -384,7 +362,9 @@ void Canonical::prepare_span(Team& team) {
   std::vector<double> rows = U_;  // of unit length, for the tolerance
   for (Index j = 0; j < h; ++j)
     if (lengths_[static_cast<std::size_t>(j)] > 0.0)
-      for (Index d = 0; d < D; ++d) rows[static_cast<std::size_t>(j * D + d)] /= neurons_.curve == Curve::tanh ? lengths_[static_cast<std::size_t>(j)] : 1.0;
+      for (Index d = 0; d < D; ++d)
+        rows[static_cast<std::size_t>(j * D + d)] /=
+            neurons_.curve == Curve::tanh ? lengths_[static_cast<std::size_t>(j)] : 1.0;
   basis_ = orthonormal_basis(rows.data(), h, D, tolerance);
   const auto rank = static_cast<Index>(basis_.size()) / D;
   if (rank == 0) return;

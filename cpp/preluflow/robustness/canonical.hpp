@@ -3,16 +3,16 @@
 //   m(x) = sum_j side_j a_j phi(<x',u_j> + o_j) + norm_side w ||x'||^(p-1),      x' = x - center
 //
 // with directions that all pairs of classes share (docs/mathematics.md#canonical). What is done to get there: constants
-// out of output biases; coordinates that an adversary cannot touch moved from u_j into o_j; neurons of one direction and
-// offset merged; directions of powers made unit vectors. A network of one output is one of two classes, 0 where f < 0
-// and 1 where f > 0.
+// out of output biases; coordinates that an adversary cannot touch moved from u_j into o_j; neurons of one direction
+// and offset merged; directions of powers made unit vectors. A network of one output is one of two classes, 0 where f <
+// 0 and 1 where f > 0.
 #pragma once
 
 #include <memory>
 #include <vector>
 
 #include "preluflow/evaluate.hpp"
-#include "preluflow/robustness/attack.hpp"
+#include "preluflow/robustness/groups.hpp"
 #include "preluflow/robustness/pair.hpp"
 #include "preluflow/robustness/trust_region.hpp"
 
@@ -28,7 +28,6 @@ SignedLog operator+(const SignedLog& a, const SignedLog& b);
 // A pair and what it points at.
 struct PairData {
   std::vector<double> log_a, side, doubt;
-  std::vector<Index> group_of;
   Pair pair{};
   std::unique_ptr<Groups> groups;
 };
@@ -45,6 +44,7 @@ class Canonical {
   const Neurons& neurons() const { return neurons_; }
   const double* directions() const { return U_.data(); }  // (h, D)
   const double* center() const { return net_.center; }
+  bool has_norm_term() const { return !biases_.empty(); }
 
   // Values: <x',value row_j> + offset_j.
   const PanelMatrix<double>& value_panels() const { return value_panels_; }
@@ -72,7 +72,6 @@ class Canonical {
   void keep(const std::vector<Index>& which);
   void finish(Team& team);
   std::unique_ptr<PairData> make_pair(Index y, Index c) const;
-  void find_groups(PairData& data) const;
   double log_lipschitz(const PairData& data) const;
 
   GeneralNetwork<double> net_;

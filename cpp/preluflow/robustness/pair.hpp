@@ -42,13 +42,11 @@ struct Neurons {
 
 // The margin of one class against another: own neurons speak for the first, rivals for the second. A view.
 struct Pair {
-  const double* log_a;    // (h,) -inf: no part of this pair
-  const double* side;     // (h,) +1 own, -1 rival
-  const double* doubt;    // (h,) of a contribution, relative
-  double most_doubt;      // the largest of them
-  double log_lipschitz;   // log L of the rivals; -inf where there is none
-  const Index* group_of;  // (h,) 0 .. groups-1: neurons of one side with nearly one direction
-  Index groups;
+  const double* log_a;   // (h,) -inf: no part of this pair
+  const double* side;    // (h,) +1 own, -1 rival
+  const double* doubt;   // (h,) of a contribution, relative
+  double most_doubt;     // the largest of them
+  double log_lipschitz;  // log L of the rivals; -inf where there is none
   // With normalised input: norm_side e^log_norm_weight ||x||^(p-1) is added to m. 0: nothing is.
   double norm_side = 0.0, log_norm_weight = 0.0;
 };

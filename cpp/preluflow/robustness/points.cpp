@@ -59,6 +59,7 @@ Points::Points(const Canonical& canonical, const double* X, Index n) : canonical
     slack_.assign(static_cast<std::size_t>(h), canonical.slack());
     return;
   }
+  if (canonical.has_norm_term()) products_ = z_;
   slack_.resize(z_.size());
   for (Index i = 0; i < n; ++i) {
     const double length = length_[static_cast<std::size_t>(i)];
@@ -97,8 +98,13 @@ void Points::take(Index i, const double* x) {
 
 Point Points::at(Index i) const {
   const Index h = canonical_.width();
-  return {z_.data() + i * h, one_slack_ ? slack_.data() : slack_.data() + i * h, length_[static_cast<std::size_t>(i)],
-          unit(i).log()};
+  Point point{z_.data() + i * h, one_slack_ ? slack_.data() : slack_.data() + i * h,
+              length_[static_cast<std::size_t>(i)], unit(i).log()};
+  if (canonical_.has_norm_term()) {
+    point.x = direction(i);
+    point.products = products_.data() + i * h;
+  }
+  return point;
 }
 
 }  // namespace preluflow

@@ -13,10 +13,10 @@ struct Unit {
   int exponent = 0;
 
   double log() const;
-  double back(double length) const;                              // a length in this unit, in that of x
-  double certified(double radius) const;                         // the same, not larger (docs/mathematics.md#rounding-units)
-  void back(const double* d, Index D, double* out) const;        // perturbations (D,)
-  void in_unit(const double* d, Index D, double* out) const;     // and into this unit
+  double back(double length) const;                        // a length in this unit, in that of x
+  double certified(double radius) const;                   // the same, not larger (docs/mathematics.md#rounding-units)
+  void back(const double* d, Index D, double* out) const;  // perturbations (D,)
+  void in_unit(const double* d, Index D, double* out) const;  // and into this unit
 };
 
 // ||d|| of d (D,), infinite only where it is beyond float64.
@@ -37,7 +37,7 @@ class Points {
   void take(Index i, const double* x);
 
   const Canonical& canonical_;
-  std::vector<double> e_, z_, slack_, length_;
+  std::vector<double> e_, z_, slack_, length_, products_;  // products_: <x,u_j>, where a norm term needs it
   std::vector<Unit> unit_;
   bool one_slack_ = false;  // the same for all points
 };

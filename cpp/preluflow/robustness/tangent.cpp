@@ -5,7 +5,7 @@ namespace preluflow {
 namespace {
 
 constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
-constexpr double kLargest = 1e140;       // a root of a contribution beyond it, in units of the own side, is not squared
+constexpr double kLargest = 1e140;  // a root of a contribution beyond it, in units of the own side, is not squared
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kFarthest = 1e150;      // a radius beyond it, in units of the point, is not looked for
 constexpr int kMeetings = 12;            // bisections for the radius that a certificate of its own ball reaches
@@ -152,7 +152,9 @@ double Tangent::fall(double radius) {
     const double a = scaled_.alpha(j), reach = radius * net_.length[j] + slack[j];
     const double ends[2] = {slope_at(z[j] - reach), slope_at(z[j] + reach)};
     const double least = std::max(std::min(ends[0], ends[1]) * (1.0 - 8.0 * kEpsilon) - 4.0 * kEpsilon, 0.0);
-    const double most = std::abs(z[j]) <= reach ? 1.0 : std::min(std::max(ends[0], ends[1]) * (1.0 + 8.0 * kEpsilon) + 4.0 * kEpsilon, 1.0);
+    const double most = std::abs(z[j]) <= reach
+                            ? 1.0
+                            : std::min(std::max(ends[0], ends[1]) * (1.0 + 8.0 * kEpsilon) + 4.0 * kEpsilon, 1.0);
     weight_(j) = scaled_.side(j) * a * 0.5 * (least + most);
     off += a * 0.5 * (most - least) * net_.length[j];
     most_fall += a * most * net_.length[j];

@@ -8,8 +8,8 @@
 //                radius >= [g_S - g_T]_+ / min(||G|| + L_T, sqrt(||G||^2 + L_T^2 + 2 g_T(-G))),  T all rivals
 //
 // where g_T(-G) is of the directions alone (docs/mathematics.md#tangent). The term of ||x||^(p-1) that normalised input
-// brings is within a ball of radius r at least, or for a rival at most, a constant: the certificate with it holds up to r
-// (docs/mathematics.md#tangent-norm). For tanh: how fast m can fall within a ball (docs/mathematics.md#tangent-tanh).
+// brings is within a ball of radius r at least, or for a rival at most, a constant: the certificate with it holds up to
+// r (docs/mathematics.md#tangent-norm). For tanh: how fast m can fall within a ball (docs/mathematics.md#tangent-tanh).
 #pragma once
 
 #include <vector>

@@ -244,7 +244,7 @@ bool SpanPoint::set(const Neurons& net, const Span& span, const Pair& pair, cons
 }
 
 bool tighten(const Neurons& net, const Span& span, const Pair& pair, const Point& point, const double* x,
-             const double* d, double tolerance, const Interrupt& interrupt, double& lower) {
+             const double* d, double, double tolerance, const Interrupt& interrupt, double& lower, Trace*) {
   // Columns are neurons: (rank, h), in memory as the rows are.
   const Eigen::Map<const Eigen::MatrixXd> directions(span.directions, span.rank, net.width);
   const Eigen::VectorXd change = ConstVectorMap<double>(d, span.rank);

@@ -47,9 +47,15 @@ struct SpanPoint {
   double extent = 0.0;    // max |z_j|
 };
 
+enum class Form { none, slice, flat };
+struct Trace {
+  Form form = Form::none;
+  Index rounds = 0;
+};
+
 // x, d (rank,): the part of the point that lies in the span, and a witness. Raises lower, all in the point's unit; a
 // point whose lower is at least (1 - tolerance) ||d|| is left alone. False if it was asked to stop.
 bool tighten(const Neurons& net, const Span& span, const Pair& pair, const Point& point, const double* x,
-             const double* d, double tolerance, const Interrupt& interrupt, double& lower);
+             const double* d, double limit, double tolerance, const Interrupt& interrupt, double& lower, Trace* trace);
 
 }  // namespace preluflow
