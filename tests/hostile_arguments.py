@@ -681,7 +681,7 @@ case(
     **box,
     steps=(2, count),
     step=(0.1, POSITIVE),
-    objective=("margin", choice("exponential", "margin")),
+    objective=("margin", replace(choice("exponential", "margin", "cross_entropy"), optional=True)),
     normalize=(True, replace(FLAG, optional=True)),
     stop_early=(True, FLAG),
     **again,
@@ -694,6 +694,7 @@ case(
     steps=(3, count),
     rho=(0.75, real(0.0, 1.0)),
     momentum=(0.75, real(maximum=1.0, above=0.0)),
+    objective=("margin", choice("margin", "cross_entropy")),
     **again,
 )
 case(
@@ -703,11 +704,24 @@ case(
     steps=(3, count),
     gamma=(0.05, real(maximum=0.99, above=0.0)),
     init_eps=(1.0, POSITIVE),
+    objective=("cross_entropy", choice("margin", "cross_entropy")),
+    rivals=(1, COUNT),
+    **box,
+    seed=(0, SEED),
+)
+case(
+    "attacks.fmn",
+    attacks.fmn,
+    **aimed,
+    steps=(3, count),
+    step=(1.0, POSITIVE),
+    gamma=(0.05, real(maximum=0.99, above=0.0)),
+    rivals=(1, COUNT),
     **box,
     seed=(0, SEED),
 )
 mixture = {"centers": (np.eye(2, 3), CENTERS), "center_labels": (np.array([1.0, -1.0]), LABELS)}
-swaps = {"starts": (2, integer(1)), "steps": (2, COUNT), **again}
+swaps = {"starts": (2, integer(1)), "steps": (2, COUNT), "rivals": (1, COUNT), **again}
 case("attacks.swap", attacks.swap, **aimed, **mixture, **swaps)
 case("attacks.minimal_norm", attacks.minimal_norm, **aimed, **mixture, ddn_steps=(3, count), **swaps)
 
