@@ -1,5 +1,4 @@
 // Network views and the array functions on them: forward, input_gradient, loss_gradient.
-#include <pybind11/stl.h>
 
 #include <optional>
 
