@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -325,6 +326,27 @@ class TwoLayerNetwork:
         return self.replace(log_abs_v=self.log_abs_v - largest, output_bias=bias), largest
 
     # ---- from and to elsewhere
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save to an npz file (no pickle), atomically: all of the state, so that ``load`` gives the same bits.
+
+        A path that is a symbolic link is written through; anything but a regular file is refused.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written; one that was there stays.
+        """
+        from preluflow.results import save_network
+
+        save_network(path, self)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> TwoLayerNetwork:
+        """Load what ``save`` wrote; ValueError if the file is damaged, hostile or something else."""
+        from preluflow.results import load_network
+
+        return load_network(path)
 
     def to_torch(self) -> TwoLayerModule:
         """Copy into a ``torch.nn.Module`` with trainable parameters W and v (needs torch)."""
