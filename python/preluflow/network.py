@@ -361,6 +361,23 @@ class TwoLayerNetwork:
 
         return from_torch(module)
 
+    @staticmethod
+    def from_sklearn(estimator: Any) -> TwoLayerNetwork:
+        """Copy a fitted ``MLPClassifier`` of one hidden layer of scikit-learn, relu or tanh, in float64.
+
+        It may be the end of a ``Pipeline`` after ``StandardScaler``, ``MinMaxScaler`` or ``MaxAbsScaler``, which are
+        folded into W and ``center``: X, perturbations and radii are in the coordinates of X as the pipeline is given
+        it. Classes are the estimator's, which must be integers. A binary one has one output.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If it is not fitted, or the network or its classes cannot be expressed.
+        """
+        from preluflow.sklearn_import import network
+
+        return network(estimator)
+
     def astype(self, dtype: DTypeLike) -> TwoLayerNetwork:
         """Return the same network with directions in ``dtype``."""
         kind = _arrays.dtype_of(dtype)
@@ -495,23 +512,10 @@ class TwoLayerNetwork:
         threads = _arrays.threads(num_threads)
         if weights is None and self._one_function:
             return self._core.input_gradient(X, threads)
-        factors = self._output_weights(weights, len(X))
+        factors = _parts.output_weights(weights, len(X), self.num_outputs)
         outputs, gradient = self._evaluator.gradient(X.astype(np.float64, copy=False), factors, threads)
         with np.errstate(over="ignore", under="ignore"):
             return self._shaped(outputs), gradient.astype(self.dtype, copy=False)
-
-    def _output_weights(self, weights: ArrayLike | None, n: int) -> Float64:
-        """Weights of the outputs (n, C); 1 for one output without them."""
-        C = self.num_outputs
-        if weights is None:
-            if C > 1:
-                raise ValueError(f"weights must be given, shape ({n}, {C}), for a network of {C} outputs")
-            return np.ones((n, 1))
-        ndim = _arrays.as_array(weights, "weights").ndim if C == 1 else 2
-        result = _arrays.real_array(weights, "weights", dtype=np.float64, ndim=max(1, min(ndim, 2)))
-        if result.shape not in (((n,), (n, 1)) if C == 1 else ((n, C),)):
-            raise ValueError(f"weights must have shape ({n}, {C}) to match X and the outputs, got {result.shape}")
-        return result.astype(np.float64).reshape(n, C)
 
     def _shaped(self, outputs: Float64) -> Float64:
         """Outputs (n, C), or (n,) of one."""

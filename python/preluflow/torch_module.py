@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -251,7 +251,7 @@ def _of_sequential(module: torch.nn.Sequential) -> TwoLayerNetwork:
             "module must be a Linear, a ReLU or Tanh, and a Linear, with Flatten, Identity or Dropout in between, got "
             f"{_arrays.shown(kinds)}"
         )
-    first, last = layers[0], layers[2]
+    first, last = (cast(torch.nn.Linear, layers[k]) for k in (0, 2))
     v = _values(last.weight, "the last layer's weight").T
     return TwoLayerNetwork(
         _values(first.weight, "the first layer's weight"),
