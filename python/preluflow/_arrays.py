@@ -223,6 +223,23 @@ def labels(y: ArrayLike, *, n: int, name: str = "y") -> Float64:
     return result
 
 
+def class_indices(y: ArrayLike, *, n: int, classes: NDArray[np.int64], name: str = "y") -> NDArray[np.intp]:
+    """For labels (n,) of any real dtype, where among ``classes`` they are."""
+    array = as_array(y, name)
+    words = ", ".join(str(label) for label in classes[:10]) + (", ..." if len(classes) > 10 else "")
+    _real_kind(array, name, f"the labels {words}")
+    if array.shape != (n,):
+        raise ValueError(f"{name} must have shape ({n},) to match the data, got {array.shape}")
+    order = np.argsort(classes)
+    place = np.minimum(np.searchsorted(classes[order], array), len(classes) - 1)
+    found: NDArray[np.intp] = order[place]
+    wrong = classes[found] != array
+    if wrong.any():
+        index = int(np.argmax(wrong))
+        raise ValueError(f"{name} must hold the labels {words}, but {name}[{index}] is {array[index]}")
+    return found
+
+
 # ---- numbers and words
 
 

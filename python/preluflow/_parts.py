@@ -133,3 +133,16 @@ def constants(
     if not np.isfinite(total).all():
         raise ValueError("hidden_bias must leave the constant of neurons with W = 0 finite")
     return total
+
+
+def output_weights(weights: ArrayLike | None, n: int, outputs: int) -> Float64:
+    """Weights of the outputs (n, C) of a weighted sum; 1 for one output without them."""
+    if weights is None:
+        if outputs > 1:
+            raise ValueError(f"weights must be given, shape ({n}, {outputs}), for {outputs} outputs")
+        return np.ones((n, 1))
+    ndim = 1 if outputs == 1 and _arrays.as_array(weights, "weights").ndim == 1 else 2
+    result = _arrays.real_array(weights, "weights", dtype=np.float64, ndim=ndim)
+    if result.shape not in (((n,), (n, 1)) if outputs == 1 else ((n, outputs),)):
+        raise ValueError(f"weights must have shape ({n}, {outputs}) to match X and the outputs, got {result.shape}")
+    return result.astype(np.float64).reshape(n, outputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -326,6 +327,27 @@ class TwoLayerNetwork:
 
     # ---- from and to elsewhere
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save to an npz file (no pickle), atomically: all of the state, so that ``load`` gives the same bits.
+
+        A path that is a symbolic link is written through; anything but a regular file is refused.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written; one that was there stays.
+        """
+        from preluflow.results import save_network
+
+        save_network(path, self)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> TwoLayerNetwork:
+        """Load what ``save`` wrote; ValueError if the file is damaged, hostile or something else."""
+        from preluflow.results import load_network
+
+        return load_network(path)
+
     def to_torch(self) -> TwoLayerModule:
         """Copy into a ``torch.nn.Module`` with trainable parameters W and v (needs torch)."""
         from preluflow.torch_module import to_torch
@@ -338,6 +360,23 @@ class TwoLayerNetwork:
         from preluflow.torch_module import from_torch
 
         return from_torch(module)
+
+    @staticmethod
+    def from_sklearn(estimator: Any) -> TwoLayerNetwork:
+        """Copy a fitted ``MLPClassifier`` of one hidden layer of scikit-learn, relu or tanh, in float64.
+
+        It may be the end of a ``Pipeline`` after ``StandardScaler``, ``MinMaxScaler`` or ``MaxAbsScaler``, which are
+        folded into W and ``center``: X, perturbations and radii are in the coordinates of X as the pipeline is given
+        it. Classes are the estimator's, which must be integers. A binary one has one output.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If it is not fitted, or the network or its classes cannot be expressed.
+        """
+        from preluflow.sklearn_import import network
+
+        return network(estimator)
 
     def astype(self, dtype: DTypeLike) -> TwoLayerNetwork:
         """Return the same network with directions in ``dtype``."""
@@ -473,23 +512,10 @@ class TwoLayerNetwork:
         threads = _arrays.threads(num_threads)
         if weights is None and self._one_function:
             return self._core.input_gradient(X, threads)
-        factors = self._output_weights(weights, len(X))
+        factors = _parts.output_weights(weights, len(X), self.num_outputs)
         outputs, gradient = self._evaluator.gradient(X.astype(np.float64, copy=False), factors, threads)
         with np.errstate(over="ignore", under="ignore"):
             return self._shaped(outputs), gradient.astype(self.dtype, copy=False)
-
-    def _output_weights(self, weights: ArrayLike | None, n: int) -> Float64:
-        """Weights of the outputs (n, C); 1 for one output without them."""
-        C = self.num_outputs
-        if weights is None:
-            if C > 1:
-                raise ValueError(f"weights must be given, shape ({n}, {C}), for a network of {C} outputs")
-            return np.ones((n, 1))
-        ndim = _arrays.as_array(weights, "weights").ndim if C == 1 else 2
-        result = _arrays.real_array(weights, "weights", dtype=np.float64, ndim=max(1, min(ndim, 2)))
-        if result.shape not in (((n,), (n, 1)) if C == 1 else ((n, C),)):
-            raise ValueError(f"weights must have shape ({n}, {C}) to match X and the outputs, got {result.shape}")
-        return result.astype(np.float64).reshape(n, C)
 
     def _shaped(self, outputs: Float64) -> Float64:
         """Outputs (n, C), or (n,) of one."""
