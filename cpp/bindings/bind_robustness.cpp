@@ -209,8 +209,13 @@ class BoundSpan {
     run(threads, flops(n), [&](Team& team, const Interrupt& interrupt) {
       team.parallel_for(n, [&](Index i) {
         if (asked_to_stop(interrupt)) return;
-        const Index rank = span_.rank, looked_at = exact_radius(net_, span_, pair_[yp[i] > 0.0 ? 0 : 1], xp + i * rank,
-                                                                options, interrupt, out[i], dp + i * rank);
+        const Index rank = span_.rank;
+        const Eigen::VectorXd z = Eigen::Map<const Eigen::MatrixXd>(span_.directions, rank, net_.width).transpose() *
+                                  ConstVectorMap<double>(xp + i * rank, rank);
+        const std::vector<double> slack(static_cast<std::size_t>(net_.width), span_.slack);
+        const Index looked_at =
+            exact_radius(net_, span_, pair_[yp[i] > 0.0 ? 0 : 1], {z.data(), slack.data()}, xp + i * rank,
+                         std::numeric_limits<double>::infinity(), options, interrupt, out[i], dp + i * rank);
         if (looked_at >= 0) count[i] = looked_at;
       });
     });
