@@ -173,6 +173,7 @@ class BoundSpan {
     net_ = {Curve::power, nullptr, h, p, slack, nullptr, 0, true};
     span_ = {directions_.data(), directions_.shape(1), slack};
     doubt_.assign(static_cast<std::size_t>(h), doubt);
+    slack_.assign(static_cast<std::size_t>(h), slack);
     for (const int k : {0, 1}) {
       for (Index j = 0; j < h; ++j) side_[k].push_back(k == 0 ? sign_.data()[j] : -sign_.data()[j]);
       pair_[k] = {log_a_.data(), side_[k].data(), doubt_.data(), doubt, 0.0, nullptr, 0};
@@ -191,8 +192,9 @@ class BoundSpan {
       team.parallel_for(n, [&](Index i) {
         if (asked_to_stop(interrupt)) return;
         const Index rank = span_.rank;
-        finished[i] = preluflow::tighten(net_, span_, pair_[yp[i] > 0.0 ? 0 : 1], xp + i * rank, dp + i * rank,
-                                         tolerance, interrupt, out[i]);
+        const std::vector<double> z = values(xp + i * rank);
+        finished[i] = preluflow::tighten(net_, span_, pair_[yp[i] > 0.0 ? 0 : 1], {z.data(), slack_.data()},
+                                         xp + i * rank, dp + i * rank, tolerance, interrupt, out[i]);
       });
     });
   }
@@ -210,11 +212,9 @@ class BoundSpan {
       team.parallel_for(n, [&](Index i) {
         if (asked_to_stop(interrupt)) return;
         const Index rank = span_.rank;
-        const Eigen::VectorXd z = Eigen::Map<const Eigen::MatrixXd>(span_.directions, rank, net_.width).transpose() *
-                                  ConstVectorMap<double>(xp + i * rank, rank);
-        const std::vector<double> slack(static_cast<std::size_t>(net_.width), span_.slack);
+        const std::vector<double> z = values(xp + i * rank);
         const Index looked_at =
-            exact_radius(net_, span_, pair_[yp[i] > 0.0 ? 0 : 1], {z.data(), slack.data()}, xp + i * rank,
+            exact_radius(net_, span_, pair_[yp[i] > 0.0 ? 0 : 1], {z.data(), slack_.data()}, xp + i * rank,
                          std::numeric_limits<double>::infinity(), options, interrupt, out[i], dp + i * rank);
         if (looked_at >= 0) count[i] = looked_at;
       });
@@ -230,10 +230,19 @@ class BoundSpan {
     require_vector(lower, x.shape(0), "lower");
   }
 
+  // <x,u_j>, known within the span's slack.
+  std::vector<double> values(const double* x) const {
+    std::vector<double> z(static_cast<std::size_t>(net_.width));
+    VectorMap<double>(z.data(), net_.width).noalias() =
+        Eigen::Map<const Eigen::MatrixXd>(span_.directions, span_.rank, net_.width).transpose() *
+        ConstVectorMap<double>(x, span_.rank);
+    return z;
+  }
+
   double flops(Index n) const { return 1e3 * static_cast<double>(n) * static_cast<double>(net_.width * span_.rank); }
 
   Array<double> directions_, log_a_, sign_;
-  std::vector<double> doubt_, side_[2];
+  std::vector<double> doubt_, slack_, side_[2];
   Neurons net_{};
   Span span_{};
   Pair pair_[2];

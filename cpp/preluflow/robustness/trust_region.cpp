@@ -43,21 +43,22 @@ class Majorant {
   // The ball itself: values z + <u,d>.
   void flat(const Eigen::Ref<const Eigen::MatrixXd>& directions, const SpanPoint& point, const Eigen::VectorXd& d) {
     point_ = &point;
+    extent_ = point.extent;
     columns_ = directions;
-    z_ = columns_.transpose() * point.x + point.margin;
+    z_ = point.z;
     aim(d);
   }
 
   // The slice through the unit vector x: values of x + e, e orthogonal to x (docs/mathematics.md#slice).
   void slice(const Eigen::Ref<const Eigen::MatrixXd>& directions, const SpanPoint& point, const Eigen::VectorXd& d) {
     point_ = &point;
-    const Eigen::VectorXd& x = point.x;
-    z_.noalias() = directions.transpose() * x;
+    const Eigen::VectorXd x = point.x.normalized();
     columns_ = directions;
-    columns_.noalias() -= x * z_.transpose();
-    z_ += point.margin;
-    const double along = x.squaredNorm() + x.dot(d);
-    aim(along > 0.0 ? Eigen::VectorXd((x + d) / along - x) : d);
+    columns_.noalias() -= x * (directions.transpose() * x).transpose();
+    z_ = point.z / point.x.norm();
+    extent_ = point.extent / point.x.norm();
+    const double along = x.squaredNorm() + x.dot(d) / point.x.norm();
+    aim(along > 0.0 ? Eigen::VectorXd((x + d / point.x.norm()) / along - x) : d);
   }
 
   // Whether -y f < 0 on the ball of this radius. Contacts are at first the values at the witness, `share` of the way to
@@ -93,7 +94,7 @@ class Majorant {
   // Bounds with the contacts there are; leaves the bound and (nearly) its maximiser, half_, behind
   // (docs/mathematics.md#trust-region; what is added for rounding: docs/mathematics.md#rounding-trust-region).
   bool below_zero(double radius, double share) {
-    const double p = net_.p, extent = point_->blur + radius;
+    const double p = net_.p, extent = extent_ + radius;
     double c0 = 0.0, scale = 0.0, bends = 0.0;  // bends >= ||Q||
     b_.setZero();
     half_.setZero();
@@ -193,7 +194,7 @@ class Majorant {
   Eigen::VectorXd reach_, z_, move_, aimed_at_, contact_, b_, half_, residual_;
   Eigen::LLT<Eigen::MatrixXd> llt_;
   const SpanPoint* point_ = nullptr;
-  double bound_ = 0.0;
+  double bound_ = 0.0, extent_ = 0.0;
 };
 
 // The largest certified radius in (low, high) within `tolerance` of high, or low. ok(low) need not hold.
@@ -213,29 +214,23 @@ double largest(double low, double high, double tolerance, const Certifies& ok) {
 }  // namespace
 
 // docs/mathematics.md#rounding-span
-bool SpanPoint::set(const Neurons& net, const Span& span, const Pair& pair, const double* coordinates) {
-  const Eigen::Map<const Eigen::MatrixXd> directions(span.directions, span.rank, net.width);
+bool SpanPoint::set(const Neurons& net, const Span& span, const Pair& pair, const Point& point,
+                    const double* coordinates, double reach) {
   x = ConstVectorMap<double>(coordinates, span.rank);
-  size = x.norm();
-  if (!(size > 0.0)) return false;
-  x /= size;
-  blur = std::max(1.0 / size, 1.0);
-  const Eigen::VectorXd z = directions.transpose() * x;
-  own.assign(static_cast<std::size_t>(net.width), false);
+  own.resize(static_cast<std::size_t>(net.width));
   a.resize(net.width);
-  margin.resize(net.width);
-  const double slack = span.slack * (blur + 1.0);
+  z.resize(net.width);
   double level = -std::numeric_limits<double>::infinity();
   for (Index j = 0; j < net.width; ++j) {
     own[static_cast<std::size_t>(j)] = pair.side[j] > 0.0;
-    const double value = z(j) - slack;
-    if (pair.side[j] > 0.0 && value > 0.0) level = std::max(level, pair.log_a[j] + net.p * std::log(value));
+    z(j) = point.z[j] - pair.side[j] * (point.slack[j] + span.slack * reach);
+    if (pair.side[j] > 0.0 && z(j) > 0.0) level = std::max(level, pair.log_a[j] + net.p * std::log(z(j)));
   }
+  extent = net.width > 0 ? z.cwiseAbs().maxCoeff() : 0.0;
   if (!std::isfinite(level)) return false;
   for (Index j = 0; j < net.width; ++j) {
     const double log_ratio = pair.log_a[j] - level, contribution = std::exp(log_ratio);
     const double doubt = pair.doubt[j] + kEpsilon * std::abs(log_ratio);
-    margin(j) = own[static_cast<std::size_t>(j)] ? -slack : slack;
     if (!std::isfinite(log_ratio)) {
       a(j) = 0.0;  // no part of this pair
     } else if (own[static_cast<std::size_t>(j)]) {
@@ -248,33 +243,37 @@ bool SpanPoint::set(const Neurons& net, const Span& span, const Pair& pair, cons
   return true;
 }
 
-bool tighten(const Neurons& net, const Span& span, const Pair& pair, const double* x, const double* d, double tolerance,
-             const Interrupt& interrupt, double& lower) {
+bool tighten(const Neurons& net, const Span& span, const Pair& pair, const Point& point, const double* x,
+             const double* d, double tolerance, const Interrupt& interrupt, double& lower) {
   // Columns are neurons: (rank, h), in memory as the rows are.
   const Eigen::Map<const Eigen::MatrixXd> directions(span.directions, span.rank, net.width);
-  SpanPoint point;
-  if (!point.set(net, span, pair, x)) return true;
-  const Eigen::VectorXd change = ConstVectorMap<double>(d, span.rank) / point.size;
-  const double upper = change.norm();  // everything in units of the point's length in the span
-  double best = lower / point.size;
+  const Eigen::VectorXd change = ConstVectorMap<double>(d, span.rank);
+  const double upper = change.norm();
+  SpanPoint at;
+  if (!at.set(net, span, pair, point, x, upper)) return true;
+  double best = lower;
   if (!(upper > 0.0) || best >= (1.0 - tolerance) * upper) return true;
   bool stopped = false;
   Majorant majorant(net, span, span.rank);
-  const auto raise = [&](double share, const auto& radius_of) {
-    if (best >= (1.0 - tolerance) * upper) return;
+  const auto raise = [&](double most, double share, const auto& radius_of) {
+    if (best >= (1.0 - tolerance) * most) return;
     majorant.aim_again();
     const auto ok = [&](double r) {
       stopped = stopped || asked_to_stop(interrupt);
       return !stopped && majorant.certifies(radius_of(r), share);  // once stopped nothing more is tried
     };
-    best = std::max(best, largest(best, std::min(upper, 1.0 - 1e-9), tolerance, ok));
+    best = std::max(best, largest(best, most, tolerance, ok));
   };
-  majorant.slice(directions, point, change);
-  for (double share : {net.p < 2.0 ? 0.02 : 0.0, net.p < 2.0 ? 0.1 : 1.0})
-    raise(share, [](double r) { return r / std::sqrt(1.0 - r * r); });
-  majorant.flat(directions, point, change);
-  raise(net.p < 2.0 ? 0.02 : 0.0, [](double r) { return r; });
-  lower = std::max(lower, best * point.size * (1.0 - 1e-9));
+  const double size = at.x.norm();
+  if (net.homogeneous && size > 0.0) {
+    majorant.slice(directions, at, change);
+    for (double share : {net.p < 2.0 ? 0.02 : 0.0, net.p < 2.0 ? 0.1 : 1.0})
+      raise(std::min(upper, size * (1.0 - 1e-9)), share,
+            [&](double r) { return r / size / std::sqrt(1.0 - r * r / size / size); });
+  }
+  majorant.flat(directions, at, change);
+  raise(net.homogeneous ? std::min(upper, size) : upper, net.p < 2.0 ? 0.02 : 0.0, [](double r) { return r; });
+  lower = std::max(lower, best * (1.0 - 1e-9));
   return !stopped;
 }
 

@@ -31,24 +31,25 @@ struct Span {
   double slack;  // of <u_j,d> for a unit vector d in the span
 };
 
-// A point in the span, in units of its own length there, and a pair of classes as it sees it: contributions relative to
-// the largest own term at the point, values and contributions already moved against the pair's first class by what
-// float64 may have done.
+// A point in the span, in its own unit (Point), and a pair of classes as it sees it: contributions relative to the
+// largest own term at the point, values and contributions already moved against the pair's first class by what float64
+// may have done.
 struct SpanPoint {
-  // x (rank,) the part of a unit vector that lies in the span; false if no own neuron is active there.
-  bool set(const Neurons& net, const Span& span, const Pair& pair, const double* x);
+  // x (rank,) the part of the point that lies in the span; `reach`: no perturbation is longer. False if no own neuron
+  // is active there.
+  bool set(const Neurons& net, const Span& span, const Pair& pair, const Point& point, const double* x,
+           double reach = 1.0);
 
-  double size = 0.0;       // ||x||
-  double blur = 0.0;       // 1 / size: the length of the whole vector in these units
-  Eigen::VectorXd x;       // (rank,) unit
-  Eigen::VectorXd a;       // (h,) 0 for an own neuron that is left out, infinite for a rival beyond float64
-  Eigen::VectorXd margin;  // (h,) what is added to values: -slack of own, +slack of rivals, times blur
-  std::vector<bool> own;   // (h,)
+  Eigen::VectorXd x;      // (rank,)
+  Eigen::VectorXd z;      // (h,) values of own neurons lowered, of rivals raised
+  Eigen::VectorXd a;      // (h,) 0 for an own neuron that is left out, infinite for a rival beyond float64
+  std::vector<bool> own;  // (h,)
+  double extent = 0.0;    // max |z_j|
 };
 
-// x, d (rank,): the part of a unit vector that lies in the span, and a witness. Raises lower, all in units of the whole
-// vector's length; a point whose lower is at least (1 - tolerance) ||d|| is left alone. False if it was asked to stop.
-bool tighten(const Neurons& net, const Span& span, const Pair& pair, const double* x, const double* d, double tolerance,
-             const Interrupt& interrupt, double& lower);
+// x, d (rank,): the part of the point that lies in the span, and a witness. Raises lower, all in the point's unit; a
+// point whose lower is at least (1 - tolerance) ||d|| is left alone. False if it was asked to stop.
+bool tighten(const Neurons& net, const Span& span, const Pair& pair, const Point& point, const double* x,
+             const double* d, double tolerance, const Interrupt& interrupt, double& lower);
 
 }  // namespace preluflow
