@@ -187,8 +187,11 @@ class FastBlock {
     witnesses_.confirm(which, d.data(), [&](std::size_t k, const double* witness, Index reached) {
       take(which[k], work(which[k]).nearest, witness, reached);
     });
-    for (Index i = 0; i < attacked_; ++i)
-      if (work(i).correct) confirm_others(i);
+    for (Index i = 0; i < attacked_; ++i) {
+      if (!work(i).correct) continue;
+      confirm_others(i);
+      if (work(i).witness.empty() && canonical_.neurons().homogeneous) take_origin(i);
+    }
     std::vector<Index> reached(static_cast<std::size_t>(attacked_));
     if (std::any_of(&work(0), &work(0) + attacked_, [](const Work& at) { return !at.correct; }))
       witnesses_.reached(attacked_, reached.data());
@@ -210,6 +213,14 @@ class FastBlock {
     const std::vector<double> d = to_inputs(call_, points_, {{i, &frame, share}});
     witnesses_.confirm({i}, d.data(),
                        [&](std::size_t, const double* witness, Index reached) { take(i, c, witness, reached); });
+  }
+
+  // The origin is an error of a homogeneous network, whatever the attack found.
+  void take_origin(Index i) {
+    const std::vector<double> nowhere(static_cast<std::size_t>(canonical_.dim()), 0.0);
+    witnesses_.confirm({i}, nowhere.data(), [&](std::size_t, const double* witness, Index reached) {
+      take(i, work(i).rivals.front().c, witness, reached);
+    });
   }
 
   void take(Index i, Index c, const double* witness, Index reached) {
@@ -270,7 +281,7 @@ class Refinement {
         const ExactOptions options{call_.options.gap, call_.options.most_nodes, call_.options.most_seconds};
         const double old = rival.lower;
         const Index nodes = exact_radius(canonical_.neurons(), canonical_.span(), pair(rival).pair, points_.at(0),
-                                         x_.data(), options, call_.interrupt, rival.lower, d.data());
+                                         x_.data(), work_.upper, options, call_.interrupt, rival.lower, d.data());
         if (rival.lower > old) rival.certificate = Certificate::branch_and_bound;
         take(rival, d);
         if (nodes < 0) {

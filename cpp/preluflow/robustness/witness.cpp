@@ -64,7 +64,6 @@ void Witnesses::first_attempt(const std::vector<Index>& which, const double* d, 
 
 void Witnesses::confirm_one(Index i, const double* d, std::size_t k, const Take& take) const {
   const Index D = canonical_.dim(), y = label_[i];
-  if (std::all_of(d, d + D, [](double entry) { return entry == 0.0; })) return;
   const Unit& unit = points_.unit(i);
   std::vector<double> offsets, witness(static_cast<std::size_t>(D));
   if (!canonical_.neurons().homogeneous)
