@@ -63,6 +63,8 @@ class BoundBrackets {
         [&](Team& team, const Interrupt&) { canonical_ = std::make_unique<Canonical>(team, net, mask); });
   }
 
+  Index width() const { return canonical_->width(); }
+
   // X (n, D), label (n,) numbers of classes; out: arrays that are written to, by name.
   void bracket(const Array<double>& X, const Array<std::int64_t>& label, const std::string& level, int starts,
                int restarts, int steps, std::uint64_t seed, Index first, double gap, Index max_nodes,
@@ -167,6 +169,7 @@ void bind_robustness(py::module_& m) {
            py::arg("log_abs_v").noconvert(), py::arg("activation"), py::arg("p"), py::arg("offsets").noconvert(),
            py::arg("output_bias").noconvert(), py::arg("center").noconvert(), py::arg("normalize_input"),
            py::arg("fixed").noconvert(), py::arg("threads"))
+      .def_property_readonly("width", &BoundBrackets::width)
       .def("bracket", &BoundBrackets::bracket, py::arg("X").noconvert(), py::arg("label").noconvert(), py::kw_only(),
            py::arg("level"), py::arg("starts"), py::arg("restarts"), py::arg("steps"), py::arg("seed"),
            py::arg("first"), py::arg("gap"), py::arg("max_nodes"), py::arg("max_seconds"), py::arg("low").noconvert(),

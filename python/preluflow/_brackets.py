@@ -81,6 +81,11 @@ class Brackets:
             num_threads,
         )
 
+    @property
+    def width(self) -> int:
+        """Neurons of the canonical form: those that contribute, equal ones merged."""
+        return int(self._core.width)
+
     def bracket(self, X: Float64, label: NDArray[np.int64], first: int, effort: Effort) -> Block:
         """Bracket a block of points (n, D) of classes with these numbers (n,); ``first`` is the first point's own."""
         n, D = X.shape

@@ -55,12 +55,15 @@ Canonical::Canonical(Team& team, const GeneralNetwork<double>& net, const std::u
   gather(fixed);
   merge_equal();
   add_constant();
-  if (net_.outputs == 1) merge_near();
+  const bool any_offset = std::any_of(offsets_.begin(), offsets_.end(), [](double o) { return o != 0.0; });
+  if (net_.outputs == 1 && !any_offset && !any_fixed_ && biases_.empty() &&
+      net.scalars.activation != Activation::tanh)
+    merge_near();
   pairs_.resize(static_cast<std::size_t>(classes_ * classes_));
   finish(team);
 }
 
-// Directions, offsets and coefficients of the neurons that contribute.
+// Directions, offsets and coefficients of the neurons that contribute (docs/mathematics.md#canonical).
 void Canonical::gather(const std::uint8_t* fixed) {
   const Network<double>& net = net_.scalars;
   const bool tanh = net.activation == Activation::tanh;
@@ -135,7 +138,7 @@ void Canonical::merge_equal() {
   keep(kept);
 }
 
-// Neurons of one output, one sign and one offset whose directions differ by rounding alone are one.
+// docs/mathematics.md#rounding-products. Neurons of one output, one sign and one offset whose directions differ by rounding alone are one.
 void Canonical::merge_near() {
   const auto count = static_cast<Index>(offsets_.size());
   // Along a direction that is no axis: candidates lie together there, and others seldom.
@@ -272,6 +275,7 @@ void Canonical::prepare(Team& team, const std::vector<Index>& labels) {
   });
 }
 
+// docs/mathematics.md#rounding-contributions
 std::unique_ptr<PairData> Canonical::make_pair(Index y, Index c) const {
   const auto h = static_cast<std::size_t>(neurons_.width);
   auto data = std::make_unique<PairData>();

@@ -18,6 +18,7 @@ double Unit::log() const { return std::log(size) + exponent * 0.6931471805599453
 
 double Unit::back(double length) const { return std::ldexp(length * size, exponent); }
 
+// docs/mathematics.md#rounding-units
 double Unit::certified(double radius) const {
   const double result = back(radius * (1.0 - 4.0 * kEpsilon));
   return result < std::numeric_limits<double>::min() && result > 0.0 ? std::nextafter(result, 0.0) : result;
@@ -60,7 +61,7 @@ Points::Points(const Canonical& canonical, const double* X, Index n) : canonical
     return;
   }
   if (canonical.has_norm_term()) products_ = z_;
-  slack_.resize(z_.size());
+  slack_.resize(z_.size());  // docs/mathematics.md#rounding-products
   for (Index i = 0; i < n; ++i) {
     const double length = length_[static_cast<std::size_t>(i)];
     for (Index j = 0; j < h; ++j) {
@@ -72,6 +73,7 @@ Points::Points(const Canonical& canonical, const double* X, Index n) : canonical
   }
 }
 
+// docs/mathematics.md#canonical
 void Points::take(Index i, const double* x) {
   const Index D = canonical_.dim();
   const auto at = static_cast<std::size_t>(i);

@@ -47,6 +47,7 @@ double Tangent::radius(const Pair& pair, const Point& point, bool& correct) {
   return best;
 }
 
+// docs/mathematics.md#tangent-norm
 // norm_side w ||x + d||^(p-1) for ||d|| <= radius, at its worst; rounded against the first class.
 void Tangent::set_norm_term(double radius) {
   const double away = pair_->norm_side > 0.0 ? std::max(point_->length - radius, 0.0) : point_->length + radius;
@@ -98,7 +99,7 @@ double Tangent::power_radius(bool& correct) {
   return std::max(0.0, net_.homogeneous ? std::min(best * kOutward, 1.0) : best * kOutward);
 }
 
-// The own neurons that are surely active, the largest first, and what the rivals are at most.
+// docs/mathematics.md#any-values: lowered values make the plane. The own neurons that are surely active, the largest first, and what the rivals are at most.
 void Tangent::sides() {
   const double *z = point_->z, *slack = point_->slack;
   own_.clear();
@@ -121,7 +122,7 @@ void Tangent::sides() {
             [&](Index b, Index c) { return term_(b) != term_(c) ? term_(b) > term_(c) : b < c; });
 }
 
-// How fast g_S - g_T can fall with ||d||, S the first m + 1 own neurons; `unit` is g_S^(p-1).
+// docs/mathematics.md#tangent: how fast g_S - g_T can fall with ||d||, S the first m + 1 own neurons; `unit` is g_S^(p-1).
 double Tangent::fastest(Index m, double weights, double unit, double L, double relative) {
   // What rounding may have done to <G,u_k>: it is a sum of m weights times entries of the Gram matrix.
   const double lost = (net_.slack + 2.0 * kEpsilon * static_cast<double>(net_.width)) * weights;
@@ -138,6 +139,7 @@ double Tangent::fastest(Index m, double weights, double unit, double L, double r
   return std::min(norm + L, std::sqrt(norm * norm + L * L + 2.0 * back)) * (1.0 + relative);
 }
 
+// docs/mathematics.md#tangent-tanh
 // |grad m| on the ball of this radius, at most: every slope is within [least, most] there, so that the gradient is the
 // sum of middle slopes and what they may be off by. Leaves values' middle slopes behind.
 double Tangent::fall(double radius) {

@@ -60,6 +60,10 @@ void Witnesses::first_attempt(const std::vector<Index>& which, const double* d, 
     labels.push_back(label_[i]);
   }
   errors(moved.data(), labels.data(), m, true, held.data(), reached.data());
+  if (!canonical_.neurons().homogeneous) return;
+  for (Index k = 0; k < m; ++k)  // the origin may be nearer
+    if (length_of(trial.data() + k * D, D) > points_.unit(which[static_cast<std::size_t>(k)]).back(1.0))
+      held[static_cast<std::size_t>(k)] = 0;
 }
 
 void Witnesses::confirm_one(Index i, const double* d, std::size_t k, const Take& take) const {
