@@ -268,11 +268,12 @@ template void mend_range<double>(Team&, const Network<double>&, const double*, I
 
 // Rows at work: x', and z and then what becomes of it.
 struct Evaluator::Block {
-  Block(Index rows, Index padded, Index dim, bool centred) : Z(rows, padded), value(1, padded), x(rows) {
+  Block(Index rows, Index padded, Index dim, bool centred)
+      : Z(rows, padded), value(1, padded), z(1, padded), x(static_cast<std::size_t>(rows)) {
     if (centred) shifted.resize(rows, dim);
   }
-  RowMatrix<double> Z, value, shifted;
-  std::vector<const double*> x;  // (rows,) x'
+  RowMatrix<double> Z, value, z, shifted;  // (rows, padded h), a row each, (rows, D)
+  std::vector<const double*> x;            // (rows,) x'
 };
 
 // One of them: phi (h,), its slopes (h,), ||x'|| and kappa; `direct` if all are to be trusted, `active` if any neuron
@@ -452,40 +453,58 @@ PRELUFLOW_NOINLINE bool Evaluator::direct_slopes(Row& row, const double* weights
   return true;
 }
 
+// F (C,) of row i, before its z become slopes: the bits that outputs() gives.
+void Evaluator::plain_row(const double* x, Block& block, Index i, double* F) const {
+  const PanelLayout<double>& layout = U_.layout();
+  std::copy_n(block.Z.data() + i * layout.padded(), layout.padded(), block.z.data());
+  const RowArrayMap<double> z(block.z.data(), layout.width), value(block.value.data(), layout.width);
+  *F = Mender<double>(net_.scalars).mended(x, activation_.apply(z, value));
+}
+
+// F (C,) of row i, and its slopes, in units of e^scale, with a multiple `radial` of the direction (D,) beside them.
+double Evaluator::row_gradient(const double* x, const double* weights, Block& block, Index i,
+                               LogRow<double>& logarithms, double* F, double* radial, double* direction) const {
+  if (net_.plain()) plain_row(x, block, i, F);
+  Row row = activate(block, i, true);
+  const bool direct = net_.plain() || direct_outputs(row, F);
+  if (!direct) {
+    logarithms.set(x);
+    logarithms.outputs(F, false);
+  }
+  double scale = 0.0;
+  if (direct_slopes(row, weights, block.z.data(), radial, &scale)) {
+    const double* moved = block.x[static_cast<std::size_t>(i)];
+    for (Index d = 0; direction != nullptr && d < net_.scalars.dim; ++d) direction[d] = moved[d] / row.length;
+    return scale;
+  }
+  if (direct) logarithms.set(x);
+  scale = logarithms.slopes(weights, row.slope, radial);
+  if (direction != nullptr) logarithms.direction(direction);
+  return scale;
+}
+
 void Evaluator::block_gradient(const double* X, Index rows, const double* weights, double* F, double* gradient) const {
   const Index dim = net_.scalars.dim, padded = U_.layout().padded();
   Block block(rows, padded, dim, net_.center != nullptr);
   products(X, rows, block);
   LogRow<double> logarithms(net_);
-  RowMatrix<double> V(1, padded), product(rows, Ut_.layout().padded()), unit(net_.normalized() ? rows : 0, dim);
+  RowMatrix<double> product(rows, Ut_.layout().padded()), unit(net_.normalized() ? rows : 0, dim);
   std::vector<double> radial(block.x.size()), scale(block.x.size());
   std::vector<const double*> slopes(block.x.size());
   for (Index i = 0; i < rows; ++i) {
     const std::size_t k = static_cast<std::size_t>(i);
-    const double *x = X + i * dim, *weight = weights + i * net_.outputs;
-    Row row = activate(block, i, true);
-    slopes[k] = row.slope;
-    double* direction = net_.normalized() ? unit.data() + i * dim : nullptr;
-    const bool direct = direct_outputs(row, F + i * net_.outputs);
-    if (!direct) {
-      logarithms.set(x);
-      logarithms.outputs(F + i * net_.outputs, false);
-    }
-    if (direct_slopes(row, weight, V.data(), &radial[k], &scale[k])) {
-      for (Index d = 0; direction != nullptr && d < dim; ++d) direction[d] = block.x[k][d] / row.length;
-      continue;
-    }
-    if (direct) logarithms.set(x);
-    scale[k] = logarithms.slopes(weight, row.slope, &radial[k]);
-    if (direction != nullptr) logarithms.direction(direction);
+    slopes[k] = block.Z.data() + i * padded;
+    scale[k] = row_gradient(X + i * dim, weights + i * net_.outputs, block, i, logarithms, F + i * net_.outputs,
+                            &radial[k], net_.normalized() ? unit.data() + i * dim : nullptr);
   }
   for (Index panel = 0; panel < Ut_.layout().panels; ++panel)
     panel_product(Ut_, panel, slopes.data(), rows, product.data(), Ut_.layout().padded());
   for (Index i = 0; i < rows; ++i) {
     const std::size_t k = static_cast<std::size_t>(i);
+    const double factor = std::abs(scale[k]) < 700.0 ? std::exp(scale[k]) : 0.0;
     for (Index d = 0; d < dim; ++d) {
-      const double along = radial[k] == 0.0 ? 0.0 : radial[k] * unit(i, d);
-      gradient[i * dim + d] = scaled(product(i, d) + along, scale[k]);
+      const double along = radial[k] == 0.0 ? 0.0 : radial[k] * unit(i, d), sum = product(i, d) + along;
+      gradient[i * dim + d] = factor > 0.0 ? factor * sum : scaled(sum, scale[k]);
     }
   }
 }

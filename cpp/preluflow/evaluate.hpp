@@ -126,6 +126,9 @@ class Evaluator {
   Row activate(Block& block, Index i, bool slopes) const;
   bool direct_outputs(const Row& row, double* F) const;
   bool direct_slopes(Row& row, const double* weights, double* V, double* radial, double* scale) const;
+  void plain_row(const double* x, Block& block, Index i, double* F) const;
+  double row_gradient(const double* x, const double* weights, Block& block, Index i, LogRow<double>& logarithms,
+                      double* F, double* radial, double* direction) const;
   void general_outputs(const double* X, Index rows, double* F) const;
   void block_gradient(const double* X, Index rows, const double* weights, double* F, double* gradient) const;
 

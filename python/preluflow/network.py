@@ -510,9 +510,10 @@ class TwoLayerNetwork:
         """Return the outputs, (n,) or (n, C), and the gradient of ``input_gradient`` (n, D), in one pass."""
         X = _arrays.data_matrix(X, dim=self.dim, dtype=self.dtype)
         threads = _arrays.threads(num_threads)
-        if weights is None and self._one_function:
-            return self._core.input_gradient(X, threads)
         factors = _parts.output_weights(weights, len(X), self.num_outputs)
+        if self._one_function:
+            value, slopes = self._core.input_gradient(X, threads)
+            return value, slopes if weights is None else slopes * factors.astype(self.dtype)
         outputs, gradient = self._evaluator.gradient(X.astype(np.float64, copy=False), factors, threads)
         with np.errstate(over="ignore", under="ignore"):
             return self._shaped(outputs), gradient.astype(self.dtype, copy=False)
