@@ -541,7 +541,7 @@ def test_outputs_and_gradients_of_several():
     F = X @ linear.w.T + linear.b
     np.testing.assert_allclose(linear.decision_function(X), F, rtol=0, atol=1e-14)
     np.testing.assert_array_equal(linear.predict(X), linear.classes[np.argmax(F, axis=1)])
-    value, slopes = linear.value_and_input_gradient(X, weights)
+    _, slopes = linear.value_and_input_gradient(X, weights)
     np.testing.assert_allclose(slopes, weights @ linear.w, rtol=0, atol=1e-14)
     np.testing.assert_array_equal(linear.input_gradient(X, weights), slopes)
     with pytest.raises(ValueError, match="weights must be given"):

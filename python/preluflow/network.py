@@ -166,9 +166,11 @@ class TwoLayerNetwork:
         norms = _arrays.logarithms(log_norm, "log_norm", shape=(width,))
         ndim = _dimensions(sign, "sign")
         signs = _arrays.real_array(sign, "sign", dtype=np.float64, ndim=ndim)
+        if len(signs) != width:
+            raise ValueError(f"sign must have shape ({width},) or ({width}, C) to match U, got {signs.shape}")
         shape = (width, *signs.shape[1:])
         outer = _arrays.logarithms(log_abs_v, "log_abs_v", shape=shape)
-        if signs.shape != shape or not np.isin(signs, (-1.0, 0.0, 1.0)).all():
+        if not np.isin(signs, (-1.0, 0.0, 1.0)).all():
             raise ValueError(f"sign must hold -1, 0 or +1 and have shape {shape}")
         if np.any((signs == 0) != np.isneginf(outer)):
             raise ValueError("sign must be 0 exactly where log_abs_v is -inf")
