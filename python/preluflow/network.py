@@ -351,14 +351,24 @@ class TwoLayerNetwork:
         return load_network(path)
 
     def to_torch(self) -> TwoLayerModule:
-        """Copy into a ``torch.nn.Module`` with trainable parameters W and v (needs torch)."""
+        """Copy into a ``torch.nn.Module`` with trainable parameters W, v and biases (needs torch)."""
         from preluflow.torch_module import to_torch
 
         return to_torch(self)
 
     @staticmethod
     def from_torch(module: torch.nn.Module) -> TwoLayerNetwork:
-        """Copy a torch module that has W (h, D), v (h,), activation and p, for instance one from ``to_torch``."""
+        """Copy a torch module: one from ``to_torch``, or an ``nn.Sequential`` of Linear, ReLU or Tanh, and Linear.
+
+        Biases, any number of outputs and Flatten, Identity and Dropout in between are taken, too. ReLU becomes pReLU
+        with p = 1; an output layer of one output is one whose sign decides. Or any module that has W (h, D), v (h,),
+        activation and p. Its forward pass is held against the network's at random points.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the module computes anything else.
+        """
         from preluflow.torch_module import from_torch
 
         return from_torch(module)
