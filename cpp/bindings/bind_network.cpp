@@ -21,7 +21,7 @@ Array<double> forward_values(NetworkArrays<T>& net, const Array<T>& X, int threa
   {
     py::gil_scoped_release release;
     forward(X.data(), X.shape(0), view, threads, out);
-    Team::run(1, 0.0, [&](Team& team) { mend_range(team, view.scalars, X.data(), X.shape(0), out); });
+    mend_range(view.scalars, X.data(), X.shape(0), threads, out);
   }
   return f;
 }

@@ -19,12 +19,10 @@ constexpr double kLeastLog = -745.2;     // of the smallest float64
 double log_size(double x) { return std::log(std::abs(x)); }
 double sign_of(double x) { return x > 0.0 ? 1.0 : x < 0.0 ? -1.0 : 0.0; }
 
-// sum a_i b_i, of any two types; the same bits wherever rows lie.
-template <class A, class B>
-PRELUFLOW_NOINLINE double dot(const A* a, const B* b, Index n) {
-  const Eigen::Map<const Eigen::Array<A, 1, Eigen::Dynamic>> left(a, n);
-  const Eigen::Map<const Eigen::Array<B, 1, Eigen::Dynamic>> right(b, n);
-  return (left.template cast<double>() * right.template cast<double>()).sum();
+// sum a_i b_i; the same bits wherever rows lie.
+PRELUFLOW_NOINLINE double dot(const double* a, const double* b, Index n) {
+  const Eigen::Map<const Eigen::Array<double, 1, Eigen::Dynamic>> left(a, n), right(b, n);
+  return (left * right).sum();
 }
 
 // e^scale x without the overflow or underflow of e^scale alone.
@@ -39,8 +37,10 @@ double scaled(double x, double scale) {
 // ---- a row by logarithms
 
 template <class T>
-LogRow<T>::LogRow(const GeneralNetwork<T>& net)
+LogRow<T>::LogRow(const GeneralNetwork<T>& net, const PanelMatrix<double>& U)
     : net_(net),
+      U_(U),
+      products_(static_cast<std::size_t>(U.layout().padded())),
       x_(static_cast<std::size_t>(net.scalars.dim)),
       z_(static_cast<std::size_t>(net.scalars.width)),
       log_phi_(z_.size()),
@@ -48,7 +48,7 @@ LogRow<T>::LogRow(const GeneralNetwork<T>& net)
       parts_(static_cast<std::size_t>(net.outputs)) {}
 
 template <class T>
-void LogRow<T>::set(const T* x) {
+const double* LogRow<T>::scale(const T* x) {
   const Index dim = net_.scalars.dim;
   double most = 0.0;
   for (Index d = 0; d < dim; ++d) {
@@ -63,15 +63,27 @@ void LogRow<T>::set(const T* x) {
     x_[static_cast<std::size_t>(d)] = value;
     largest = std::max(largest, std::abs(value));
   }
-  int exponent = 0;
-  std::frexp(largest, &exponent);
-  for (double& value : x_) value = std::ldexp(value, -exponent);
-  exponent += halved;
+  std::frexp(largest, &exponent_);
+  for (double& value : x_) value = std::ldexp(value, -exponent_);
+  exponent_ += halved;
   size_ = std::sqrt(dot(x_.data(), x_.data(), dim));
-  log_length_ = size_ > 0.0 ? std::log(size_) + exponent * kLog2 : -kInfinity;
+  log_length_ = size_ > 0.0 ? std::log(size_) + exponent_ * kLog2 : -kInfinity;
   silent_ = net_.normalized() && size_ == 0.0;
   log_kappa_ = net_.normalized() && !silent_ ? -(net_.scalars.p - 1.0) * log_length_ : 0.0;
-  for (Index j = 0; j < net_.scalars.width; ++j) set_neuron(j, dot(x_.data(), net_.scalars.U + j * dim, dim), exponent);
+  return x_.data();
+}
+
+template <class T>
+void LogRow<T>::finish(const double* products) {
+  for (Index j = 0; j < net_.scalars.width; ++j) set_neuron(j, products[j], exponent_);
+}
+
+template <class T>
+void LogRow<T>::set(const T* x) {
+  const double* row = scale(x);
+  for (Index panel = 0; panel < U_.layout().panels; ++panel)
+    panel_product(U_, panel, &row, 1, products_.data(), U_.layout().padded());
+  finish(products_.data());
 }
 
 // z_j = 2^exponent product + o_j, and phi of it.
@@ -225,15 +237,35 @@ class Mender {
     greatest_ = std::min(most_ + depth<T>(), 640.0);
   }
 
-  double mended(const T* x, double f) const {
-    if (net_.scalars.activation == Activation::tanh) return f;
+  // Whether f at x cannot be trusted.
+  bool wrong(const T* x, double f) const {
+    if (net_.scalars.activation == Activation::tanh || most_ == -kInfinity) return false;
     const double size = log_size(f);
-    if (size >= least_ && size <= greatest_ && !(least_ == -kInfinity && beyond(x, size))) return f;
-    if (most_ == -kInfinity) return 0.0;
-    LogRow<T> row(net_);
+    return !(size >= least_ && size <= greatest_) || (least_ == -kInfinity && beyond(x, size));
+  }
+
+  // f at x by logarithms.
+  double mended(const T* x, const PanelMatrix<double>& U) const {
+    LogRow<T> row(net_, U);
+    double f = 0.0;
     row.set(x);
     row.outputs(&f, false);
     return f;
+  }
+
+  // The same of many rows of X.
+  void mend(const T* X, const Index* rows, Index count, const PanelMatrix<double>& U, double* f) const {
+    const Index padded = U.layout().padded();
+    std::vector<LogRow<T>> row(static_cast<std::size_t>(count), LogRow<T>(net_, U));
+    std::vector<const double*> scaled(row.size());
+    RowMatrix<double> Z(count, padded);
+    for (std::size_t k = 0; k < row.size(); ++k) scaled[k] = row[k].scale(X + rows[k] * net_.scalars.dim);
+    for (Index panel = 0; panel < U.layout().panels; ++panel)
+      panel_product(U, panel, scaled.data(), count, Z.data(), padded);
+    for (std::size_t k = 0; k < row.size(); ++k) {
+      row[k].finish(Z.data() + static_cast<Index>(k) * padded);
+      row[k].outputs(f + rows[k], false);
+    }
   }
 
  private:
@@ -253,26 +285,38 @@ class Mender {
 }  // namespace
 
 template <class T>
-void mend_range(Team& team, const Network<T>& net, const T* X, Index n, double* f) {
-  constexpr Index kRows = 256;  // of a task
+void mend_range(const Network<T>& net, const T* X, Index n, int threads, double* f) {
+  constexpr Index kRows = 32;  // of a task
   const Mender<T> mender(net);
-  team.parallel_for((n + kRows - 1) / kRows, [&](Index task) {
-    for (Index i = task * kRows; i < std::min(n, (task + 1) * kRows); ++i) f[i] = mender.mended(X + i * net.dim, f[i]);
+  std::vector<Index> rows;
+  for (Index i = 0; i < n; ++i)
+    if (mender.wrong(X + i * net.dim, f[i])) rows.push_back(i);
+  if (rows.empty()) return;
+  const RowMatrix<double> directions = net.directions().template cast<double>();
+  const PanelMatrix<double> U(ConstMatrixMap<double>(directions.data(), net.width, net.dim));
+  const Index count = static_cast<Index>(rows.size());
+  const double flops = 2.0 * static_cast<double>(count) * static_cast<double>(net.width * net.dim);
+  Team::run(threads, flops, [&](Team& team) {
+    team.parallel_for((count + kRows - 1) / kRows, [&](Index task) {
+      const Index first = task * kRows;
+      mender.mend(X, rows.data() + first, std::min(kRows, count - first), U, f);
+    });
   });
 }
 
-template void mend_range<float>(Team&, const Network<float>&, const float*, Index, double*);
-template void mend_range<double>(Team&, const Network<double>&, const double*, Index, double*);
+template void mend_range<float>(const Network<float>&, const float*, Index, int, double*);
+template void mend_range<double>(const Network<double>&, const double*, Index, int, double*);
 
 // ---- any network
 
 // Rows at work: x', and z and then what becomes of it.
 struct Evaluator::Block {
-  Block(Index rows, Index padded, Index dim, bool centred) : Z(rows, padded), value(1, padded), x(rows) {
+  Block(Index rows, Index padded, Index dim, bool centred)
+      : Z(rows, padded), value(1, padded), z(1, padded), x(static_cast<std::size_t>(rows)) {
     if (centred) shifted.resize(rows, dim);
   }
-  RowMatrix<double> Z, value, shifted;
-  std::vector<const double*> x;  // (rows,) x'
+  RowMatrix<double> Z, value, z, shifted;  // (rows, padded h), a row each, (rows, D)
+  std::vector<const double*> x;            // (rows,) x'
 };
 
 // One of them: phi (h,), its slopes (h,), ||x'|| and kappa; `direct` if all are to be trusted, `active` if any neuron
@@ -321,7 +365,8 @@ void Evaluator::plain_outputs(const double* X, Index rows, double* F) const {
   const RowArrayMap<double> value(block.value.data(), layout.width);
   for (Index i = 0; i < rows; ++i) {
     const double f = activation_.apply(RowArrayMap<double>(block.Z.data() + i * layout.padded(), layout.width), value);
-    F[i] = mender.mended(X + i * layout.dim, f);
+    const double* x = X + i * layout.dim;
+    F[i] = mender.wrong(x, f) ? mender.mended(x, U_) : f;
   }
 }
 
@@ -392,7 +437,7 @@ PRELUFLOW_NOINLINE bool Evaluator::direct_outputs(const Row& row, double* F) con
 void Evaluator::general_outputs(const double* X, Index rows, double* F) const {
   Block block(rows, U_.layout().padded(), U_.layout().dim, net_.center != nullptr);
   products(X, rows, block);
-  LogRow<double> logarithms(net_);
+  LogRow<double> logarithms(net_, U_);
   for (Index i = 0; i < rows; ++i) {
     if (direct_outputs(activate(block, i, false), F + i * net_.outputs)) continue;
     logarithms.set(X + i * net_.scalars.dim);
@@ -413,7 +458,7 @@ void Evaluator::outputs(Team& team, const double* X, Index n, double* F) const {
 
 void Evaluator::relative_outputs(Team& team, const double* X, Index n, double* F) const {
   team.parallel_for((n + kBlock - 1) / kBlock, [&](Index task) {
-    LogRow<double> row(net_);
+    LogRow<double> row(net_, U_);
     for (Index i = task * kBlock; i < std::min(n, (task + 1) * kBlock); ++i) {
       row.set(X + i * net_.scalars.dim);
       row.outputs(F + i * net_.outputs, true);
@@ -452,40 +497,60 @@ PRELUFLOW_NOINLINE bool Evaluator::direct_slopes(Row& row, const double* weights
   return true;
 }
 
+// F (C,) of row i, before its z become slopes: the bits that outputs() gives.
+void Evaluator::plain_row(const double* x, Block& block, Index i, double* F) const {
+  const PanelLayout<double>& layout = U_.layout();
+  std::copy_n(block.Z.data() + i * layout.padded(), layout.padded(), block.z.data());
+  const RowArrayMap<double> z(block.z.data(), layout.width), value(block.value.data(), layout.width);
+  const Mender<double> mender(net_.scalars);
+  *F = activation_.apply(z, value);
+  if (mender.wrong(x, *F)) *F = mender.mended(x, U_);
+}
+
+// F (C,) of row i, and its slopes, in units of e^scale, with a multiple `radial` of the direction (D,) beside them.
+double Evaluator::row_gradient(const double* x, const double* weights, Block& block, Index i,
+                               LogRow<double>& logarithms, double* F, double* radial, double* direction) const {
+  if (net_.plain()) plain_row(x, block, i, F);
+  Row row = activate(block, i, true);
+  const bool direct = net_.plain() || direct_outputs(row, F);
+  if (!direct) {
+    logarithms.set(x);
+    logarithms.outputs(F, false);
+  }
+  double scale = 0.0;
+  if (direct_slopes(row, weights, block.z.data(), radial, &scale)) {
+    const double* moved = block.x[static_cast<std::size_t>(i)];
+    for (Index d = 0; direction != nullptr && d < net_.scalars.dim; ++d) direction[d] = moved[d] / row.length;
+    return scale;
+  }
+  if (direct) logarithms.set(x);
+  scale = logarithms.slopes(weights, row.slope, radial);
+  if (direction != nullptr) logarithms.direction(direction);
+  return scale;
+}
+
 void Evaluator::block_gradient(const double* X, Index rows, const double* weights, double* F, double* gradient) const {
   const Index dim = net_.scalars.dim, padded = U_.layout().padded();
   Block block(rows, padded, dim, net_.center != nullptr);
   products(X, rows, block);
-  LogRow<double> logarithms(net_);
-  RowMatrix<double> V(1, padded), product(rows, Ut_.layout().padded()), unit(net_.normalized() ? rows : 0, dim);
+  LogRow<double> logarithms(net_, U_);
+  RowMatrix<double> product(rows, Ut_.layout().padded()), unit(net_.normalized() ? rows : 0, dim);
   std::vector<double> radial(block.x.size()), scale(block.x.size());
   std::vector<const double*> slopes(block.x.size());
   for (Index i = 0; i < rows; ++i) {
     const std::size_t k = static_cast<std::size_t>(i);
-    const double *x = X + i * dim, *weight = weights + i * net_.outputs;
-    Row row = activate(block, i, true);
-    slopes[k] = row.slope;
-    double* direction = net_.normalized() ? unit.data() + i * dim : nullptr;
-    const bool direct = direct_outputs(row, F + i * net_.outputs);
-    if (!direct) {
-      logarithms.set(x);
-      logarithms.outputs(F + i * net_.outputs, false);
-    }
-    if (direct_slopes(row, weight, V.data(), &radial[k], &scale[k])) {
-      for (Index d = 0; direction != nullptr && d < dim; ++d) direction[d] = block.x[k][d] / row.length;
-      continue;
-    }
-    if (direct) logarithms.set(x);
-    scale[k] = logarithms.slopes(weight, row.slope, &radial[k]);
-    if (direction != nullptr) logarithms.direction(direction);
+    slopes[k] = block.Z.data() + i * padded;
+    scale[k] = row_gradient(X + i * dim, weights + i * net_.outputs, block, i, logarithms, F + i * net_.outputs,
+                            &radial[k], net_.normalized() ? unit.data() + i * dim : nullptr);
   }
   for (Index panel = 0; panel < Ut_.layout().panels; ++panel)
     panel_product(Ut_, panel, slopes.data(), rows, product.data(), Ut_.layout().padded());
   for (Index i = 0; i < rows; ++i) {
     const std::size_t k = static_cast<std::size_t>(i);
+    const double factor = std::abs(scale[k]) < 700.0 ? std::exp(scale[k]) : 0.0;
     for (Index d = 0; d < dim; ++d) {
-      const double along = radial[k] == 0.0 ? 0.0 : radial[k] * unit(i, d);
-      gradient[i * dim + d] = scaled(product(i, d) + along, scale[k]);
+      const double along = radial[k] == 0.0 ? 0.0 : radial[k] * unit(i, d), sum = product(i, d) + along;
+      gradient[i * dim + d] = factor > 0.0 ? factor * sum : scaled(sum, scale[k]);
     }
   }
 }

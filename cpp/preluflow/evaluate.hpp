@@ -1,4 +1,5 @@
-// Any two-layer network in float64, evaluated: outputs, and gradients of weighted sums of outputs.
+// Any two-layer network in float64, evaluated: outputs, and gradients of weighted sums of outputs
+// (docs/mathematics.md#general-networks).
 //
 //   F_c(x) = kappa sum_j v_jc phi_j(x') + B_c,    x' = x - center,   z_j = <x',u_j> + o_j,   o_j = b_j / ||w_j||
 //   phi_j  = ||w_j|| sigma(z_j)^p (prelu),  ||w_j||^p sigma(z_j)^p (polynomial),  tanh(||w_j|| z_j)
@@ -10,11 +11,12 @@
 // that (SumRange), it is taken again by logarithms, from x' in units of its largest entry. F_c is then 0 or infinite
 // only where it is beyond float64 itself.
 //
-// Rounding. With eps = 2^-52 and delta = (min(D, 256) + D/256 + 2) eps/2 ||x'|| + eps/2 |o_j| for an error of z_j,
-//   |F_c - exact| <= kappa sum_j |v_jc| (phi_j(z_j + delta) - phi_j(z_j) + (h + 8 p + 8 + 2 log_jc) eps phi_j) +
-//                    (p + D) eps kappa |sum| + eps/2 |F_c|
-// up to terms of order eps^2; log_jc is the largest logarithm its coefficient is made of. A row taken by logarithms has
-// the larger of those of its terms there, too. (docs/mathematics.md#rounding-evaluation)
+// Rounding. With eps = 2^-52 and delta_j = (min(D, 256) + D/256 + 2) eps/2 ||x'|| + eps/2 |o_j| for an error of z_j,
+//   |F_c - exact| <= kappa sum_j |v_jc| (phi_j(z_j + delta_j) - phi_j(z_j) +
+//                                        (h + 8 p + 8 + 8 log_jc) eps phi_j(z_j + delta_j)) +
+//                    (D + 4) p eps kappa |sum| + eps |F_c|
+// up to terms of order eps^2; log_jc is the largest logarithm the term is made of
+// (docs/mathematics.md#rounding-evaluation).
 #pragma once
 
 #include <cmath>
@@ -55,10 +57,14 @@ double log_coefficient(const GeneralNetwork<T>& net, Index j, Index c) {
 template <class T>
 class LogRow {
  public:
-  explicit LogRow(const GeneralNetwork<T>& net);
+  // Directions come in panels, in float64 also for a network in float32.
+  LogRow(const GeneralNetwork<T>& net, const PanelMatrix<double>& U);
 
   // Takes a row x (D,).
   void set(const T* x);
+  // The same in two parts, for whoever has many rows: scale() returns what finish() takes the products with U (h,) of.
+  const double* scale(const T* x);
+  void finish(const double* products);
 
   // F (C,); times a factor of the row's own that makes the largest about 1, if `relative`.
   void outputs(double* F, bool relative);
@@ -78,11 +84,14 @@ class LogRow {
   void set_neuron(Index j, double product, int exponent);
 
   const GeneralNetwork<T>& net_;
-  std::vector<double> x_;        // (D,) x' in units of its largest entry, rounded to a power of 2
-  std::vector<Signed> z_;        // (h,)
-  std::vector<double> log_phi_;  // (h,) of sigma(z)^p or |tanh|
+  const PanelMatrix<double>& U_;
+  AlignedVector<double> products_;  // (padded h,) <x_,u_j>
+  std::vector<double> x_;           // (D,) x' in units of its largest entry, rounded to a power of 2
+  std::vector<Signed> z_;           // (h,)
+  std::vector<double> log_phi_;     // (h,) of sigma(z)^p or |tanh|
   std::vector<Signed> terms_, parts_;
   double size_ = 0.0, log_length_ = 0.0, log_kappa_ = 0.0;  // ||x_||, log ||x'||, log kappa
+  int exponent_ = 0;                                        // of the unit of x_
   bool silent_ = false;                                     // the sum is 0 by definition
 };
 
@@ -96,7 +105,7 @@ inline bool in_sum_range(double sum) {
 
 // Takes f (n,) of a plain network again where powers of <x,u_j> may have left the range of T.
 template <class T>
-void mend_range(Team& team, const Network<T>& net, const T* X, Index n, double* f);
+void mend_range(const Network<T>& net, const T* X, Index n, int threads, double* f);
 
 // What is kept of a network between calls. The view's arrays must outlive it.
 class Evaluator {
@@ -126,6 +135,9 @@ class Evaluator {
   Row activate(Block& block, Index i, bool slopes) const;
   bool direct_outputs(const Row& row, double* F) const;
   bool direct_slopes(Row& row, const double* weights, double* V, double* radial, double* scale) const;
+  void plain_row(const double* x, Block& block, Index i, double* F) const;
+  double row_gradient(const double* x, const double* weights, Block& block, Index i, LogRow<double>& logarithms,
+                      double* F, double* radial, double* direction) const;
   void general_outputs(const double* X, Index rows, double* F) const;
   void block_gradient(const double* X, Index rows, const double* weights, double* F, double* gradient) const;
 

@@ -166,9 +166,11 @@ class TwoLayerNetwork:
         norms = _arrays.logarithms(log_norm, "log_norm", shape=(width,))
         ndim = _dimensions(sign, "sign")
         signs = _arrays.real_array(sign, "sign", dtype=np.float64, ndim=ndim)
+        if len(signs) != width:
+            raise ValueError(f"sign must have shape ({width},) or ({width}, C) to match U, got {signs.shape}")
         shape = (width, *signs.shape[1:])
         outer = _arrays.logarithms(log_abs_v, "log_abs_v", shape=shape)
-        if signs.shape != shape or not np.isin(signs, (-1.0, 0.0, 1.0)).all():
+        if not np.isin(signs, (-1.0, 0.0, 1.0)).all():
             raise ValueError(f"sign must hold -1, 0 or +1 and have shape {shape}")
         if np.any((signs == 0) != np.isneginf(outer)):
             raise ValueError("sign must be 0 exactly where log_abs_v is -inf")
@@ -349,14 +351,24 @@ class TwoLayerNetwork:
         return load_network(path)
 
     def to_torch(self) -> TwoLayerModule:
-        """Copy into a ``torch.nn.Module`` with trainable parameters W and v (needs torch)."""
+        """Copy into a ``torch.nn.Module`` with trainable parameters W, v and biases (needs torch)."""
         from preluflow.torch_module import to_torch
 
         return to_torch(self)
 
     @staticmethod
     def from_torch(module: torch.nn.Module) -> TwoLayerNetwork:
-        """Copy a torch module that has W (h, D), v (h,), activation and p, for instance one from ``to_torch``."""
+        """Copy a torch module: one from ``to_torch``, or an ``nn.Sequential`` of Linear, ReLU or Tanh, and Linear.
+
+        Biases, any number of outputs and Flatten, Identity and Dropout in between are taken, too. ReLU becomes pReLU
+        with p = 1; an output layer of one output is one whose sign decides. Or any module that has W (h, D), v (h,),
+        activation and p. Its forward pass is held against the network's at random points.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the module computes anything else.
+        """
         from preluflow.torch_module import from_torch
 
         return from_torch(module)
@@ -510,9 +522,10 @@ class TwoLayerNetwork:
         """Return the outputs, (n,) or (n, C), and the gradient of ``input_gradient`` (n, D), in one pass."""
         X = _arrays.data_matrix(X, dim=self.dim, dtype=self.dtype)
         threads = _arrays.threads(num_threads)
-        if weights is None and self._one_function:
-            return self._core.input_gradient(X, threads)
         factors = _parts.output_weights(weights, len(X), self.num_outputs)
+        if self._one_function:
+            value, slopes = self._core.input_gradient(X, threads)
+            return value, slopes if weights is None else slopes * factors.astype(self.dtype)
         outputs, gradient = self._evaluator.gradient(X.astype(np.float64, copy=False), factors, threads)
         with np.errstate(over="ignore", under="ignore"):
             return self._shaped(outputs), gradient.astype(self.dtype, copy=False)

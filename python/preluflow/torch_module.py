@@ -81,7 +81,7 @@ class TwoLayerModule(torch.nn.Module):
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         """Evaluate f, or F, on X (n, D)."""
         x = X if self.center is None else X - self.center
-        f = self._neurons(x) @ self._outer()
+        f: torch.Tensor = self._neurons(x) @ self._outer()
         if self.normalize_input and self.p > 1.0:
             length = torch.linalg.vector_norm(x, dim=1)
             kappa = torch.where(length > 0, length, 1.0) ** (1.0 - self.p) * (length > 0)
@@ -101,7 +101,7 @@ class TwoLayerModule(torch.nn.Module):
     def _outer(self) -> torch.Tensor:
         if self.activation != "prelu" or not self._by_cosines():
             return self.v
-        norms = torch.linalg.vector_norm(self.W, dim=1)
+        norms: torch.Tensor = torch.linalg.vector_norm(self.W, dim=1)
         return self.v * (norms if self.v.ndim == 1 else norms[:, None])
 
     def _by_cosines(self) -> bool:
