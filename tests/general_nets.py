@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from general_oracle import EPS, LD, ROOM, State, nearest_error, refuted
+from general_oracle import EPS, LD, ROOM, Adversary, State, nearest_error, refuted
 
 import preluflow as pf
 
@@ -148,7 +148,7 @@ def make(seed: int, index: int) -> Case:
             network["output_bias"] = network["output_bias"] * factor
     told: dict[str, Any] = {}
     if rng.random() < 0.2:
-        told["fixed"] = np.arange(D) < rng.integers(1, D + (rng.random() < 0.1))
+        told["fixed"] = np.arange(D) < rng.integers(1, D)
     X = _points(rng, network, D, integers)
     if rng.random() < 0.15:
         low, high = X.min() - rng.exponential(), X.max() + rng.exponential()
@@ -241,13 +241,13 @@ def check(case: Case, level: str, radius: Any = None, **options: Any) -> Seen:
     tell("wrong where it is", error & radius.correct, bracket)
     tell("radius 0 where it is wrong", ~radius.correct & ((radius.lower != 0) | (radius.upper != 0)), bracket)
     _witnesses(case, state, radius, own, tell, bracket)
-    nearest = np.full(len(case.X), np.inf)
+    nearest, adversary = np.full(len(case.X), np.inf), Adversary(case.free, case.told.get("bounds"))
     for row in np.flatnonzero(radius.correct & ~error):
         x, y = case.X[row], case.y[row]
         hints = radius.witness[row : row + 1]
         nearest[row] = min(
-            nearest_error(state, x, y, free=case.free, hints=hints, seed=int(row)),
-            refuted(state, x, y, float(radius.lower[row]), free=case.free, seed=int(row)),
+            nearest_error(state, x, y, adversary, hints=hints, seed=int(row)),
+            refuted(state, x, y, adversary, float(radius.lower[row]), seed=int(row)),
         )
     room = ROOM * (np.linalg.norm(case.X, axis=1) + np.linalg.norm(state.center))
     tell(

@@ -166,7 +166,26 @@ class State:
 # ---- the search
 
 
-def rays(free: np.ndarray, dim: int, rng: np.random.Generator) -> np.ndarray:
+@dataclass(frozen=True)
+class Adversary:
+    """What may be done to a point: the coordinates that are free (D,), and the box the moved point must stay in."""
+
+    free: np.ndarray
+    box: tuple[float, float] | None = None
+
+    def may(self, X: np.ndarray) -> np.ndarray:
+        """Which of X (m, D) are in the box, as far as coordinates are free."""
+        if self.box is None:
+            return np.ones(len(X), dtype=bool)
+        low, high = self.box
+        return np.asarray(((X >= low) & (X <= high))[:, self.free].all(axis=1))
+
+    def lowest(self, state: State, X: np.ndarray, own: int) -> np.ndarray:
+        """Margins (m,) in float64, inf where the adversary may not go."""
+        return np.where(self.may(X), state.lowest(X, own), np.inf)
+
+
+def rays(free: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Unit directions (K, D) over the free coordinates: both of a line, even in the plane and in space."""
     count = int(free.sum())
     if count == 1:
@@ -181,7 +200,7 @@ def rays(free: np.ndarray, dim: int, rng: np.random.Generator) -> np.ndarray:
         if count > 3:
             inner = rng.standard_normal((SPHERE, count))
             inner /= np.linalg.norm(inner, axis=1, keepdims=True)
-    out = np.zeros((len(inner), dim))
+    out = np.zeros((len(inner), len(free)))
     out[:, free] = inner
     return out
 
@@ -212,11 +231,13 @@ def _scales(state: State, x: np.ndarray) -> tuple[float, float]:
     return (float(lengths.min()), float(lengths.max())) if len(lengths) else (1.0, 1.0)
 
 
-def _first(state: State, x: np.ndarray, own: int, directions: np.ndarray, reaches: np.ndarray) -> np.ndarray:
+def _first(
+    state: State, x: np.ndarray, own: int, directions: np.ndarray, reaches: np.ndarray, adversary: Adversary
+) -> np.ndarray:
     """Where rays (K, D) are first seen in error, (K,), bisected from the reach before; inf where none is."""
     K, R = len(directions), len(reaches)
     points = x + reaches[None, :, None] * directions[:, None, :]
-    F = state.lowest(points.reshape(K * R, -1), own).reshape(K, R)
+    F = adversary.lowest(state, points.reshape(K * R, -1), own).reshape(K, R)
     wrong = F <= 0
     some = np.flatnonzero(wrong.any(axis=1))
     result = np.full(K, np.inf)
@@ -230,17 +251,19 @@ def _first(state: State, x: np.ndarray, own: int, directions: np.ndarray, reache
     some, low, high = some[keep], low[keep], high[keep]
     for _ in range(50):
         middle = 0.5 * (low + high)
-        value = state.lowest(x + middle[:, None] * directions[some], own)
+        value = adversary.lowest(state, x + middle[:, None] * directions[some], own)
         high, low = np.where(value <= 0, middle, high), np.where(value <= 0, low, middle)
     result[some] = high
     return result
 
 
-def _made_sure(state: State, x: np.ndarray, own: int, direction: np.ndarray, length: float) -> float:
+def _made_sure(
+    state: State, x: np.ndarray, own: int, direction: np.ndarray, length: float, adversary: Adversary
+) -> float:
     """Distance of a sure error a hair beyond length along the ray, as measured; inf where none is found."""
     stretches = np.r_[0.0, 10.0 ** np.arange(-15.0, -2.0)]
     points = x + (length * (1 + stretches))[:, None] * direction
-    good = state.sure(points, np.full(len(points), own))
+    good = state.sure(points, np.full(len(points), own)) & adversary.may(points)
     if not good.any():
         return float("inf")
     move = points[int(good.argmax())].astype(LD) - x.astype(LD)
@@ -251,8 +274,8 @@ def nearest_error(
     state: State,
     x: np.ndarray,
     y: Any,
+    adversary: Adversary,
     *,
-    free: np.ndarray | None = None,
     hints: np.ndarray | None = None,
     seed: int = 0,
 ) -> float:
@@ -261,26 +284,32 @@ def nearest_error(
     ``hints`` (K, D), if given, are perturbations whose directions and neighbourhoods are tried besides.
     """
     rng = np.random.default_rng(seed)
-    own = int(state.number([y])[0])
-    free = np.ones(len(x), dtype=bool) if free is None else free
+    own, free = int(state.number([y])[0]), adversary.free
     if not free.any() or state.sure(x[None], np.array([own]))[0]:
         return 0.0 if state.sure(x[None], np.array([own]))[0] else float("inf")
     least, largest = _scales(state, x)
     reaches = np.geomspace(max(0.03 * least, FINEST * largest), 8.0 * largest, REACHES)
-    directions = np.concatenate([rays(free, len(x), rng), _special(state, x, free)])
+    directions = np.concatenate([rays(free, rng), _special(state, x, free)])
     if hints is not None and len(hints):
         length = np.linalg.norm(hints, axis=1)
         useful = (length > 0) & np.isfinite(length)
         directions = np.concatenate([directions, hints[useful] / length[useful, None]])
         reaches = np.unique(np.r_[reaches, length[useful], (1 - 1e-9) * length[useful]])
-    found = _first(state, x, own, directions, reaches)
-    if not np.isfinite(found).any():
-        return float("inf")
-    best, starts = np.inf, np.argsort(found)[:3]
+    found = _first(state, x, own, directions, reaches, adversary)
+    best, starts = _at_center(state, x, own, adversary), np.argsort(found)[:3]
     for start in starts[np.isfinite(found[starts])]:
-        direction, length = _refined(state, x, own, directions[start], float(found[start]), free, rng)
-        best = min(best, _made_sure(state, x, own, direction, length))
+        direction, length = _refined(state, x, own, directions[start], float(found[start]), adversary, rng)
+        best = min(best, _made_sure(state, x, own, direction, length, adversary))
     return best
+
+
+def _at_center(state: State, x: np.ndarray, own: int, adversary: Adversary) -> float:
+    """Distance of the centre, where normalised input leaves the biases alone, if it is an error; else inf."""
+    center = state.center[None]
+    reachable = (x == state.center)[~adversary.free].all() and adversary.may(center)[0]
+    if not (reachable and state.sure(center, np.array([own]))[0]):
+        return float("inf")
+    return float(np.sqrt(((state.center.astype(LD) - x.astype(LD)) ** 2).sum()) * (1 + 1e-18))
 
 
 def _refined(
@@ -289,10 +318,11 @@ def _refined(
     own: int,
     direction: np.ndarray,
     length: float,
-    free: np.ndarray,
+    adversary: Adversary,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, float]:
     """Turn a ray that errs by less and less, keeping what errs nearer."""
+    free = adversary.free
     if free.sum() == 1:
         return direction, length
     turn = 0.1
@@ -304,7 +334,7 @@ def _refined(
         trial = direction + turn * rng.uniform(0.1, 1.0, len(noise))[:, None] * noise
         trial /= np.linalg.norm(trial, axis=1, keepdims=True)
         reaches = length * np.array([0.5, 0.8, 0.95, 0.99, 0.999, 0.9999, 1 - 1e-5, 1 - 1e-6, 1 - 1e-8])
-        found = _first(state, x, own, trial, reaches)
+        found = _first(state, x, own, trial, reaches, adversary)
         k = int(np.argmin(found))
         if found[k] < length:
             direction, length = trial[k], float(found[k])
@@ -313,19 +343,17 @@ def _refined(
     return direction, length
 
 
-def refuted(
-    state: State, x: np.ndarray, y: Any, radius: float, *, free: np.ndarray | None = None, seed: int = 0
-) -> float:
+def refuted(state: State, x: np.ndarray, y: Any, adversary: Adversary, radius: float, *, seed: int = 0) -> float:
     """Distance of a sure error within ``radius``, less the room of float64; inf where none is found."""
-    free = np.ones(len(x), dtype=bool) if free is None else free
+    free = adversary.free
     limit = radius * (1 - 4 * EPS) - ROOM * (np.linalg.norm(x) + np.linalg.norm(state.center))
     if not free.any() or not limit > 0 or not np.isfinite(limit):
         return float("inf")
     own, rng = int(state.number([y])[0]), np.random.default_rng(seed)
-    directions = np.concatenate([rays(free, len(x), rng), _special(state, x, free)])
+    directions = np.concatenate([rays(free, rng), _special(state, x, free)])
     shares = np.array([1.0, 0.999, 0.97, 0.9, 0.75, 0.5, 0.25, 0.05, 1e-3])
     points = (x + limit * shares[:, None, None] * directions).reshape(-1, len(x))
-    F = state.lowest(points, own)
+    F = adversary.lowest(state, points, own)
     for k in np.argsort(F)[:4]:
         point, value = points[k], F[k]
         for step in limit * 0.3 ** np.arange(8.0):  # down the margin, within the ball
@@ -333,10 +361,10 @@ def refuted(
             move = trial - x
             length = np.linalg.norm(move, axis=1, keepdims=True)
             trial = x + move * np.minimum(1.0, limit / np.where(length > 0, length, 1.0))
-            values = state.lowest(trial, own)
+            values = adversary.lowest(state, trial, own)
             if values.min() < value:
                 point, value = trial[values.argmin()], values.min()
         distance = float(np.sqrt(((point.astype(LD) - x.astype(LD)) ** 2).sum()))
-        if distance <= limit and state.sure(point[None], np.array([own]))[0]:
+        if distance <= limit and adversary.may(point[None])[0] and state.sure(point[None], np.array([own]))[0]:
             return distance
     return float("inf")
