@@ -250,11 +250,10 @@ def check(case: Case, level: str, radius: Any = None, **options: Any) -> Seen:
             refuted(state, x, y, adversary, float(radius.lower[row]), seed=int(row)),
         )
     room = ROOM * (np.linalg.norm(case.X, axis=1) + np.linalg.norm(state.center))
-    tell(
-        "certified <= nearest error",
-        radius.lower * (1 - 4 * EPS) - room > nearest,
-        lambda i: f"{bracket(i)}, but there is an error at {nearest[i]!r}",
-    )
+    above = radius.lower * (1 - 4 * EPS) - room > nearest
+    center = np.abs(nearest / np.linalg.norm(case.X - state.center, axis=1).clip(1e-300) - 1) < 1e-15
+    for claim, rows in (("certified <= nearest error", ~center), ("certified <= the centre, an error", center)):
+        tell(claim, above & rows, lambda i: f"{bracket(i)}, but there is an error at {nearest[i]!r}")
     kept = radius.correct & ~error
     return Seen(wrong, radius.lower[kept], radius.upper[kept], nearest[kept])
 

@@ -17,6 +17,7 @@ the search.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,9 @@ EPS, DIGITS = float(np.finfo(np.float64).eps), float(np.finfo(LD).eps)
 ANGLES, SPHERE = 240, 900  # rays from a point in the plane and in space
 REACHES = 40  # points of a ray, geometrically
 FINEST = 1e-9  # of the scale of a problem: where rays begin
-ROUNDS = 12  # of refining the direction
+NEAREST = 16  # rays whose crossing is bisected
+SPLIT, SPLITS = 16, 11  # parts of an interval at once, and how often: to 1e-13 of it
+ROUNDS = 9  # of refining the direction
 ROOM = 8 * EPS  # of ||x|| + ||center||: x - center as rounded by whoever takes float64
 
 
@@ -95,8 +98,23 @@ class State:
 
     def lowest(self, X: np.ndarray, own: int) -> np.ndarray:
         """The margin F_own - max F_c (m,) in float64."""
-        F = self.outputs(X)
-        return np.asarray(F[:, own] - np.delete(F, own, axis=1).max(axis=1))
+        coefficients, bias = self._pairs[own]
+        return (self._phi(X - self.center, np.float64)[1] @ coefficients + bias).min(axis=1)
+
+    @cached_property
+    def _pairs(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Coefficients (h, C - 1) and biases (C - 1,) of the margins of each class."""
+        full = self._coefficients(LD)
+        found = []
+        for own in range(len(self.bias)):
+            others = [c for c in range(len(self.bias)) if c != own]
+            difference, bias = full[:, own, None] - full[:, others], self.bias[own] - self.bias[others]
+            found.append((difference.astype(float), bias.astype(float)))
+        return found
+
+    @cached_property
+    def _float_norm(self) -> np.ndarray:
+        return np.exp(self.log_norm).astype(float)
 
     def margins(self, X: np.ndarray, own: np.ndarray, kind: type = LD) -> tuple[np.ndarray, np.ndarray]:
         """Margins F_own - F_c (m, C), inf for c = own, and bounds on their rounding (m, C), for X (m, D), own (m,)."""
@@ -125,8 +143,10 @@ class State:
         """Return z (m, h) and phi kappa (m, h) at x' (m, D)."""
         z = x @ self.U.T.astype(kind) + self.offsets.astype(kind)
         if self.tanh:
-            return z, np.tanh(np.exp(self.log_norm).astype(kind) * z)
-        phi = np.maximum(z, 0) ** kind(self.p)
+            return z, np.tanh((self._float_norm if kind is np.float64 else np.exp(self.log_norm)) * z)
+        phi = np.maximum(z, 0)
+        if self.p != 1:
+            phi = phi ** kind(self.p)
         if self.normalized and self.p > 1:
             length = np.linalg.norm(x, axis=1)[:, None]
             phi = np.where(length > 0, phi / np.where(length > 0, length, 1) ** kind(self.p - 1), 0)
@@ -247,12 +267,16 @@ def _first(
     high = reaches[index]
     low = np.where(index > 0, reaches[np.maximum(index - 1, 0)], 0.0)
     # Only the nearest few are worth bisecting.
-    keep = np.argsort(high)[:24]
+    keep = np.argsort(high)[:NEAREST]
     some, low, high = some[keep], low[keep], high[keep]
-    for _ in range(50):
-        middle = 0.5 * (low + high)
-        value = adversary.lowest(state, x + middle[:, None] * directions[some], own)
-        high, low = np.where(value <= 0, middle, high), np.where(value <= 0, low, middle)
+    shares, rows = np.arange(1, SPLIT) / SPLIT, np.arange(len(some))
+    for _ in range(SPLITS):
+        between = low[:, None] + (high - low)[:, None] * shares
+        points = x + between[:, :, None] * directions[some][:, None, :]
+        value = adversary.lowest(state, points.reshape(-1, len(x)), own).reshape(between.shape)
+        edges = np.concatenate([low[:, None], between, high[:, None]], axis=1)
+        first = np.where((value <= 0).any(axis=1), (value <= 0).argmax(axis=1) + 1, SPLIT)
+        low, high = edges[rows, first - 1], edges[rows, first]
     result[some] = high
     return result
 
@@ -296,7 +320,7 @@ def nearest_error(
         directions = np.concatenate([directions, hints[useful] / length[useful, None]])
         reaches = np.unique(np.r_[reaches, length[useful], (1 - 1e-9) * length[useful]])
     found = _first(state, x, own, directions, reaches, adversary)
-    best, starts = _at_center(state, x, own, adversary), np.argsort(found)[:3]
+    best, starts = _at_center(state, x, own, adversary), np.argsort(found)[:2]
     for start in starts[np.isfinite(found[starts])]:
         direction, length = _refined(state, x, own, directions[start], float(found[start]), adversary, rng)
         best = min(best, _made_sure(state, x, own, direction, length, adversary))
@@ -327,11 +351,11 @@ def _refined(
         return direction, length
     turn = 0.1
     for _ in range(ROUNDS):
-        noise = np.where(free, rng.standard_normal((24, len(x))), 0.0)
+        noise = np.where(free, rng.standard_normal((32, len(x))), 0.0)
         noise -= (noise @ direction)[:, None] * direction
         size = np.linalg.norm(noise, axis=1)
         noise = noise[size > 0] / size[size > 0, None]
-        trial = direction + turn * rng.uniform(0.1, 1.0, len(noise))[:, None] * noise
+        trial = direction + turn * 10.0 ** rng.uniform(-1.5, 0.0, len(noise))[:, None] * noise
         trial /= np.linalg.norm(trial, axis=1, keepdims=True)
         reaches = length * np.array([0.5, 0.8, 0.95, 0.99, 0.999, 0.9999, 1 - 1e-5, 1 - 1e-6, 1 - 1e-8])
         found = _first(state, x, own, trial, reaches, adversary)
