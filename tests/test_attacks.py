@@ -524,6 +524,23 @@ def test_the_shortest_attack_of_several_outputs_is_minimal_norm():
     assert np.all(ours.reached != y)
 
 
+def test_points_of_one_class_alone():
+    """A block without rivals of some class: nothing is asked of the classifier for no points."""
+
+    class Strict(Outputs):
+        def input_gradient(self, X, weights):
+            assert len(X)
+            return super().input_gradient(X, weights)
+
+    classifier = Strict(*Outputs.random(5, 3).linear)
+    X, y = labelled(classifier, 60, 5)
+    for c in range(3):
+        some = y == c
+        radii = pair_radii(classifier, X[some], y[some]).min(axis=1)
+        found = attacks.minimal_norm(classifier, X[some], y[some], rivals=2)
+        np.testing.assert_allclose(found.norms, radii, rtol=1e-9)
+
+
 def test_scores_have_the_gradients_they_claim():
     rng = np.random.default_rng(0)
     F, own = rng.standard_normal((30, 5)), rng.integers(0, 5, 30)

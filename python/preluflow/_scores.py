@@ -15,6 +15,7 @@ from preluflow._arrays import Float64
 from preluflow.network import TwoLayerNetwork
 
 _LARGEST_LOG = 700.0  # of a scale: its exponential and that of its negative are finite
+FAR = 1e300  # margin of a point whose outputs leave float64, so that nobody can say which is larger: no error
 
 Ints = NDArray[np.int64]
 
@@ -41,6 +42,8 @@ class Model:
             if not callable(getattr(classifier, name, None)):
                 raise TypeError(f"classifier must have a method {name}, but {type(classifier).__name__} has none")
         self.classifier = classifier
+        # With normalised input and offsets, outputs and gradients grow without bound towards the centre.
+        self.singular = bool(isinstance(classifier, TwoLayerNetwork) and getattr(classifier, "normalize_input", False))
         self.outputs = 1
         self.classes: Ints = np.array([-1, 1])
 
@@ -80,9 +83,9 @@ class Model:
         return np.where(number == 1, 1.0, -1.0) if self.outputs == 1 else number
 
     def value(self, x: Float64) -> Float64:
-        """Evaluate the outputs at x (m, D): (m,) for one, else (m, C)."""
+        """Evaluate the outputs at x (m, D): (m,) for one, else (m, C); NaN where they leave float64."""
         shape = x.shape[:1] if self.outputs == 1 else (len(x), self.outputs)
-        return _output(self.classifier.decision_function(x), "decision_function", shape)
+        return self._checked(self.classifier.decision_function(x), "decision_function", shape)
 
     def both(self, x: Float64) -> tuple[Float64, Float64]:
         """Evaluate the one output f at x (m, D), shape (m,), and its gradient (m, D)."""
@@ -91,12 +94,25 @@ class Model:
             f, gradient = self.classifier.value_and_input_gradient(x)
         else:
             f, gradient = self.classifier.decision_function(x), self.classifier.input_gradient(x)
-        return _output(f, "decision_function", x.shape[:1]), _output(gradient, "input_gradient", x.shape)
+        value = self._checked(f, "decision_function", x.shape[:1])
+        return value, np.nan_to_num(self._checked(gradient, "input_gradient", x.shape))
 
     def gradient(self, x: Float64, weights: Float64) -> Float64:
         """Gradient of sum_c weights_c F_c at x (m, D), of several outputs, weights (m, C); shape (m, D)."""
         self.gradients += len(x)
-        return _output(self.classifier.input_gradient(x, weights), "input_gradient", x.shape)
+        found = self._checked(self.classifier.input_gradient(x, weights), "input_gradient", x.shape)
+        return np.nan_to_num(found)
+
+    def _checked(self, array: ArrayLike, name: str, shape: tuple[int, ...]) -> Float64:
+        result = np.asarray(array, dtype=np.float64)
+        if result.shape != shape:
+            raise ValueError(f"classifier.{name} must return shape {shape}, got {result.shape}")
+        finite = np.isfinite(result)
+        if not finite.all():
+            if not self.singular:
+                raise ValueError(f"classifier.{name} returned values that are not finite")
+            result = np.where(finite, result, np.nan)
+        return result
 
 
 def _takes_weights(method: Any) -> bool:
@@ -116,15 +132,6 @@ def _classes(given: Any, count: int) -> Ints:
     if array.shape != (count,) or len(np.unique(array)) != count:
         raise ValueError(f"classifier.classes must be {count} distinct integers, got {_arrays.shown(given)}")
     return array.astype(np.int64)
-
-
-def _output(array: ArrayLike, name: str, shape: tuple[int, ...]) -> Float64:
-    result = np.asarray(array, dtype=np.float64)
-    if result.shape != shape:
-        raise ValueError(f"classifier.{name} must return shape {shape}, got {result.shape}")
-    if not np.isfinite(result).all():
-        raise ValueError(f"classifier.{name} returned values that are not finite")
-    return result
 
 
 # ---- scores of several outputs

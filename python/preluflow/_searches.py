@@ -94,7 +94,7 @@ class Points:
         """Evaluate the margin at x + delta, shape (m,)."""
         outputs = self.model.value(self.x + delta)
         if self.model.outputs == 1:
-            return np.asarray(self.y * outputs)
+            return self._known(self.y * outputs)
         return self._pair(outputs)[0]
 
     def both(self, delta: Float64) -> tuple[Float64, Float64]:
@@ -109,9 +109,11 @@ class Points:
         """
         if self.model.outputs == 1:
             f, gradient = self.model.both(self.x + delta)
-            return self.y * f, self.y * f, self.y[:, None] * gradient
+            margin = self._known(self.y * f)
+            return margin, margin, self.y[:, None] * gradient
         outputs = self.model.value(self.x + delta)
         margin, rival = self._pair(outputs)
+        outputs = np.nan_to_num(outputs)
         if objective == "margin" or self.rival is not None:
             score, weights = margin, _scores.pair_weights(outputs, self.y, rival)
         else:
@@ -122,7 +124,7 @@ class Points:
         """Evaluate the margin at x + delta (m,), and the class taken for, or tied with, there (m,)."""
         outputs, classes = self.model.value(self.x + delta), self.model.classes
         if self.model.outputs == 1:
-            margin = self.y * outputs
+            margin = self._known(self.y * outputs)
             return margin, classes[((self.y > 0) == (margin > 0)).astype(np.int64)]
         margin, rival = self._pair(outputs)
         return margin, classes[np.where(margin > 0, self.y, rival)]
@@ -135,9 +137,11 @@ class Points:
         reach = np.full(outputs.shape, np.inf)
         for c in every:
             rows = np.flatnonzero(self.y != c)
+            if not rows.size:
+                continue
             weights = _scores.pair_weights(outputs[rows], self.y[rows], np.full(len(rows), c))
             slope = _norms(self.model.gradient(self.x[rows], weights))
-            gap = outputs[rows, self.y[rows]] - outputs[rows, c]
+            gap = self._known(outputs[rows, self.y[rows]] - outputs[rows, c])
             reach[rows, c] = np.where(slope > 0, gap / np.where(slope > 0, slope, 1.0), np.finfo(np.float64).max)
         order = np.argsort(reach, axis=1, kind="stable")
         for k in range(min(count, self.model.outputs - 1)):
@@ -147,7 +151,11 @@ class Points:
         """Margin (m,) and the rival that makes it (m,), of several outputs (m, C)."""
         rows = np.arange(len(outputs))
         rival = _scores.nearest_rival(outputs, self.y) if self.rival is None else self.rival
-        return outputs[rows, self.y] - outputs[rows, rival], rival
+        return self._known(outputs[rows, self.y] - outputs[rows, rival]), rival
+
+    def _known(self, margin: Float64) -> Float64:
+        """The margins, those of points whose outputs leave float64 far from any error."""
+        return np.nan_to_num(margin, nan=_scores.FAR) if self.model.singular else margin
 
     def random(self, seed: int, run: int, count: int, kind: str = "normal") -> Float64:
         """Draw (m, count) numbers, normal or uniform in [-1, 1], that depend on seed, run and row numbers alone."""
