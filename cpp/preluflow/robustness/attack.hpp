@@ -51,6 +51,10 @@ class Attack {
     double strength, reach;
     Index own, rival;  // own -1: none
   };
+  struct Bound {  // side <d, u_j> <= -excess
+    Index neuron;
+    double side, excess;
+  };
 
   void begin(const Pair& pair, const Groups& groups, const Point& point, double lower, double limit);
   void guess_radius();
@@ -59,6 +63,7 @@ class Attack {
   bool good() const;
   bool any() const { return std::isfinite(best_) && best_ > 0.0; }
   double reach() const;
+  bool moves(Index j) const;
 
   void keep(double t);
   double reach_boundary(double limit, int multiples);
@@ -80,7 +85,10 @@ class Attack {
   void search_more(Random& random);
   void look_around(Random& random);
   void silence_own();
+  void raise_rivals(const std::vector<Index>& own);
+  void turn_signs();
   void silence(const std::vector<Index>& own);
+  void meet(const std::vector<Bound>& bounds, bool corners);
   void look_for_corners(double limit);
 
   const Neurons& net_;
@@ -100,8 +108,9 @@ class Attack {
   std::vector<Swap> order_, more_;
   std::vector<double> reached_, force_;  // (groups,) a group's value and force
   double best_ = 0.0, corner_ = 0.0, lower_ = 0.0, limit_ = 0.0;
-  double blur_ = 0.0;   // averages the slope over a kink
-  double guess_ = 1.0;  // of the radius, where the network is not homogeneous
+  double blur_ = 0.0;    // averages the slope over a kink
+  double length_ = 1.0;  // ||x||
+  double guess_ = 1.0;   // of the radius, where the network is not homogeneous
 };
 
 }  // namespace preluflow
