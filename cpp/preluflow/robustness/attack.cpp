@@ -20,6 +20,8 @@ constexpr double kWidths[] = {0.05, 0.2, 0.4, 0.8}, kBlurs[] = {0.1, 0.02, 0.0};
 constexpr double kCorner = 4.0;       // units of slack within which a neuron counts as silent in a corner
 constexpr double kStrongest = 1e100;  // a force beyond it, in units of the own side, is as good as this one
 constexpr double kLonger = 1.25;      // a start so much longer than the best may end shorter
+constexpr int kPolishes = 8, kToggles = 8;
+constexpr std::size_t kToggled = 24;  // rivals nearest to their kinks
 constexpr double kTurned = 1.0;       // where a tanh has turned enough
 constexpr double kFar = 10.0;         // of the sum of bounds: directions that nearly depend on each other meet far away
 constexpr double kFlats[] = {0.0, 0.3, 0.7};  // scales of values at which slopes of tanh are looked at
@@ -33,10 +35,12 @@ Attack::Attack(const Neurons& net, const AttackOptions& options, const Interrupt
       gram_(net.gram, net.width, net.width),
       frame_(net),
       margin_(net),
+      cuts_(net, frame_),
       c_(net.width),
       ray_(frame_.size(), net.width),
       at_(ray_),
       sum_(ray_),
+      contact_(net.width),
       best_ray_(ray_),
       corner_ray_(ray_) {}
 
@@ -298,6 +302,10 @@ void Attack::search_more(Random& random) {
     start_from(2.0 * best_);
   }
   blur_ = 0.0;
+  if (cross_kinks() && any()) {
+    polish();
+    toggle_rivals();
+  }
   if (net_.width <= kFew) look_around(random);
   ray_.d = best_ray_.d;
   ray_.share = best_ray_.share;
@@ -313,6 +321,48 @@ void Attack::look_around(Random& random) {
     const double before = best_;
     keep(reach_boundary(best_, kFewMultiples));
     width = best_ < before ? std::min(2.0 * width, 0.5) : std::max(0.9 * width, 1e-5);
+  }
+}
+
+// ---- kinks
+
+// Where p < 2 slopes jump, or nearly; the norm's term is convex or concave as it likes.
+bool Attack::cross_kinks() const { return net_.curve == Curve::power && net_.p < 2.0 && margin_.norm_is_constant(); }
+
+// From the best perturbation, with rivals' tangents where it is, as long as that helps.
+void Attack::polish() {
+  for (int k = 0; k < kPolishes && !stop(); ++k) {
+    contact_ = margin_.z() + best_ray_.dz;
+    if (!from_contacts()) return;
+  }
+}
+
+// The shortest error that rivals' tangents at contact_ allow; whether it is shorter than the best one.
+bool Attack::from_contacts() {
+  if (!cuts_.run(margin_, contact_, best_ray_, best_, ray_)) return false;
+  const double before = best_, found = reach_boundary(best_, kMultiples);
+  keep(found);
+  return best_ < before * (1.0 - 1e-7);
+}
+
+// A silent rival's tangent is 0, so that nothing wakes it: rivals near their kinks are put on the other side of it.
+void Attack::toggle_rivals() {
+  std::vector<std::pair<double, Index>> rivals;
+  for (int round = 0; round < kToggles && !stop(); ++round) {
+    rivals.clear();
+    for (Index j = 0; j < net_.width; ++j) {
+      if (pair_->side[j] > 0.0 || !moves(j)) continue;
+      rivals.emplace_back(std::abs(margin_.z()(j) + best_ray_.dz(j)), j);
+    }
+    std::sort(rivals.begin(), rivals.end());
+    bool shorter = false;
+    for (std::size_t k = 0; k < std::min(rivals.size(), kToggled) && !shorter && !stop(); ++k) {
+      contact_ = margin_.z() + best_ray_.dz;
+      contact_(rivals[k].second) *= -1.0;
+      shorter = from_contacts();
+    }
+    if (!shorter) return;
+    polish();
   }
 }
 

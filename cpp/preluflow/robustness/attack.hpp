@@ -9,6 +9,7 @@
 
 #include "preluflow/interrupt.hpp"
 #include "preluflow/random.hpp"
+#include "preluflow/robustness/cuts.hpp"
 #include "preluflow/robustness/groups.hpp"
 #include "preluflow/robustness/pair.hpp"
 #include "preluflow/robustness/ray.hpp"
@@ -84,6 +85,10 @@ class Attack {
   void hop(Random& random, double width);
   void search_more(Random& random);
   void look_around(Random& random);
+  bool cross_kinks() const;
+  void polish();
+  bool from_contacts();
+  void toggle_rivals();
   void silence_own();
   void raise_rivals(const std::vector<Index>& own);
   void turn_signs();
@@ -100,9 +105,11 @@ class Attack {
   ConstMatrixMap<double> gram_;
   Frame frame_;
   RayMargin margin_;
+  CutSearch cuts_;
   Row c_;           // (h,) coefficients of a direction
   Ray ray_;         // the direction that is looked at
   Ray at_, sum_;    // the one it is turned from; scratch
+  Row contact_;     // (h,) where rivals' tangents touch
   Ray best_ray_;    // the shortest perturbation found
   Ray corner_ray_;  // to the nearest corner
   std::vector<Swap> order_, more_;

@@ -112,6 +112,10 @@ class RayMargin {
   const Scaled& scaled() const { return scaled_; }
   const Row& z() const { return z_; }
 
+  // The norm's term where it is a constant, p = 1; whether it is, or there is none.
+  double constant() const { return norm_.side == 0.0 ? 0.0 : norm_.side * std::exp(norm_.log); }
+  bool norm_is_constant() const { return norm_.side == 0.0 || norm_.power == 0.0; }
+
   // m(x + t d) up to a positive factor, raised by what rounding may take off it; d of length 1.
   double value(const Ray& ray, double t) const;
 
