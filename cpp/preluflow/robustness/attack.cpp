@@ -17,9 +17,13 @@ constexpr int kMultiples = RayMargin::kMultiples, kFewMultiples = 3;  // first, 
 constexpr Index kFew = 16;                                            // neurons that are searched more densely
 constexpr Index kFaces = 64;  // own neurons among which silent faces are looked for
 constexpr double kWidths[] = {0.05, 0.2, 0.4, 0.8}, kBlurs[] = {0.1, 0.02, 0.0};
-constexpr double kCorner = 4.0;               // units of slack within which a neuron counts as silent in a corner
-constexpr double kStrongest = 1e100;          // a force beyond it, in units of the own side, is as good as this one
-constexpr double kLonger = 1.25;              // a start so much longer than the best may end shorter
+constexpr double kCorner = 4.0;       // units of slack within which a neuron counts as silent in a corner
+constexpr double kStrongest = 1e100;  // a force beyond it, in units of the own side, is as good as this one
+constexpr double kLonger = 1.25;      // a start so much longer than the best may end shorter
+constexpr int kPolishes = 8, kToggles = 8;
+constexpr std::size_t kToggled = 24;  // rivals nearest to their kinks
+constexpr double kTurned = 1.0;       // where a tanh has turned enough
+constexpr double kFar = 10.0;         // of the sum of bounds: directions that nearly depend on each other meet far away
 constexpr double kFlats[] = {0.0, 0.3, 0.7};  // scales of values at which slopes of tanh are looked at
 
 }  // namespace
@@ -31,10 +35,12 @@ Attack::Attack(const Neurons& net, const AttackOptions& options, const Interrupt
       gram_(net.gram, net.width, net.width),
       frame_(net),
       margin_(net),
+      cuts_(net, frame_),
       c_(net.width),
       ray_(frame_.size(), net.width),
       at_(ray_),
       sum_(ray_),
+      contact_(net.width),
       best_ray_(ray_),
       corner_ray_(ray_) {}
 
@@ -63,6 +69,7 @@ void Attack::begin(const Pair& pair, const Groups& groups, const Point& point, d
   best_ = corner_ = kInfinity;
   lower_ = lower;
   limit_ = limit;
+  length_ = point.length;
   blur_ = 0.0;
   for (Ray* ray : {&best_ray_, &corner_ray_, &ray_}) {
     ray->d.setZero();
@@ -250,6 +257,11 @@ void Attack::from_gradient() {
   ray_.share = ray_.onto = 0.0;
   towards_gradient(0.0);
   start_from(reach());
+  if (pair_->norm_side != 0.0 && !good()) {  // its term vanishes in the centre
+    c_.setZero();
+    frame_.of_neurons(c_, -1.0, ray_);
+    start_from(std::min(length_, kLonger * aim()));
+  }
   if (net_.curve != Curve::tanh) return;
   for (const double flat : kFlats) {  // past slopes that have saturated
     if (good() || stop()) return;
@@ -290,6 +302,10 @@ void Attack::search_more(Random& random) {
     start_from(2.0 * best_);
   }
   blur_ = 0.0;
+  if (cross_kinks() && any()) {
+    polish();
+    toggle_rivals();
+  }
   if (net_.width <= kFew) look_around(random);
   ray_.d = best_ray_.d;
   ray_.share = best_ray_.share;
@@ -308,17 +324,62 @@ void Attack::look_around(Random& random) {
   }
 }
 
+// ---- kinks
+
+// Where p < 2 slopes jump, or nearly; the norm's term is convex or concave as it likes.
+bool Attack::cross_kinks() const { return net_.curve == Curve::power && net_.p < 2.0 && margin_.norm_is_constant(); }
+
+// From the best perturbation, with rivals' tangents where it is, as long as that helps.
+void Attack::polish() {
+  for (int k = 0; k < kPolishes && !stop(); ++k) {
+    contact_ = margin_.z() + best_ray_.dz;
+    if (!from_contacts()) return;
+  }
+}
+
+// The shortest error that rivals' tangents at contact_ allow; whether it is shorter than the best one.
+bool Attack::from_contacts() {
+  if (!cuts_.run(margin_, contact_, best_ray_, best_, ray_)) return false;
+  const double before = best_, found = reach_boundary(best_, kMultiples);
+  keep(found);
+  return best_ < before * (1.0 - 1e-7);
+}
+
+// A silent rival's tangent is 0, so that nothing wakes it: rivals near their kinks are put on the other side of it.
+void Attack::toggle_rivals() {
+  std::vector<std::pair<double, Index>> rivals;
+  for (int round = 0; round < kToggles && !stop(); ++round) {
+    rivals.clear();
+    for (Index j = 0; j < net_.width; ++j) {
+      if (pair_->side[j] > 0.0 || !moves(j)) continue;
+      rivals.emplace_back(std::abs(margin_.z()(j) + best_ray_.dz(j)), j);
+    }
+    std::sort(rivals.begin(), rivals.end());
+    bool shorter = false;
+    for (std::size_t k = 0; k < std::min(rivals.size(), kToggled) && !shorter && !stop(); ++k) {
+      contact_ = margin_.z() + best_ray_.dz;
+      contact_(rivals[k].second) *= -1.0;
+      shorter = from_contacts();
+    }
+    if (!shorter) return;
+    polish();
+  }
+}
+
 // ---- faces
 
 // Own neurons die into m = 0 on faces to which no gradient leads: the nearest point where all are silent, and those
 // where all but one are, or only one. Constants are never silent.
 void Attack::silence_own() {
-  if (net_.curve == Curve::tanh) return;
+  if (net_.curve == Curve::tanh) {
+    turn_signs();
+    return;
+  }
   std::vector<Index> own;
   for (Index j = 0; j < net_.width; ++j)
-    if (pair_->side[j] > 0.0 && std::isfinite(pair_->log_a[j]) && gram_(j, j) > 0.0) own.push_back(j);
-  if (own.empty() || static_cast<Index>(own.size()) > kFaces) return;
-  silence(own);
+    if (pair_->side[j] > 0.0 && moves(j)) own.push_back(j);
+  if (static_cast<Index>(own.size()) > kFaces) return;
+  if (!own.empty()) silence(own);
   if (static_cast<Index>(own.size()) > kFew) return;
   for (std::size_t k = 0; k < own.size() && own.size() > 1; ++k) {
     std::vector<Index> others(own);
@@ -326,23 +387,69 @@ void Attack::silence_own() {
     silence(others);
     if (own.size() > 2) silence({own[k]});
   }
+  if (!net_.homogeneous && net_.width <= kFew) raise_rivals(own);
 }
 
 // Starts towards the nearest point where these neurons are silent.
 void Attack::silence(const std::vector<Index>& own) {
-  const auto count = static_cast<Index>(own.size());
-  const auto neuron = [&](Index i) { return own[static_cast<std::size_t>(i)]; };
+  std::vector<Bound> bounds;
+  for (const Index j : own) bounds.push_back({j, 1.0, margin_.z()(j)});
+  meet(bounds, true);
+}
+
+// Silence is no error where a constant speaks for the point: a rival has to be as strong as the strongest own term,
+// while all or each of the own neurons are silent.
+void Attack::raise_rivals(const std::vector<Index>& own) {
+  for (Index r = 0; r < net_.width; ++r) {
+    if (pair_->side[r] > 0.0 || !moves(r) || !(margin_.scaled().alpha(r) > 0.0)) continue;
+    const Bound raised{r, -1.0, 1.0 / margin_.scaled().alpha(r) - margin_.z()(r)};
+    std::vector<Bound> bounds{raised};
+    for (const Index j : own) {
+      bounds.push_back({j, 1.0, margin_.z()(j)});
+      meet({raised, bounds.back()}, false);
+    }
+    meet(bounds, false);
+  }
+}
+
+// Starts towards the nearest points where all terms of a tanh network, all but one, or only one, speak against the
+// point's class.
+void Attack::turn_signs() {
+  std::vector<Bound> bounds;
+  for (Index j = 0; j < net_.width; ++j) {
+    if (!moves(j)) continue;
+    const double length = std::sqrt(gram_(j, j)), side = pair_->side[j];
+    bounds.push_back({j, side / length, (side * margin_.z()(j) + kTurned) / length});
+  }
+  if (bounds.empty() || static_cast<Index>(bounds.size()) > kFaces) return;
+  meet(bounds, false);
+  if (static_cast<Index>(bounds.size()) > kFew) return;
+  for (std::size_t k = 0; k < bounds.size() && bounds.size() > 1; ++k) {
+    std::vector<Bound> others(bounds);
+    others.erase(others.begin() + static_cast<std::ptrdiff_t>(k));
+    meet(others, false);
+    meet({bounds[k]}, false);
+  }
+}
+
+// Whether a perturbation changes the neuron's part in the pair.
+bool Attack::moves(Index j) const { return std::isfinite(pair_->log_a[j]) && gram_(j, j) > 0.0; }
+
+// Starts towards the nearest point within these bounds.
+void Attack::meet(const std::vector<Bound>& bounds, bool corners) {
+  const auto count = static_cast<Index>(bounds.size());
+  const auto bound = [&](Index i) -> const Bound& { return bounds[static_cast<std::size_t>(i)]; };
   Eigen::MatrixXd M(count, count);
   Eigen::VectorXd e(count);
   for (Index i = 0; i < count; ++i) {
-    e(i) = margin_.z()(neuron(i));
-    for (Index j = 0; j < count; ++j) M(i, j) = gram_(neuron(i), neuron(j));
+    e(i) = bound(i).excess;
+    for (Index j = 0; j < count; ++j) M(i, j) = bound(i).side * bound(j).side * gram_(bound(i).neuron, bound(j).neuron);
   }
-  const double most = net_.homogeneous ? 1.0 : std::min(kLonger * aim(), e.lpNorm<1>());  // no farther is of use
+  const double most = net_.homogeneous ? 1.0 : std::min(kLonger * aim(), kFar * e.lpNorm<1>());  // farther is of no use
   const Eigen::VectorXd weights = min_norm_weights(M, e, most);
   const auto towards = [&](double length) {
     c_.setZero();
-    for (Index i = 0; i < count; ++i) c_(neuron(i)) = -weights(i) / length;
+    for (Index i = 0; i < count; ++i) c_(bound(i).neuron) = -bound(i).side * weights(i) / length;
     frame_.of_neurons(c_, 0.0, ray_);
   };
   towards(1.0);
@@ -350,6 +457,7 @@ void Attack::silence(const std::vector<Index>& own) {
   if (!(length > 0.0)) return;
   const double limit = std::min(most, length * (1.0 + 1e-9));
   start_from(limit);
+  if (!corners) return;
   towards(length);
   look_for_corners(limit);
 }

@@ -9,6 +9,7 @@
 
 #include "preluflow/interrupt.hpp"
 #include "preluflow/random.hpp"
+#include "preluflow/robustness/cuts.hpp"
 #include "preluflow/robustness/groups.hpp"
 #include "preluflow/robustness/pair.hpp"
 #include "preluflow/robustness/ray.hpp"
@@ -51,6 +52,10 @@ class Attack {
     double strength, reach;
     Index own, rival;  // own -1: none
   };
+  struct Bound {  // side <d, u_j> <= -excess
+    Index neuron;
+    double side, excess;
+  };
 
   void begin(const Pair& pair, const Groups& groups, const Point& point, double lower, double limit);
   void guess_radius();
@@ -59,6 +64,7 @@ class Attack {
   bool good() const;
   bool any() const { return std::isfinite(best_) && best_ > 0.0; }
   double reach() const;
+  bool moves(Index j) const;
 
   void keep(double t);
   double reach_boundary(double limit, int multiples);
@@ -79,8 +85,15 @@ class Attack {
   void hop(Random& random, double width);
   void search_more(Random& random);
   void look_around(Random& random);
+  bool cross_kinks() const;
+  void polish();
+  bool from_contacts();
+  void toggle_rivals();
   void silence_own();
+  void raise_rivals(const std::vector<Index>& own);
+  void turn_signs();
   void silence(const std::vector<Index>& own);
+  void meet(const std::vector<Bound>& bounds, bool corners);
   void look_for_corners(double limit);
 
   const Neurons& net_;
@@ -92,16 +105,19 @@ class Attack {
   ConstMatrixMap<double> gram_;
   Frame frame_;
   RayMargin margin_;
+  CutSearch cuts_;
   Row c_;           // (h,) coefficients of a direction
   Ray ray_;         // the direction that is looked at
   Ray at_, sum_;    // the one it is turned from; scratch
+  Row contact_;     // (h,) where rivals' tangents touch
   Ray best_ray_;    // the shortest perturbation found
   Ray corner_ray_;  // to the nearest corner
   std::vector<Swap> order_, more_;
   std::vector<double> reached_, force_;  // (groups,) a group's value and force
   double best_ = 0.0, corner_ = 0.0, lower_ = 0.0, limit_ = 0.0;
-  double blur_ = 0.0;   // averages the slope over a kink
-  double guess_ = 1.0;  // of the radius, where the network is not homogeneous
+  double blur_ = 0.0;    // averages the slope over a kink
+  double length_ = 1.0;  // ||x||
+  double guess_ = 1.0;   // of the radius, where the network is not homogeneous
 };
 
 }  // namespace preluflow

@@ -74,14 +74,16 @@ class Frame {
   // ||d||^2, of a ray that is followed
   double square(const Ray& ray) const {
     if (point_ == nullptr) return rows_.rows() > 0 ? ray.d.square().sum() : (ray.d * ray.dz).sum();
-    // ||part + share x||^2, part being what the frame holds
+    // ||part + share x||^2, part being what the frame holds; 0 where they cancel and rounding is all that is left
+    constexpr double kCancelled = 1e-4;
     const double share = ray.share, length = point_->length;
     double part = ray.d.square().sum();
     if (rows_.rows() == 0) {
       const Eigen::Map<const Ray::Row> products(point_->products, gram_.rows());
       part = (ray.d * (ray.dz - share * products)).sum();
     }
-    return part + share * (2.0 * ray.onto - share * length * length);
+    const double total = part + share * (2.0 * ray.onto - share * length * length);
+    return total > kCancelled * (part + share * share * length * length) ? total : 0.0;
   }
 
  private:
@@ -109,6 +111,10 @@ class RayMargin {
 
   const Scaled& scaled() const { return scaled_; }
   const Row& z() const { return z_; }
+
+  // The norm's term where it is a constant, p = 1; whether it is, or there is none.
+  double constant() const { return norm_.side == 0.0 ? 0.0 : norm_.side * std::exp(norm_.log); }
+  bool norm_is_constant() const { return norm_.side == 0.0 || norm_.power == 0.0; }
 
   // m(x + t d) up to a positive factor, raised by what rounding may take off it; d of length 1.
   double value(const Ray& ray, double t) const;
@@ -140,8 +146,11 @@ class RayMargin {
     double power;  // p - 1
   };
 
-  double square(const Ray& ray, double t) const {  // ||x + t d||^2
-    return std::max(length_ * length_ + t * (2.0 * ray.onto + t), 0.0);
+  // ||x + t d||^2, at least what rounding leaves of it: m is no error in the centre for want of digits.
+  double square(const Ray& ray, double t) const {
+    constexpr double kDigits = 1e-15;
+    const double x2 = length_ * length_;
+    return std::max(x2 + t * (2.0 * ray.onto + t), kDigits * (x2 + t * t));
   }
   double norm_term(const Ray& ray, double t) const {
     return norm_.side == 0.0 ? 0.0 : norm_.side * std::exp(norm_log(square(ray, t)));
