@@ -193,8 +193,9 @@ class BoundSpan {
         if (asked_to_stop(interrupt)) return;
         const Index rank = span_.rank;
         const std::vector<double> z = values(xp + i * rank);
-        finished[i] = preluflow::tighten(net_, span_, pair_[yp[i] > 0.0 ? 0 : 1], {z.data(), slack_.data()},
-                                         xp + i * rank, dp + i * rank, tolerance, interrupt, out[i]);
+        finished[i] = preluflow::tighten(
+            net_, span_, pair_[yp[i] > 0.0 ? 0 : 1], {z.data(), slack_.data()}, xp + i * rank, dp + i * rank,
+            ConstVectorMap<double>(dp + i * rank, rank).norm(), tolerance, interrupt, out[i]);
       });
     });
   }
