@@ -52,7 +52,7 @@ bool Majorant::add_neurons(const View& view, const Contacts& contacts, double ra
     const Parabola bound = tanh ? tanh_bound(own, a, low, high, c) : power_bound(own, a, low, high, c);
     // value + slant (z + s - c) + bend (z + s - c)^2 in s = <u,d>
     const double off = view.z(j) - c, most = std::abs(off) + move;
-    const double unsure = point_.doubt(j) * std::tanh(std::max(std::abs(low), std::abs(high)));
+    const double unsure = tanh ? point_.doubt(j) * std::tanh(std::max(std::abs(low), std::abs(high))) : 0.0;
     out.c0 += bound.value + bound.slant * off + bound.bend * off * off + unsure;
     out.scale += std::abs(bound.value) + std::abs(bound.slant) * (std::abs(c) + most) +
                  std::abs(bound.bend) * (std::abs(c) + most) * (std::abs(c) + most);
@@ -152,7 +152,7 @@ double BallMaximum::next(double l, double radius, double bad, double good) {
   return std::isfinite(good) ? std::sqrt(std::max(bad, 1e-6 * good) * good) : 2.0 * l;
 }
 
-// docs/mathematics.md#rounding-trust-region
+// docs/mathematics.md#trust-region, docs/mathematics.md#rounding-trust-region
 bool BallMaximum::below_zero(Quadratic& quadratic, double radius, double allowance) {
   const double square = radius * radius, length = std::hypot(quadratic.b.norm(), quadratic.cross);
   quadratic.c0 += allowance;
