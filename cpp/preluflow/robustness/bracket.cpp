@@ -299,8 +299,8 @@ class Refinement {
 
   void note(Rival& rival, const Trace& trace) {
     work_.rounds += trace.rounds;
-    if (trace.form == Form::slice) rival.certificate = Certificate::slice;
-    if (trace.form == Form::flat) rival.certificate = Certificate::flat;
+    if (trace.form == Trace::Form::slice) rival.certificate = Certificate::slice;
+    if (trace.form == Trace::Form::flat) rival.certificate = Certificate::flat;
   }
 
   std::vector<double> span_coordinates(const double* row) const {

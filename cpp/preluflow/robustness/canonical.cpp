@@ -382,10 +382,10 @@ void Canonical::prepare_span(Team& team) {
     gram.diagonal().array() -= 1.0;
     gap = gram.cwiseAbs().rowwise().sum().maxCoeff() + static_cast<double>(rank) * dot + tolerance;
   }
-  const double ranks = static_cast<double>(rank), most = *std::max_element(lengths_.begin(), lengths_.end());
+  const double ranks = static_cast<double>(rank);
   // Coordinates of x and of u_j err by dot in every entry, their product by rank units more.
   const double slack = slack_ + 2.0 * std::sqrt(ranks) * dot + gap + (ranks + 8.0) * kEpsilon;
-  span_ = {coordinates_.data(), rank, slack * std::max(most, 1.0)};
+  span_ = {coordinates_.data(), rank, slack};
 }
 
 }  // namespace preluflow

@@ -28,34 +28,46 @@ namespace preluflow {
 struct Span {
   const double* directions;  // (h, rank)
   Index rank;
-  double slack;  // of <u_j,d> for a unit vector d in the span
+  double slack;  // of <u_j,d> for a unit vector d, where ||u_j|| <= 1; times ||u_j|| where it is longer
 };
 
 // A point in the span, in its own unit (Point), and a pair of classes as it sees it: contributions relative to the
-// largest own term at the point, values and contributions already moved against the pair's first class by what float64
-// may have done.
+// largest term that speaks for the first class at the point; values and contributions already moved against that class
+// by what float64 may have done.
 struct SpanPoint {
-  // x (rank,) the part of the point that lies in the span; `reach`: no perturbation is longer. False if no own neuron
-  // is active there.
+  // x (rank,) the part of the point that lies in the span; `reach`: no perturbation is longer. False if nothing speaks
+  // for the first class there.
   bool set(const Neurons& net, const Span& span, const Pair& pair, const Point& point, const double* x,
            double reach = 1.0);
 
   Eigen::VectorXd x;      // (rank,)
   Eigen::VectorXd z;      // (h,) values of own neurons lowered, of rivals raised
-  Eigen::VectorXd a;      // (h,) 0 for an own neuron that is left out, infinite for a rival beyond float64
+  Eigen::VectorXd a;      // (h,) 0 for an own neuron that is left out, infinite for what is beyond float64
+  Eigen::VectorXd doubt;  // (h,) of a tanh's a, absolute; 0 for powers, whose a is moved already
   std::vector<bool> own;  // (h,)
   double extent = 0.0;    // max |z_j|
+  // The norm's term norm_weight ||x + d||^(2 norm_power) of m, and how long x is across the span, at most.
+  double length = 0.0, norm_weight = 0.0, norm_power = 0.0, across = 0.0;
+
+ private:
+  double level(const Neurons& net, const Pair& pair, const Point& point) const;
+  void set_norm(const Neurons& net, const Span& span, const Pair& pair, const Point& point, double most);
 };
 
-enum class Form { none, slice, flat };
+// How a certificate was found.
 struct Trace {
-  Form form = Form::none;
-  Index rounds = 0;
+  enum class Form { none, slice, flat };
+  Form form = Form::none;  // which one the radius is of
+  Index radii = 0;         // tried
+  Index rounds = 0;        // of moving contacts
+  Index factorisations = 0;
 };
 
-// x, d (rank,): the part of the point that lies in the span, and a witness. Raises lower, all in the point's unit; a
-// point whose lower is at least (1 - tolerance) ||d|| is left alone. False if it was asked to stop.
+// x (rank,): the part of the point that lies in the span. d (rank,): a witness of this pair, or of another: only its
+// direction matters, and it may be 0. Raises `lower`, in the point's unit, towards `limit`, beyond which no radius is
+// asked for; ends at (1 - tolerance) limit. False if it was asked to stop.
 bool tighten(const Neurons& net, const Span& span, const Pair& pair, const Point& point, const double* x,
-             const double* d, double limit, double tolerance, const Interrupt& interrupt, double& lower, Trace* trace);
+             const double* d, double limit, double tolerance, const Interrupt& interrupt, double& lower,
+             Trace* trace = nullptr);
 
 }  // namespace preluflow
