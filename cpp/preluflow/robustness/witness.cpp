@@ -141,7 +141,7 @@ bool Witnesses::certain(const Points& moved, Index i, Index y, bool room) const 
   const Point point = moved.at(i);
   if (canonical_.neurons().homogeneous && !(point.length > 0.0)) return true;  // the origin
   for (Index c = 0; c < canonical_.classes(); ++c)
-    if (c != y && is_error(canonical_.neurons(), canonical_.pair(y, c).pair, point, room)) return true;
+    if (c != y && is_error(canonical_.neurons(), canonical_.pair(y, c).generous, point, room)) return true;
   return false;
 }
 
