@@ -87,13 +87,15 @@ std::vector<double> to_inputs(const Call& call, const Points& points, const std:
     for (Index i = 0; i < m; ++i) std::copy_n(found[static_cast<std::size_t>(i)].d->data(), h, rows.begin() + i * h);
     products(canonical.input_panels(), rows.data(), m, out.data());
   }
+  const std::uint8_t* fixed = call.options.fixed;
   for (Index i = 0; i < m; ++i) {
     const Found& at = found[static_cast<std::size_t>(i)];
-    if (at.share == 0.0) continue;
     const double* x = points.direction(at.point);
-    for (Index k = 0; k < D; ++k)
-      if (call.options.fixed == nullptr || !call.options.fixed[k])
-        out[static_cast<std::size_t>(i * D + k)] += at.share * x[k];
+    double* row = out.data() + i * D;
+    for (Index k = 0; k < D; ++k) {
+      row[k] += at.share == 0.0 ? 0.0 : at.share * x[k];
+      if (fixed != nullptr && fixed[k]) row[k] = 0.0;  // which changes no product
+    }
   }
   return out;
 }
