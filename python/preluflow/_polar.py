@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from preluflow._arrays import Float64
 from preluflow._dispatch import core
-from preluflow.network import TwoLayerNetwork
+from preluflow.network import TwoLayerNetwork, require_plain
 from preluflow.typing import Level
 
 Flags = NDArray[np.uint8]
@@ -107,6 +107,7 @@ class Polar:
     """
 
     def __init__(self, network: TwoLayerNetwork, num_threads: int = 1) -> None:
+        require_plain(network, "robust_radius")
         self.network = network.astype(np.float64)
         log_a = network.log_contributions
         U = network.directions.astype(np.float64)
