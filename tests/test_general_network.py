@@ -409,7 +409,7 @@ def test_repr_says_what_it_has():
 # ---- what is refused
 
 REFUSED = {
-    "v must have shape": {"v": np.ones((2, 1))},
+    "v must have 1 dimension, got shape": {"v": np.ones((2, 1))},
     "hidden_bias must have shape": {"hidden_bias": np.ones(3)},
     "hidden_bias must be finite": {"hidden_bias": [np.nan, 0.0]},
     r"hidden_bias\[0\] must be within float64": {"W": 1e-200 * np.ones((2, 3)), "hidden_bias": [1e200, 0.0]},
