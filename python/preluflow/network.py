@@ -200,7 +200,7 @@ class TwoLayerNetwork:
         width = len(U)
         if sign.ndim == 2 and (len(sign) != width or sign.shape[1] < 2):
             raise ValueError(
-                f"v must have 1 dimension, got shape {sign.shape}; for several outputs it has shape ({width}, C), C >= 2"
+                f"v must have 1 dimension, got shape {sign.shape}; for C >= 2 outputs it has shape ({width}, C)"
             )
         if len(sign) != width:
             raise ValueError(f"v must have shape ({width},) to match W, got {sign.shape}")
