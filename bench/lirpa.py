@@ -18,6 +18,7 @@ from torch import Tensor, nn
 METHODS = {"IBP": "IBP", "CROWN": "CROWN", "alpha-CROWN": "CROWN-Optimized"}
 ITERATIONS = 20  # of alpha-CROWN, for every radius tried
 RATE = 0.1  # of its optimiser
+DENSE = {"sparse_features_alpha": False, "sparse_spec_alpha": False}  # sparse slopes lose their shapes on batches
 BISECTIONS = 11  # radii are exact to 1/2000 of the attacked one
 
 
@@ -73,7 +74,7 @@ def radii(lirpa: Any, model: nn.Module, X: np.ndarray, y: np.ndarray, limit: np.
         eps = torch.from_numpy(middle).float()[:, None]
         ball = lirpa.PerturbationLpNorm(norm=2, eps=eps)
         if method == "alpha-CROWN":
-            bounded = lirpa.BoundedModule(model, x)  # the slopes of one radius do not fit another
+            bounded = lirpa.BoundedModule(model, x, bound_opts=DENSE)  # the slopes of one radius do not fit another
             options = {"ob_iteration": ITERATIONS, "iteration": ITERATIONS, "ob_lr": RATE, "lr_alpha": RATE}
             bounded.set_bound_opts({"optimize_bound_args": options})
         point = lirpa.BoundedTensor(x, ball)
