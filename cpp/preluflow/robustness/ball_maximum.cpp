@@ -44,7 +44,8 @@ struct BallMaximum::Problem {
   double ends() const { return slab.low + slab.high; }
 };
 
-// Whether l - Q + mu v v^T, v = along, is not only positive but above a floor, rounding of the factors included.
+// Whether l - Q + mu v v^T, v = along, is not only positive but above a floor, rounding of the factors included
+// (docs/mathematics.md#rounding-trust-region).
 bool BallMaximum::factorise(const Problem& problem) {
   const Quadratic& quadratic = problem.quadratic;
   const double bends = quadratic.bends + mu_, rank = problem.rank();
@@ -115,7 +116,8 @@ void BallMaximum::next_on_ball(const Problem& problem) {
     l_ = std::isfinite(enough_) ? std::sqrt(std::max(too_small_, 1e-6 * enough_) * enough_) : 2.0 * l_;
 }
 
-// Newton's step for 1/r = 1/||d|| and (s - low) (high - s) = 0, s = <along,d>; mu no less than 0.
+// Newton's step for 1/r = 1/||d|| and (s - low) (high - s) = 0, s = <along,d>; mu no less than 0
+// (docs/mathematics.md#slabs).
 void BallMaximum::next_on_slab(const Problem& problem) {
   const Eigen::VectorXd& v = *problem.slab.along;
   const Eigen::VectorXd by_l = llt_.solve(d_), by_mu = llt_.solve(v);

@@ -112,7 +112,8 @@ bool Certifier::slabs(double radius, int most_rounds, int most_slabs) {
     if (along_.dot(towards_) < 0.0) along_ = -along_;
     cosines_ = view_.columns.transpose() * along_;
   }
-  const double end = radius * (1.0 + kBeyond), middle = std::min(along_.dot(towards_), kOutside) * radius;
+  const double end = radius * (1.0 + kBeyond),
+               middle = std::min(std::max(along_.dot(towards_), kInside), kOutside) * radius;
   std::vector<Part> open = {
       {{&along_, -end, 0.0}, l_, l_}, {{&along_, middle, end}, l_, l_}, {{&along_, 0.0, middle}, l_, l_}};
   for (int parts = 0; !open.empty(); ++parts) {

@@ -91,6 +91,7 @@ bool Majorant::add_norm(const Contacts& contacts, double radius, Quadratic& out)
   return true;
 }
 
+// docs/mathematics.md#rounding-trust-region
 double Majorant::allowance(const Quadratic& bound) const {
   return (2.0 * span_.slack + 64.0 * kEpsilon * static_cast<double>(net_.width)) * bound.scale + kUnderflow;
 }
