@@ -30,6 +30,11 @@ try:
     from preluflow import torch_module
 except ImportError:
     torch = None
+try:
+    from sklearn import linear_model as sklearn
+    from sklearn.neural_network import MLPClassifier
+except ImportError:
+    sklearn = None
 
 WORKS, REFUSED, EITHER, LEFT = "works", "refused", "works or refused", "left alone"
 
@@ -439,7 +444,30 @@ network_options = {
     "p": (3.0, DEGREE),
     "dtype": ("float64", replace(DTYPE, optional=True)),
 }
-case("TwoLayerNetwork", pf.TwoLayerNetwork, W=(O.network.W, array()), v=(O.network.v, WEIGHTS), **network_options)
+PART = replace(WEIGHTS, optional=True)
+parts = {
+    "output_bias": (0.5, real(optional=True)),
+    "center": (np.array([0.1, 0.2, 0.3]), PART),
+    "normalize_input": (False, FLAG),
+    "classes": (
+        np.array([3, -2]),
+        replace(
+            PART,
+            more=lambda good: {**WEIGHTS.more(good), "floats": good + 0.0, "the same": [1, 1], "large": [1, 2**63]},
+            fine=lambda good: {"a list": good.tolist(), "small": good.astype(np.int8)},
+        ),
+    ),
+}
+case(
+    "TwoLayerNetwork",
+    pf.TwoLayerNetwork,
+    W=(O.network.W, array()),
+    v=(O.network.v, WEIGHTS),
+    hidden_bias=(np.array([0.1, -0.1]), PART),
+    **network_options,
+    **parts,
+)
+parts["offsets"] = (np.array([0.1, -0.1]), PART)
 LOGS = replace(
     WEIGHTS, fine=lambda good: {"-inf and a list": [float(x) for x in good]}, more=lambda good: WEIGHTS.more(good)
 )
@@ -452,16 +480,18 @@ state = {
     "sign": (O.network.sign, replace(WEIGHTS, more=lambda good: {**WEIGHTS.more(good), "0.5 within": put(good, 0.5)})),
     "log_abs_v": (O.network.log_abs_v, LOGS),
 }
-case("TwoLayerNetwork.from_polar", pf.TwoLayerNetwork.from_polar, **state, **network_options)
+case("TwoLayerNetwork.from_polar", pf.TwoLayerNetwork.from_polar, **state, **network_options, **parts)
 case(
     "TwoLayerNetwork.replace",
     O.network.replace,
-    **{name: (value, replace(kind, optional=True)) for name, (value, kind) in state.items()},
+    **{name: (value, replace(kind, optional=True)) for name, (value, kind) in {**state, **parts}.items()},
 )
 case("TwoLayerNetwork.astype", O.network.astype, dtype=("float32", DTYPE))
 case("TwoLayerNetwork.rescaled", O.network.rescaled)
+output_weights = {"weights": (np.ones((4, 1)), replace(WEIGHTS, optional=True))}
 for name in ("decision_function", "predict", "input_gradient", "value_and_input_gradient"):
-    case(f"TwoLayerNetwork.{name}", getattr(O.network, name), **network_points, **threads)
+    more = output_weights if "gradient" in name else {}
+    case(f"TwoLayerNetwork.{name}", getattr(O.network, name), **network_points, **more, **threads)
 case(
     "TwoLayerNetwork.loss_gradient",
     O.network.loss_gradient,
@@ -681,7 +711,7 @@ case(
     **box,
     steps=(2, count),
     step=(0.1, POSITIVE),
-    objective=("margin", choice("exponential", "margin")),
+    objective=("margin", replace(choice("exponential", "margin", "cross_entropy"), optional=True)),
     normalize=(True, replace(FLAG, optional=True)),
     stop_early=(True, FLAG),
     **again,
@@ -694,6 +724,7 @@ case(
     steps=(3, count),
     rho=(0.75, real(0.0, 1.0)),
     momentum=(0.75, real(maximum=1.0, above=0.0)),
+    objective=("margin", choice("margin", "cross_entropy")),
     **again,
 )
 case(
@@ -703,17 +734,42 @@ case(
     steps=(3, count),
     gamma=(0.05, real(maximum=0.99, above=0.0)),
     init_eps=(1.0, POSITIVE),
+    objective=("cross_entropy", choice("margin", "cross_entropy")),
+    rivals=(1, COUNT),
+    **box,
+    seed=(0, SEED),
+)
+case(
+    "attacks.fmn",
+    attacks.fmn,
+    **aimed,
+    steps=(3, count),
+    step=(1.0, POSITIVE),
+    gamma=(0.05, real(maximum=0.99, above=0.0)),
+    rivals=(1, COUNT),
     **box,
     seed=(0, SEED),
 )
 mixture = {"centers": (np.eye(2, 3), CENTERS), "center_labels": (np.array([1.0, -1.0]), LABELS)}
-swaps = {"starts": (2, integer(1)), "steps": (2, COUNT), **again}
+swaps = {"starts": (2, integer(1)), "steps": (2, COUNT), "rivals": (1, COUNT), **again}
 case("attacks.swap", attacks.swap, **aimed, **mixture, **swaps)
 case("attacks.minimal_norm", attacks.minimal_norm, **aimed, **mixture, ddn_steps=(3, count), **swaps)
 
 # ---- classifiers
 
-case("classifiers.Linear", classifiers.Linear, w=(np.array([1.0, 2.0]), array(works=("a vector",))), b=(0.0, real()))
+case(
+    "classifiers.Linear",
+    classifiers.Linear,
+    w=(np.array([1.0, 2.0]), array(works=("a vector",))),
+    b=(0.0, real()),
+    classes=parts["classes"],
+)
+case("classifiers.as_classifier", classifiers.as_classifier, classifier=(O.linear, CLASSIFIER))
+if sklearn is not None:
+    estimator = sklearn.LogisticRegression().fit(O.X, [0, 1, 0, 1])
+    case("classifiers.Linear.from_sklearn", classifiers.Linear.from_sklearn, estimator=(estimator, NO))
+    estimator = MLPClassifier(2, max_iter=1000, tol=1.0).fit(O.X, [0, 1, 0, 1])
+    case("TwoLayerNetwork.from_sklearn", pf.TwoLayerNetwork.from_sklearn, estimator=(estimator, NO))
 case(
     "classifiers.fit_linear",
     classifiers.fit_linear,
@@ -748,6 +804,11 @@ if torch is not None:
         v=(torch.ones(2), replace(tensor, more=lambda good: {**tensor.more(good), "one more": torch.ones(3)})),
         activation=("prelu", ACTIVATION),
         p=(3.0, DEGREE),
+        hidden_bias=(torch.ones(2), replace(tensor, optional=True)),
+        output_bias=(torch.ones(1), replace(tensor, optional=True)),
+        center=(torch.ones(3), replace(tensor, optional=True)),
+        normalize_input=(False, FLAG),
+        classes=parts["classes"],
     )
     case("torch_module.to_torch", torch_module.to_torch, **network)
     case("torch_module.from_torch", torch_module.from_torch, module=(module, NO))
@@ -756,7 +817,8 @@ for rule in RULES:
     owner = f"classifiers.{type(rule).__name__}"
     kind = WIDE_POINTS if owner.endswith("TorchClassifier") else POINTS  # torch alone knows the dimension
     for name in ("decision_function", "value_and_input_gradient", "input_gradient", "predict"):
-        case(f"{owner}.{name}", getattr(rule, name), X=(O.X, kind))
+        more = output_weights if rule is O.linear and "gradient" in name else {}
+        case(f"{owner}.{name}", getattr(rule, name), X=(O.X, kind), **more)
     for name in ("certified_radius", "nearest_error"):
         if hasattr(rule, name):
             case(f"{owner}.{name}", getattr(rule, name), X=(O.X, POINTS), **labels)
@@ -945,7 +1007,9 @@ NOT_CALLED = {
     *("Attack", "Dataset", "DistanceBracket", "LossGradient", "RobustRadius", "Run", "Snapshot"),
     *("theory.PhaseTimes", "theory.Guarantee", "classifiers.Classifier"),
     *("RobustRadius.save", "RobustRadius.load", "Run.save", "Run.load", "Run.from_arrays", "Run.check"),
+    *("TwoLayerNetwork.save", "TwoLayerNetwork.load"),
 }
+NEEDS_SKLEARN = {"TwoLayerNetwork.from_sklearn", "classifiers.Linear.from_sklearn"}
 NEEDS_TORCH = {"TwoLayerNetwork.to_torch", "TwoLayerNetwork.from_torch", "classifiers.TorchClassifier"}
 
 
@@ -953,7 +1017,8 @@ def excused(name: str) -> bool:
     """Whether a public name needs no place in the table: here, or at all."""
     owner = name.rpartition(".")[0]
     no_torch = torch is None and name.startswith(tuple(NEEDS_TORCH))
-    return name in NOT_CALLED or owner == "classifiers.Classifier" or no_torch
+    no_sklearn = sklearn is None and name in NEEDS_SKLEARN
+    return name in NOT_CALLED or owner == "classifiers.Classifier" or no_torch or no_sklearn
 
 
 def public() -> dict[str, Callable[..., Any]]:

@@ -1,6 +1,5 @@
 // One extension module per instruction set, from the same sources: PRELUFLOW_MODULE is its name.
 #include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 
 #include <string>
 

@@ -1,4 +1,8 @@
-"""Attacks on anything with ``decision_function`` and ``input_gradient``: FGSM, PGD, APGD, DDN, swap starts."""
+"""Attacks on anything with ``decision_function`` and ``input_gradient``: FGSM, PGD, APGD, DDN, FMN, swap starts.
+
+What they lower is the margin: y f of a classifier of one output, F_y - max_{c != y} F_c of several. An error is a
+margin <= 0, so that a tie is one.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +15,18 @@ from numpy.typing import ArrayLike
 
 from preluflow import _arrays, _searches
 from preluflow._arrays import Float64
+from preluflow._scores import Model
 from preluflow._searches import Attack
 from preluflow.typing import Norm, Objective
 
 if TYPE_CHECKING:
     from preluflow.classifiers import Classifier
 
-__all__ = ["Attack", "apgd", "ddn", "fgsm", "minimal_norm", "pgd", "swap"]
+__all__ = ["Attack", "apgd", "ddn", "fgsm", "fmn", "minimal_norm", "pgd", "swap"]
 
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+_SMOOTH: tuple[Objective, ...] = ("margin", "cross_entropy")  # of which minimal norms go by
+_STEPWISE: tuple[Objective, ...] = ("margin", "cross_entropy", "dlr")  # of APGD; "exponential" would go as "margin"
 _LARGEST = 300.0  # exponent at which exp(-y f) is cut; the step leaves the ball long before
 
 
@@ -35,17 +42,20 @@ def fgsm(
     norm: Norm = "l2",
     bounds: tuple[float, float] | None = None,
 ) -> Attack:
-    """One step of length eps against the gradient of y f: delta = -eps y g/||g||, or -eps y sign(g) for "linf".
+    """One step of length eps down the margin m: delta = -eps g/||g||, or -eps sign(g) for "linf"; g its gradient.
 
     Parameters
     ----------
     classifier : object
         With ``decision_function(X) -> (n,)`` and ``input_gradient(X) -> (n, D)``; ``value_and_input_gradient``, which
-        returns both, is used where it exists. A TwoLayerNetwork of any dtype and scale is evaluated in float64.
+        returns both, is used where it exists. Or, of C >= 2 outputs, with ``decision_function(X) -> (n, C)`` and
+        ``input_gradient(X, weights) -> (n, D)``, the gradient of sum_c weights_ic F_c(x_i). A TwoLayerNetwork of any
+        dtype and scale is evaluated in float64.
     X : array, shape (n, D)
         Points, any real dtype.
     y : array, shape (n,)
-        Labels -1 and +1.
+        Labels, members of ``classifier.classes`` (or ``classes_``): integers, one for each output, or two where f <= 0
+        and f > 0 of one output. By default -1 and +1 of one output, 0 to C - 1 of several.
     eps : float
         Radius of the ball, > 0.
     norm : {"l2", "linf"}, default "l2"
@@ -67,7 +77,7 @@ def fgsm(
     Goodfellow, Shlens, Szegedy, ICLR 2015 (l-infinity).
     """
     ball = _searches.Ball.of(eps, norm, bounds)
-    return _searches.run(classifier, X, y, partial(_searches.fgsm, ball=ball), ball)
+    return _searches.run(*_searches.prepared(classifier, X), y, partial(_searches.fgsm, ball=ball), ball)
 
 
 def pgd(
@@ -79,7 +89,7 @@ def pgd(
     norm: Norm = "l2",
     steps: int = 2000,
     step: float = 0.1,
-    objective: Objective = "exponential",
+    objective: Objective | None = None,
     normalize: bool | None = None,
     restarts: int = 0,
     bounds: tuple[float, float] | None = None,
@@ -88,12 +98,12 @@ def pgd(
 ) -> Attack:
     """Projected gradient ascent; as it stands, the attack of MV24 and MV25, which overstates the robustness of pReLU.
 
-    delta <- P(delta + step g), P the projection on the ball, g the gradient of exp(-y f) or of -y f at x + delta.
+    delta <- P(delta + step g), P the projection on the ball, g the gradient of the objective at x + delta.
 
     The papers state: l2, projected gradient ascent on the exponential loss of f itself, 2000 steps of size 0.1. Our
     reading: plain gradient steps from delta = 0 without restarts, and a point counts as broken if any iterate is.
     ``objective="margin"`` is the stronger variant: -y f with steps of length ``step``. Neither finds the swaps that
-    break pReLU networks (see ``swap``).
+    break pReLU networks (see ``swap``). MV24's networks of several outputs are attacked on the cross-entropy.
 
     Parameters
     ----------
@@ -103,16 +113,18 @@ def pgd(
         Gradients a run takes.
     step : float, default 0.1
         Factor of the gradient, or length of each step if normalised; > 0.
-    objective : {"exponential", "margin"}, default "exponential"
-        exp(-y f) or -y f.
+    objective : {"exponential", "margin", "cross_entropy", "dlr"}, optional
+        Of the margin m: exp(-m), -m, log sum_c exp(F_c - F_y) (of one output log(1 + exp(-y f))), or -m over the gap of
+        the largest output to the third (three outputs or more). By default "exponential" of one output,
+        "cross_entropy" of several.
     normalize : bool, optional
-        Divide each point's gradient by its norm ("linf": take its sign); by default only for "margin".
+        Divide each point's gradient by its norm ("linf": take its sign); by default only for "margin" and "dlr".
     restarts : int, default 0
         Further runs from random points of the ball's surface, for the points that survived.
     seed : int, default 0
         Of the random points, with the number of the point.
     stop_early : bool, default True
-        Leave a point alone once it is flipped; else go on, and return the iterate of the lowest y f.
+        Leave a point alone once it is flipped; else go on, and return the iterate of the lowest margin.
 
     Returns
     -------
@@ -130,27 +142,58 @@ def pgd(
     ball = _searches.Ball.of(eps, norm, bounds)
     steps = _arrays.integer(steps, "steps", minimum=1)
     step = _arrays.real(step, "step", above=0.0)
-    exponential = _arrays.choice(objective, "objective", OBJECTIVES) == "exponential"
-    normalize = not exponential if normalize is None else _arrays.flag(normalize, "normalize")
+    if objective is not None:
+        _arrays.choice(objective, "objective", OBJECTIVES)
+    if normalize is not None:
+        _arrays.flag(normalize, "normalize")
     stop_early = _arrays.flag(stop_early, "stop_early")
-
-    def ascent(log_scale: float, margin: Float64, gradient: Float64) -> Float64:
-        uphill = ball.steepest(-gradient) if normalize else -gradient
-        if exponential and not normalize:
-            # exp(-y f) falls short of overflow; log_scale undoes the network's rescaling, in value and in gradient.
-            true = margin * math.exp(min(log_scale, 700.0))
-            uphill = uphill * np.exp(np.minimum(log_scale - true, _LARGEST))[:, None]
-        return step * uphill
-
-    search = partial(
-        _searches.restarted,
-        partial(_searches.pgd, ball=ball, steps=steps, ascent=ascent, stop_early=stop_early),
+    restarts = _arrays.integer(restarts, "restarts", minimum=0)
+    seed = _arrays.integer(seed, "seed", minimum=0, maximum=_arrays.UINT64)
+    model, data = _searches.prepared(classifier, X)
+    chosen = objective or ("exponential" if model.outputs == 1 else "cross_entropy")
+    _require_outputs(chosen, model)
+    plain = chosen in ("exponential", "cross_entropy") if normalize is None else not normalize
+    once = partial(
+        _searches.pgd,
         ball=ball,
-        restarts=_arrays.integer(restarts, "restarts", minimum=0),
-        seed=_arrays.integer(seed, "seed", minimum=0, maximum=_arrays.UINT64),
-        from_point=True,
+        steps=steps,
+        objective=chosen,
+        ascent=partial(_ascent, ball=ball, step=step, objective=chosen, plain=plain),
+        stop_early=stop_early,
     )
-    return _searches.run(classifier, X, y, search, ball)
+    search = partial(_searches.restarted, once, ball=ball, restarts=restarts, seed=seed, from_point=True)
+    return _searches.run(model, data, y, search, ball)
+
+
+def _ascent(
+    model: Model,
+    score: Float64,
+    gradient: Float64,
+    *,
+    ball: _searches.Ball,
+    step: float,
+    objective: Objective,
+    plain: bool,
+) -> Float64:
+    """What PGD adds, from the score that falls and its gradient: a step along the gradient of the objective."""
+    if not plain:
+        return step * ball.steepest(-gradient)
+    uphill = -gradient
+    # Gradients fall short of overflow; log_scale undoes the network's rescaling, in value and in gradient.
+    true = score * math.exp(min(model.log_scale, 700.0))
+    if objective == "exponential":
+        uphill = uphill * np.exp(np.minimum(model.log_scale - true, _LARGEST))[:, None]
+    elif objective == "cross_entropy":
+        # d log(1 + exp(-m)) = -dm / (1 + exp(m)); the score leaves out the number of rivals.
+        m = true - math.log(len(model.classes) - 1)
+        uphill = uphill * np.exp(np.minimum(model.log_scale - np.logaddexp(0.0, m), _LARGEST))[:, None]
+    return step * uphill
+
+
+def _require_outputs(objective: Objective, model: Model) -> None:
+    """Refuse an objective that needs more classes than there are."""
+    if objective == "dlr" and model.outputs < 3:
+        raise ValueError(f"objective must not be 'dlr' of fewer than three outputs, got {model.outputs}")
 
 
 def apgd(
@@ -163,11 +206,12 @@ def apgd(
     steps: int = 100,
     rho: float = 0.75,
     momentum: float = 0.75,
+    objective: Objective = "margin",
     restarts: int = 0,
     bounds: tuple[float, float] | None = None,
     seed: int = 0,
 ) -> Attack:
-    """Auto-PGD on -y f: momentum, and steps from 2 eps that halve, with a return to the best point, at checkpoints.
+    """Auto-PGD: momentum, and steps from 2 eps that halve, with a return to the best point, at checkpoints.
 
     Steps are halved at checkpoint w_j where the objective rose in fewer than rho (w_j - w_{j-1}) of the steps since
     w_{j-1}, or where neither step nor best value have changed since. w_j = ceil(p_j steps), p_0 = 0, p_1 = 0.22,
@@ -184,6 +228,8 @@ def apgd(
         In [0, 1].
     momentum : float, default 0.75
         Weight of the new step against the last one, in (0, 1].
+    objective : {"margin", "cross_entropy", "dlr"}, default "margin"
+        As in ``pgd``; of one output they are the same. The authors' are the last two.
     restarts : int, default 0
         Further runs, for the points that survived.
     seed : int, default 0
@@ -203,21 +249,25 @@ def apgd(
     Croce and Hein, ICML 2020, Algorithm 1.
     """
     ball = _searches.Ball.of(eps, norm, bounds)
+    once = partial(
+        _searches.apgd,
+        ball=ball,
+        steps=_arrays.integer(steps, "steps", minimum=1),
+        rho=_arrays.real(rho, "rho", minimum=0.0, maximum=1.0),
+        momentum=_arrays.real(momentum, "momentum", above=0.0, maximum=1.0),
+        objective=_arrays.choice(objective, "objective", _STEPWISE),
+    )
     search = partial(
         _searches.restarted,
-        partial(
-            _searches.apgd,
-            ball=ball,
-            steps=_arrays.integer(steps, "steps", minimum=1),
-            rho=_arrays.real(rho, "rho", minimum=0.0, maximum=1.0),
-            momentum=_arrays.real(momentum, "momentum", above=0.0, maximum=1.0),
-        ),
+        once,
         ball=ball,
         restarts=_arrays.integer(restarts, "restarts", minimum=0),
         seed=_arrays.integer(seed, "seed", minimum=0, maximum=_arrays.UINT64),
         from_point=False,
     )
-    return _searches.run(classifier, X, y, search, ball)
+    model, data = _searches.prepared(classifier, X)
+    _require_outputs(objective, model)
+    return _searches.run(model, data, y, search, ball)
 
 
 # ---- minimal l2 norm
@@ -231,6 +281,8 @@ def ddn(
     steps: int = 1000,
     gamma: float = 0.05,
     init_eps: float = 1.0,
+    objective: Objective = "cross_entropy",
+    rivals: int = 0,
     bounds: tuple[float, float] | None = None,
     seed: int = 0,
 ) -> Attack:
@@ -249,6 +301,10 @@ def ddn(
         Share by which the radius changes, in (0, 0.99].
     init_eps : float, default 1
         First radius, > 0.
+    objective : {"cross_entropy", "margin"}, default "cross_entropy"
+        Whose gradients; of one output they are parallel.
+    rivals : int, default 0
+        Of several outputs, further runs against the nearest so many rival classes alone (by the linearised margin).
     seed : int, default 0
         Of the random directions that stand in for vanishing gradients, with the number of the point.
 
@@ -266,15 +322,75 @@ def ddn(
     Rony et al., CVPR 2019, Algorithm 1.
     """
     box = _searches.box(bounds)
-    search = partial(
+    once = partial(
         _searches.ddn,
         steps=_arrays.integer(steps, "steps", minimum=1),
         gamma=_arrays.real(gamma, "gamma", above=0.0, maximum=0.99),
         init_eps=_arrays.real(init_eps, "init_eps", above=0.0),
+        objective=_arrays.choice(objective, "objective", _SMOOTH),
         seed=_arrays.integer(seed, "seed", minimum=0, maximum=_arrays.UINT64),
         bounds=box,
     )
-    return _searches.run(classifier, X, y, search, _searches.Ball(np.inf, "l2", box))
+    search = partial(_searches.with_rivals, once, rivals=_arrays.integer(rivals, "rivals", minimum=0))
+    return _searches.run(*_searches.prepared(classifier, X), y, search, _searches.Ball(np.inf, "l2", box))
+
+
+def fmn(
+    classifier: Classifier,
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    steps: int = 1000,
+    step: float = 1.0,
+    gamma: float = 0.05,
+    rivals: int = 0,
+    bounds: tuple[float, float] | None = None,
+    seed: int = 0,
+) -> Attack:
+    """Fast minimum norm: unit gradients of the margin within a ball whose radius is fitted to the boundary.
+
+    delta <- P(delta + s g/||g||), P the projection on the ball of radius r. Until a point is first flipped r is where
+    the linearised margin vanishes, ||delta|| + |m|/||g||; after that r <- min((1 - gamma) r, the shortest so far) where
+    it is flipped and (1 + gamma) r where it is not. By cosines s falls to 0.01 ``step`` and gamma to 0.001. The
+    shortest flipped iterate is returned, the last one included.
+
+    Parameters
+    ----------
+    classifier, X, y, bounds
+        As in ``fgsm``.
+    steps : int, default 1000
+        Gradients.
+    step : float, default 1
+        Length of the first step, > 0.
+    gamma : float, default 0.05
+        First share by which the radius changes, in (0, 0.99].
+    rivals, seed
+        As in ``ddn``.
+
+    Returns
+    -------
+    Attack
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in ``fgsm``.
+
+    References
+    ----------
+    Pintor et al., NeurIPS 2021, Algorithm 1.
+    """
+    box = _searches.box(bounds)
+    once = partial(
+        _searches.fmn,
+        steps=_arrays.integer(steps, "steps", minimum=1),
+        step=_arrays.real(step, "step", above=0.0),
+        gamma=_arrays.real(gamma, "gamma", above=0.0, maximum=0.99),
+        seed=_arrays.integer(seed, "seed", minimum=0, maximum=_arrays.UINT64),
+        bounds=box,
+    )
+    search = partial(_searches.with_rivals, once, rivals=_arrays.integer(rivals, "rivals", minimum=0))
+    return _searches.run(*_searches.prepared(classifier, X), y, search, _searches.Ball(np.inf, "l2", box))
 
 
 def swap(
@@ -287,6 +403,7 @@ def swap(
     starts: int = 3,
     steps: int = 30,
     restarts: int = 2,
+    rivals: int = 3,
     seed: int = 0,
 ) -> Attack:
     """Shortest way to the boundary from swaps of the own centre for a rival one (docs/mathematics.md#attack).
@@ -303,13 +420,15 @@ def swap(
     centers : array, shape (K, D)
         Of the clusters; only their directions count but for the way to mu_rival.
     center_labels : array, shape (K,)
-        Labels -1 and +1. The own centre of a point is the one of its label with the largest <x, mu>/||mu||.
+        Labels, as those of y. The own centre of a point is the one of its label with the largest <x, mu>/||mu||.
     starts : int, default 3
         Rivals whose rays are refined, those that reach the boundary first.
     steps : int, default 30
         Refinements of each start.
     restarts : int, default 2
         Random starts.
+    rivals : int, default 3
+        Of several outputs, the nearest so many rival classes are besides sought one by one.
     seed : int, default 0
         Of the random starts, with the number of the point.
 
@@ -322,11 +441,10 @@ def swap(
     ValueError, TypeError
         As in ``fgsm``.
     """
-    mixture = _searches.Centers.of(centers, center_labels, X)
-    options = _searches.swap_options(starts, steps, restarts, seed)
-    return _searches.run(
-        classifier, X, y, partial(_searches.swap, mixture=mixture, **options), _searches.Ball(np.inf, "l2", None)
-    )
+    options = _searches.swap_options(starts, steps, restarts, seed, rivals)
+    model, data = _searches.prepared(classifier, X)
+    search = partial(_searches.swap, mixture=_searches.Centers.of(centers, center_labels, model, data), **options)
+    return _searches.run(model, data, y, search, _searches.Ball(np.inf, "l2", None))
 
 
 def minimal_norm(
@@ -340,6 +458,7 @@ def minimal_norm(
     starts: int = 3,
     steps: int = 30,
     restarts: int = 2,
+    rivals: int = 3,
     seed: int = 0,
 ) -> Attack:
     """The shortest of ``ddn`` and ``swap`` for each point, the former refined as the latter is.
@@ -352,13 +471,13 @@ def minimal_norm(
         As in ``swap``; without them only the gradient, the origin and random directions are its starts.
     ddn_steps : int, default 200
         Gradients ``ddn`` takes.
-    starts, steps, restarts, seed
+    starts, steps, restarts, rivals, seed
         As in ``swap``.
 
     Returns
     -------
     Attack
-        ``delta`` are witnesses: y f(x + delta) <= 0 where ``success``.
+        ``delta`` are witnesses: the margin at x + delta is <= 0 where ``success``.
 
     Raises
     ------
@@ -367,12 +486,15 @@ def minimal_norm(
     """
     if (centers is None) != (center_labels is None):
         raise ValueError("centers and center_labels must be given together")
-    mixture = None if centers is None or center_labels is None else _searches.Centers.of(centers, center_labels, X)
-    options = _searches.swap_options(starts, steps, restarts, seed)
+    options = _searches.swap_options(starts, steps, restarts, seed, rivals)
     ddn_steps = _arrays.integer(ddn_steps, "ddn_steps", minimum=1)
+    model, data = _searches.prepared(classifier, X)
+    mixture = None
+    if centers is not None and center_labels is not None:
+        mixture = _searches.Centers.of(centers, center_labels, model, data)
 
     def search(points: _searches.Points) -> Float64:
         first = _searches.ddn(points, steps=ddn_steps, gamma=0.05, init_eps=1.0, seed=options["seed"], bounds=None)
         return _searches.swap(points, mixture=mixture, first=first, **options)
 
-    return _searches.run(classifier, X, y, search, _searches.Ball(np.inf, "l2", None))
+    return _searches.run(model, data, y, search, _searches.Ball(np.inf, "l2", None))

@@ -16,7 +16,7 @@ from preluflow import _arrays
 from preluflow._arrays import Float, Float64
 from preluflow.data import OrthonormalGMM, Rng
 from preluflow.initialization import voronoi_regions
-from preluflow.network import TwoLayerNetwork
+from preluflow.network import TwoLayerNetwork, require_plain
 
 _CELLS = 2048  # cells of [0, pi/2] for the upper end
 _LARGEST_STEP = 1e15  # beyond, points go where the gradient points; squares are to fit float32
@@ -44,6 +44,7 @@ class DistanceBracket:
 def difference_network(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> TwoLayerNetwork:
     """The function f - F^(p) as one network of width h + K, with the p and activation of ``network`` (not tanh)."""
     _arrays.instance(network, "network", TwoLayerNetwork)
+    require_plain(network, "a distance to F^(p)")
     _arrays.instance(gmm, "gmm", OrthonormalGMM)
     if network.activation == "tanh":
         raise ValueError("the distance to F^(p) is defined for 'prelu' and 'polynomial' networks, not for 'tanh'")

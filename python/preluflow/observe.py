@@ -15,7 +15,7 @@ from preluflow._lazy import lazy
 from preluflow.data import OrthonormalGMM
 from preluflow.distance import distance_bracket, distance_estimate, estimator_options
 from preluflow.initialization import VOID, center_cosines, voronoi_regions
-from preluflow.network import TwoLayerNetwork
+from preluflow.network import TwoLayerNetwork, require_plain
 
 _ESTIMATOR = ("batch", "steps", "step_size", "rng")
 _MOST_STOPS = 10_000_000  # of a run: what is recorded there is kept in memory
@@ -225,6 +225,7 @@ class Observe:
     def check(self, network: TwoLayerNetwork) -> None:
         """Refuse what cannot be observed on this network."""
         _arrays.instance(network, "network", TwoLayerNetwork)
+        require_plain(network, "what is observed along training")
         if self.gmm is not None and self.gmm.dim != network.dim:
             raise ValueError(f"gmm has dimension {self.gmm.dim} but the network has {network.dim}")
         for item in self.what:

@@ -21,19 +21,32 @@ double dot(const double* a, const double* b, Index n) {
 
 }  // namespace
 
+namespace {
+
+constexpr Index kRows = 32;  // of a task
+
+void product_rows(const PanelMatrix<double>& B, const double* A, Index rows, double* out) {
+  const Index m = B.layout().width, k = B.layout().dim, padded = B.layout().padded();
+  const double* row[kRows];
+  for (Index i = 0; i < rows; ++i) row[i] = A + i * k;
+  AlignedVector<double> z(static_cast<std::size_t>(rows * padded));
+  for (Index panel = 0; panel < B.layout().panels; ++panel) panel_product(B, panel, row, rows, z.data(), padded);
+  for (Index i = 0; i < rows; ++i) std::copy_n(z.data() + i * padded, m, out + i * m);
+}
+
+}  // namespace
+
 void products(Team& team, const double* A, Index n, const double* B, Index m, Index k, double* out) {
-  constexpr Index kRows = 32;  // of a task
   const PanelMatrix<double> panels(ConstMatrixMap<double>(B, m, k));
-  const Index padded = panels.layout().padded();
   team.parallel_for((n + kRows - 1) / kRows, [&](Index task) {
-    const Index first = task * kRows, rows = std::min(kRows, n - first);
-    const double* row[kRows];
-    for (Index i = 0; i < rows; ++i) row[i] = A + (first + i) * k;
-    AlignedVector<double> z(static_cast<std::size_t>(rows * padded));
-    for (Index panel = 0; panel < panels.layout().panels; ++panel)
-      panel_product(panels, panel, row, rows, z.data(), padded);
-    for (Index i = 0; i < rows; ++i) std::copy_n(z.data() + i * padded, m, out + (first + i) * m);
+    const Index first = task * kRows;
+    product_rows(panels, A + first * k, std::min(kRows, n - first), out + first * m);
   });
+}
+
+void products(const PanelMatrix<double>& B, const double* A, Index n, double* out) {
+  for (Index first = 0; first < n; first += kRows)
+    product_rows(B, A + first * B.layout().dim, std::min(kRows, n - first), out + first * B.layout().width);
 }
 
 // docs/mathematics.md#rounding-eigenvalue

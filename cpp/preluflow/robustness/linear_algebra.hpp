@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "preluflow/panels.hpp"
 #include "preluflow/parallel.hpp"
 #include "preluflow/types.hpp"
 
@@ -12,6 +13,9 @@ namespace preluflow {
 // out (n, m) = A B^T with A (n, k) and B (m, k). Every entry is one sum over k in runs of 256, whose order depends on k
 // alone: it errs by at most (min(k, 256) + k / 256 + 2) units of rounding times sum |a b|.
 void products(Team& team, const double* A, Index n, const double* B, Index m, Index k, double* out);
+
+// The same on the calling thread alone, with B in panels: bit for bit.
+void products(const PanelMatrix<double>& B, const double* A, Index n, double* out);
 
 // An upper bound on the largest eigenvalue of the symmetric matrix M (m, m), within 1e-9 of it or so: the least l found
 // for which the Cholesky factors of l - M exist, which proves l - M >= 0 up to their rounding, which is added.

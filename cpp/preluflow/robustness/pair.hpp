@@ -42,13 +42,11 @@ struct Neurons {
 
 // The margin of one class against another: own neurons speak for the first, rivals for the second. A view.
 struct Pair {
-  const double* log_a;    // (h,) -inf: no part of this pair
-  const double* side;     // (h,) +1 own, -1 rival
-  const double* doubt;    // (h,) of a contribution, relative
-  double most_doubt;      // the largest of them
-  double log_lipschitz;   // log L of the rivals; -inf where there is none
-  const Index* group_of;  // (h,) 0 .. groups-1: neurons of one side with nearly one direction
-  Index groups;
+  const double* log_a;   // (h,) -inf: no part of this pair
+  const double* side;    // (h,) +1 own, -1 rival
+  const double* doubt;   // (h,) of a contribution, relative
+  double most_doubt;     // the largest of them
+  double log_lipschitz;  // log L of the rivals; -inf where there is none
   // With normalised input: norm_side e^log_norm_weight ||x||^(p-1) is added to m. 0: nothing is.
   double norm_side = 0.0, log_norm_weight = 0.0;
 };
@@ -61,6 +59,10 @@ struct Point {
   double length = 1.0;  // ||x||
   double log_unit =
       0.0;  // log of the unit: the norm's term is norm_side e^(log_norm_weight - log_unit) ||x + d||^(p-1)
+  // What the attack needs of x itself where there is a norm's term: its coordinates where Neurons::rows are (rank,),
+  // and <x,u_j> (h,), which is z without the offset.
+  const double* x = nullptr;
+  const double* products = nullptr;
 };
 
 // sum_j +-a_j sigma(s_j)^p, own +, up to a positive factor, and the sum of the terms' sizes to hold it against; the
@@ -69,13 +71,14 @@ struct Point {
 struct Balance {
   double difference, size;
   double logs;  // the largest of their logarithms' sizes, each of which is right within units of rounding of its own
+  double most;  // the logarithm of the largest term, which is 1 here; -inf where there is none
 };
 template <class Values, class Weights>
 Balance balance_by_logs(const Neurons& net, const Pair& pair, const Values& s, const Weights& weight) {
   double most = -std::numeric_limits<double>::infinity();
   for (Index j = 0; j < net.width; ++j)
     if (s(j) > 0.0) most = std::max(most, pair.log_a[j] + weight(j) + net.p * std::log(s(j)));
-  Balance sum{0.0, 0.0, 0.0};
+  Balance sum{0.0, 0.0, 0.0, most};
   if (!std::isfinite(most)) return sum;
   for (Index j = 0; j < net.width; ++j) {
     if (!(s(j) > 0.0 && std::isfinite(pair.log_a[j]))) continue;
@@ -129,6 +132,9 @@ double balance(const Neurons& net, const Pair& pair, const Scaled& scaled, const
   const Balance exact = balance_by_logs(net, pair, s, [](Index) { return 0.0; });
   return exact.difference + raised * exact.size;
 }
+
+// Log of the size of the norm's term at the point.
+double log_norm_term(const Neurons& net, const Pair& pair, const Point& point);
 
 // Whether a point is an error with room to spare: y f <= 0 even with own values raised and rivals' lowered by slack,
 // contributions likewise by doubt; or, without `room`, since no own neuron is active.

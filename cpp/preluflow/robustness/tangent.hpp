@@ -7,7 +7,9 @@
 //   then
 //                radius >= [g_S - g_T]_+ / min(||G|| + L_T, sqrt(||G||^2 + L_T^2 + 2 g_T(-G))),  T all rivals
 //
-// where g_T(-G) is of the directions alone (docs/mathematics.md#tangent).
+// where g_T(-G) is of the directions alone (docs/mathematics.md#tangent). The term of ||x||^(p-1) that normalised input
+// brings is within a ball of radius r at least, or for a rival at most, a constant: the certificate with it holds up to
+// r (docs/mathematics.md#tangent-norm). For tanh: how fast m can fall within a ball (docs/mathematics.md#tangent-tanh).
 #pragma once
 
 #include <vector>
@@ -44,10 +46,14 @@ class Tangent {
         term_(net.width),
         norm_(net.p) {}
 
-  // A certified radius in the point's unit, rounded down; whether m > 0.
+  // A certified radius in the point's unit, rounded down, infinite where there is no error; whether m > 0.
   double radius(const Pair& pair, const Point& point, bool& correct);
 
  private:
+  double power_radius(bool& correct);
+  double tanh_radius(bool& correct);
+  double fall(double radius);
+  void set_norm_term(double radius);
   double root_term(Index j) const { return scaled_.alpha(j) * (point_->z[j] - point_->slack[j]); }
   void sides();
   double fastest(Index m, double weights, double unit, double L, double relative);
@@ -62,6 +68,8 @@ class Tangent {
   const Point* point_ = nullptr;
   double rival_ = 0.0;
   bool any_rival_ = false;
+  double own_constant_ = 0.0, rival_constant_ = 0.0;  // p-th roots of the norm's term, in units of the own side
+  double norm_term_ = 0.0;                            // that term itself at the point, signed
 };
 
 }  // namespace preluflow
