@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from preluflow import _arrays, _scores
 from preluflow._arrays import Float64
 from preluflow._scores import Ints, Model
+from preluflow.classifiers import as_classifier
 from preluflow.typing import Norm, Objective
 
 NORMS: tuple[Norm, ...] = get_args(Norm)
