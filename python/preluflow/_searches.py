@@ -197,7 +197,7 @@ class Ball:
 
 def prepared(classifier: Any, X: ArrayLike) -> tuple[Model, NDArray[Any]]:
     """The classifier as the attacks see it, and the points (n, D)."""
-    model, data = Model(classifier), _arrays.points(X)
+    model, data = Model(as_classifier(classifier)), _arrays.points(X)
     model.look(data)
     return model, data
 

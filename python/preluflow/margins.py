@@ -17,7 +17,7 @@ from preluflow._brackets import Adversary, Block, Brackets, Effort
 from preluflow._progress import progress_bar
 from preluflow._radius import RobustRadius
 from preluflow._scores import Model
-from preluflow.classifiers import Classifier
+from preluflow.classifiers import Classifier, as_classifier
 from preluflow.data import OrthonormalGMM
 from preluflow.network import TwoLayerNetwork
 from preluflow.typing import Level
@@ -128,6 +128,7 @@ def robust_radius(
     if gmm is not None:
         _arrays.instance(gmm, "gmm", OrthonormalGMM)
     progress = _arrays.flag(progress, "progress")
+    classifier = as_classifier(classifier)
     model, points = Model(classifier), _arrays.points(X, dim=getattr(classifier, "dim", None))
     model.look(points)
     labels = model.targets(y, n=len(points))

@@ -33,12 +33,12 @@ struct BracketResult {
   double* upper;              // infinite where no error was found
   double* witness;            // (n, D)
   std::uint8_t* correct;      // m > 0 against every rival class
-  std::int64_t* reached;             // the class that the witness reaches or ties with
+  std::int64_t* reached;      // the class that the witness reaches or ties with
   std::uint8_t* done;         // 0 where it was asked to stop before
   std::uint8_t* certificate;  // which one lower is
-  std::int64_t* rival;               // the class it is about
-  std::int64_t* rounds;              // of moving contacts
-  std::int64_t* nodes;               // of branch and bound
+  std::int64_t* rival;        // the class it is about
+  std::int64_t* rounds;       // of moving contacts
+  std::int64_t* nodes;        // of branch and bound
 };
 
 // X (n, D), label (n,) numbers of classes. Bits depend neither on threads nor on the other points of a call.

@@ -32,7 +32,7 @@ double norm(const double* row, Index n) { return ConstVectorMap<double>(row, n).
 
 }  // namespace
 
-SignedLog operator-(const SignedLog& a) { return {-a.sign, a.log, a.doubt}; }
+SignedLog operator-(const SignedLog& a) { return {-a.sign, a.log, a.doubt, a.origin, a.given}; }
 
 SignedLog operator+(const SignedLog& a, const SignedLog& b) {
   if (a.sign == 0.0) return b;
@@ -45,8 +45,9 @@ SignedLog operator+(const SignedLog& a, const SignedLog& b) {
     const double log = large.log + std::log1p(share);
     return {a.sign, log, std::max(a.doubt, b.doubt) + unit};
   }
-  if (large.log == small.log) return {0.0, -kInfinity, 0.0};  // equal bit for bit
+  if (a.opposes(b)) return {};
   const double rest = -std::expm1(small.log - large.log), lost = large.doubt + small.doubt * share + unit;
+  if (!(rest > lost)) return {1.0, large.log + std::log(lost), 1.0};  // between -lost and lost, about
   return {large.sign, large.log + std::log(rest), lost / rest};
 }
 
@@ -56,8 +57,7 @@ Canonical::Canonical(Team& team, const GeneralNetwork<double>& net, const std::u
   merge_equal();
   add_constant();
   const bool any_offset = std::any_of(offsets_.begin(), offsets_.end(), [](double o) { return o != 0.0; });
-  if (net_.outputs == 1 && !any_offset && !any_fixed_ && biases_.empty() &&
-      net.scalars.activation != Activation::tanh)
+  if (net_.outputs == 1 && !any_offset && !any_fixed_ && biases_.empty() && net.scalars.activation != Activation::tanh)
     merge_near();
   pairs_.resize(static_cast<std::size_t>(classes_ * classes_));
   finish(team);
@@ -69,19 +69,22 @@ void Canonical::gather(const std::uint8_t* fixed) {
   const bool tanh = net.activation == Activation::tanh;
   const Index D = dim_, C = net_.outputs;
   any_fixed_ = fixed != nullptr && std::any_of(fixed, fixed + D, [](std::uint8_t f) { return f != 0; });
-  double largest = 0.0;  // of all logarithms
+  double largest = 0.0;                              // of all logarithms
+  std::map<std::pair<double, double>, Index> sizes;  // of neurons: equal ones have one origin
   std::vector<double> row(static_cast<std::size_t>(D));
   for (Index j = 0; j < net.width; ++j) {
     const double length = norm(net.U + j * D, D);  // rows are units within the network's dtype only
     if (!std::isfinite(net.log_norm[j]) || !(length > 0.0)) continue;
     std::vector<SignedLog> coefficient(static_cast<std::size_t>(C));
     bool any = false;
+    const Index origin = sizes.emplace(std::make_pair(net.log_norm[j], length), j).first->second;
     for (Index c = 0; c < C; ++c) {
       const Index at = j * C + c;
       if (net.sign[at] == 0.0) continue;
       any = true;
       const double log = log_coefficient(net_, j, c) + (tanh ? 0.0 : net.p * std::log(length));
-      coefficient[static_cast<std::size_t>(c)] = {net.sign[at], log, 0.0};
+      const double doubt = 2.0 * kEpsilon * (std::abs(log) + std::abs(net.log_abs_v[at]) + 2.0);
+      coefficient[static_cast<std::size_t>(c)] = {net.sign[at], log, doubt, origin, net.log_abs_v[at]};
       largest =
           std::max({largest, std::abs(log_power(net.p, net.log_norm[j])), std::abs(net.log_abs_v[at]), std::abs(log)});
     }
@@ -94,8 +97,6 @@ void Canonical::gather(const std::uint8_t* fixed) {
     coefficients_.push_back(std::move(coefficient));
   }
   doubt_ = 8.0 * kEpsilon * (largest + net.p + 4.0);
-  for (auto& coefficient : coefficients_)
-    for (SignedLog& a : coefficient) a.doubt = doubt_;
   if (!any_fixed_) return;
   // What cannot be touched stays in the values; what can is made a unit vector again.
   values_ = U_;
@@ -118,27 +119,49 @@ void Canonical::gather(const std::uint8_t* fixed) {
 
 // Neurons whose direction and offset are the same bit for bit are one: no rounding is involved but that of their sum.
 void Canonical::merge_equal() {
-  std::map<std::string, std::size_t> places;
-  std::vector<Index> kept;
+  std::map<std::string, std::vector<std::size_t>> places;
   const std::vector<double>& rows = values_.empty() ? U_ : values_;
   std::vector<double> key(static_cast<std::size_t>(dim_) + 1);
   for (std::size_t j = 0; j < offsets_.size(); ++j) {
-    for (Index d = 0; d < dim_; ++d)
-      key[static_cast<std::size_t>(d)] = rows[j * static_cast<std::size_t>(dim_) + static_cast<std::size_t>(d)] + 0.0;
+    const auto first = rows.begin() + static_cast<std::ptrdiff_t>(j) * dim_;
+    std::transform(first, first + dim_, key.begin(), [](double u) { return u + 0.0; });  // no -0
     key.back() = offsets_[j] + 0.0;
-    const std::string bytes(reinterpret_cast<const char*>(key.data()), key.size() * sizeof(double));
-    const auto [place, is_new] = places.emplace(bytes, j);
-    if (is_new) {
-      kept.push_back(static_cast<Index>(j));
-      continue;
-    }
-    auto& into = coefficients_[place->second];
-    for (std::size_t c = 0; c < into.size(); ++c) into[c] = into[c] + coefficients_[j][c];
+    places[std::string(reinterpret_cast<const char*>(key.data()), key.size() * sizeof(double))].push_back(j);
   }
+  std::vector<Index> kept;
+  for (const auto& place : places) {
+    add_up(place.second);
+    kept.push_back(static_cast<Index>(place.second.front()));
+  }
+  std::sort(kept.begin(), kept.end());
   keep(kept);
 }
 
-// docs/mathematics.md#rounding-products. Neurons of one output, one sign and one offset whose directions differ by rounding alone are one.
+// The coefficients of these neurons into the first one's: what cancels exactly before what does not.
+void Canonical::add_up(const std::vector<std::size_t>& which) {
+  std::vector<std::size_t> left;
+  for (std::size_t j : which) {
+    const auto partner = std::find_if(left.begin(), left.end(), [&](std::size_t k) {
+      return net_.outputs == 1 && coefficients_[k][0].opposes(coefficients_[j][0]);
+    });
+    if (partner == left.end()) {
+      left.push_back(j);
+    } else {
+      left.erase(partner);
+    }
+  }
+  std::vector<SignedLog> sum(static_cast<std::size_t>(net_.outputs));
+  for (std::size_t j : left)
+    for (std::size_t c = 0; c < sum.size(); ++c) {
+      SignedLog a = coefficients_[j][c];
+      if (left.size() > 1) a.doubt += doubt_;  // what neurons of one size have in common, others have not
+      sum[c] = sum[c] + a;
+    }
+  coefficients_[which.front()] = std::move(sum);
+}
+
+// docs/mathematics.md#rounding-products. Neurons of one output, one sign and one offset whose directions differ by
+// rounding alone are one.
 void Canonical::merge_near() {
   const auto count = static_cast<Index>(offsets_.size());
   // Along a direction that is no axis: candidates lie together there, and others seldom.
@@ -210,7 +233,8 @@ void Canonical::add_constant() {
     const double value = net_.output_bias[c];
     if (value == 0.0) continue;
     any = true;
-    bias[c] = {value > 0.0 ? 1.0 : -1.0, std::log(std::abs(value)), doubt_};
+    bias[c] = {value > 0.0 ? 1.0 : -1.0, std::log(std::abs(value)),
+               0.5 * kEpsilon * (std::abs(std::log(std::abs(value))) + 2.0)};
   }
   if (!any) return;
   if (net_.normalized()) {
@@ -262,6 +286,19 @@ void Canonical::finish(Team& team) {
   }
 }
 
+bool Canonical::errs_at_centre(Index y, Index c) const {
+  if (!net_.normalized()) return neurons_.homogeneous;
+  if (net_.output_bias == nullptr) return true;
+  const double* B = net_.output_bias;
+  return net_.outputs == 1 ? (y == 1 ? B[0] <= 0.0 : B[0] >= 0.0) : B[y] <= B[c];
+}
+
+bool Canonical::errs_at_centre(Index y) const {
+  for (Index c = 0; c < classes_; ++c)
+    if (c != y && errs_at_centre(y, c)) return true;
+  return false;
+}
+
 void Canonical::prepare(Team& team, const std::vector<Index>& labels) {
   std::vector<std::pair<Index, Index>> missing;
   for (Index y : labels)
@@ -275,6 +312,12 @@ void Canonical::prepare(Team& team, const std::vector<Index>& labels) {
   });
 }
 
+// A number of that doubt as small (way -1) or as large (+1) as it may be, its sign in doubt where that is above 1/2.
+static SignedLog folded(const SignedLog& a, double way) {
+  if (a.doubt < 0.5) return {a.sign, a.log + std::log1p(a.sign * way * a.doubt), 0.0};
+  return {way, a.log + std::log1p(a.doubt), 0.0};
+}
+
 // docs/mathematics.md#rounding-contributions
 std::unique_ptr<PairData> Canonical::make_pair(Index y, Index c) const {
   const auto h = static_cast<std::size_t>(neurons_.width);
@@ -285,36 +328,41 @@ std::unique_ptr<PairData> Canonical::make_pair(Index y, Index c) const {
   };
   double most = -kInfinity;
   for (std::size_t j = 0; j < h; ++j) {
-    SignedLog a = difference(coefficients_[j]);
-    if (a.doubt > kFolded + doubt_) {
-      // What cancelled: as small as it may be for the first class, as large for the other one; a rival if in doubt.
-      if (a.sign > 0.0 && a.doubt < 0.5) {
-        a.log += std::log1p(-a.doubt);
-      } else {
-        a = {-1.0, a.log + std::log1p(a.doubt), 0.0};
-      }
-      a.doubt = doubt_;
+    const SignedLog a = difference(coefficients_[j]);
+    SignedLog least = a, generous = a;
+    if (a.sign != 0.0 && a.doubt > kFolded) {
+      least = folded(a, -1.0);
+      generous = folded(a, 1.0);
     }
-    data->log_a.push_back(a.sign == 0.0 ? -kInfinity : a.log);
-    data->side.push_back(a.sign > 0.0 ? 1.0 : -1.0);
-    data->doubt.push_back(a.sign == 0.0 ? 0.0 : a.doubt);
+    data->log_a.push_back(least.sign == 0.0 ? -kInfinity : least.log);
+    data->side.push_back(least.sign > 0.0 ? 1.0 : -1.0);
+    data->doubt.push_back(least.sign == 0.0 ? 0.0 : std::min(a.doubt, kFolded) + doubt_);
+    data->generous_log_a.push_back(generous.sign == 0.0 ? -kInfinity : generous.log);
+    data->generous_side.push_back(generous.sign > 0.0 ? 1.0 : -1.0);
     most = std::max(most, data->log_a.back());
   }
-  Pair& pair = data->pair;
+  Pair &pair = data->pair, &generous = data->generous;
   if (!biases_.empty()) {
     const SignedLog weight = difference(biases_);
-    pair.norm_side = weight.sign;
     if (weight.sign != 0.0) {
-      // Against the first class: a certificate's doubts do not cover it.
-      pair.log_norm_weight = weight.log + std::log1p(weight.sign > 0.0 ? -std::min(weight.doubt, 0.999) : weight.doubt);
+      const SignedLog least = folded(weight, -1.0), largest = folded(weight, 1.0);
+      pair.norm_side = least.sign;
+      pair.log_norm_weight = least.log;
+      generous.norm_side = largest.sign;
+      generous.log_norm_weight = largest.log;
       most = std::max(most, pair.log_norm_weight);
     }
   }
   if (std::isfinite(most)) {
-    for (double& log : data->log_a) log -= most;
+    for (std::vector<double>* logs : {&data->log_a, &data->generous_log_a})
+      for (double& log : *logs) log -= most;
     pair.log_norm_weight -= most;
+    generous.log_norm_weight -= most;
     for (double& doubt : data->doubt) doubt += kEpsilon * std::abs(most);
   }
+  generous.log_a = data->generous_log_a.data();
+  generous.side = data->generous_side.data();
+  generous.doubt = data->doubt.data();
   pair.log_a = data->log_a.data();
   pair.side = data->side.data();
   pair.doubt = data->doubt.data();

@@ -18,17 +18,27 @@
 
 namespace preluflow {
 
-// A number as sign e^log, known within a factor 1 +- doubt.
+// A number as sign e^log, known within a factor 1 +- doubt. One that is a weight as it was given says of which size of
+// neurons (`origin`) and what its logarithm was (`given`): two of these cancel exactly.
 struct SignedLog {
   double sign = 0.0, log = 0.0, doubt = 0.0;
+  Index origin = -1;  // of a sum
+  double given = 0.0;
+
+  bool opposes(const SignedLog& other) const {
+    return sign == -other.sign && origin >= 0 && origin == other.origin && given == other.given;
+  }
 };
 SignedLog operator-(const SignedLog& a);
 SignedLog operator+(const SignedLog& a, const SignedLog& b);
 
 // A pair and what it points at.
+// A contribution that is known badly, since others cancelled in it, is as small as it may be for the first class in
+// `pair`, which certificates and the attack see, and as large in `generous`, which witnesses must hold against.
 struct PairData {
   std::vector<double> log_a, side, doubt;
-  Pair pair{};
+  std::vector<double> generous_log_a, generous_side;
+  Pair pair{}, generous{};
   std::unique_ptr<Groups> groups;
 };
 
@@ -44,6 +54,11 @@ class Canonical {
   const Neurons& neurons() const { return neurons_; }
   const double* directions() const { return U_.data(); }  // (h, D)
   const double* center() const { return net_.center; }
+  // Whether the centre itself, x' = 0, is an error of a point of class y against c, or of any: by homogeneity; or, with
+  // normalised input, where the sum is 0 by definition, by the output biases.
+  bool errs_at_centre(Index y, Index c) const;
+  bool errs_at_centre(Index y) const;
+  bool jumps_at_centre() const { return net_.normalized(); }
   bool has_norm_term() const { return !biases_.empty(); }
 
   // Values: <x',value row_j> + offset_j.
@@ -67,6 +82,7 @@ class Canonical {
  private:
   void gather(const std::uint8_t* fixed);
   void merge_equal();
+  void add_up(const std::vector<std::size_t>& which);
   void merge_near();
   void add_constant();
   void keep(const std::vector<Index>& which);

@@ -85,7 +85,7 @@ double Confirmation::run(const double* d, double* witness) {
                            stretch(kShares, size_of(kShares), 1.0, true, true) || (boxed && along_box()) ||
                            (!place_.homogeneous && stretch(kMoreShares, size_of(kMoreShares), 1.0, true, true)));
   double shortest = won ? length(found_.data()) : kInfinity;
-  if (place_.homogeneous && !(shortest <= 1.0)) {
+  if (place_.homogeneous && !(shortest <= place_.length)) {
     const double back = to_centre();
     if (back < shortest) shortest = back;
   }

@@ -24,7 +24,8 @@ struct Place {
   double size;
   int exponent;
   double slack;                         // how far off a value may be, in the unit
-  bool homogeneous;                     // the centre is an error
+  bool homogeneous;                     // the centre is an error, at this distance
+  double length;                        // in the unit
   const double* directions;             // (h, D) rows u_j
   Index width;                          // h
   const double* offsets = nullptr;      // (h,) o_j in the unit; null: 0

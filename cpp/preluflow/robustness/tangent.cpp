@@ -99,7 +99,8 @@ double Tangent::power_radius(bool& correct) {
   return std::max(0.0, net_.homogeneous ? std::min(best * kOutward, 1.0) : best * kOutward);
 }
 
-// docs/mathematics.md#any-values: lowered values make the plane. The own neurons that are surely active, the largest first, and what the rivals are at most.
+// docs/mathematics.md#any-values: lowered values make the plane. The own neurons that are surely active, the largest
+// first, and what the rivals are at most.
 void Tangent::sides() {
   const double *z = point_->z, *slack = point_->slack;
   own_.clear();
@@ -122,7 +123,8 @@ void Tangent::sides() {
             [&](Index b, Index c) { return term_(b) != term_(c) ? term_(b) > term_(c) : b < c; });
 }
 
-// docs/mathematics.md#tangent: how fast g_S - g_T can fall with ||d||, S the first m + 1 own neurons; `unit` is g_S^(p-1).
+// docs/mathematics.md#tangent: how fast g_S - g_T can fall with ||d||, S the first m + 1 own neurons; `unit` is
+// g_S^(p-1).
 double Tangent::fastest(Index m, double weights, double unit, double L, double relative) {
   // What rounding may have done to <G,u_k>: it is a sum of m weights times entries of the Gram matrix.
   const double lost = (net_.slack + 2.0 * kEpsilon * static_cast<double>(net_.width)) * weights;

@@ -1,10 +1,11 @@
 #include "preluflow/robustness/trust_region.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "preluflow/relu_power.hpp"
-#include "preluflow/robustness/majorant.hpp"
+#include "preluflow/robustness/certifier.hpp"
 #include "preluflow/tanh_curve.hpp"
 
 namespace preluflow {
@@ -16,79 +17,18 @@ using Eigen::VectorXd;
 using Directions = Eigen::Map<const MatrixXd>;  // columns are neurons: (rank, h), in memory as the rows are
 
 constexpr double kOutward = 1.0 - 1e-9;  // of every radius
-constexpr int kRounds = 12;              // of moving contacts
-
-// Certifies radii of one view, moving contacts.
-class Certifier {
- public:
-  Certifier(const Neurons& net, const Span& span, const SpanPoint& point, View view, const VectorXd& x,
-            const VectorXd& d)
-      : net_(net),
-        point_(point),
-        view_(std::move(view)),
-        x_(x),
-        majorant_(net, span, point),
-        quadratic_(span.rank, net.width),
-        maximum_(span.rank),
-        move_(view_.columns.transpose() * (d / std::max(d.norm(), 1e-300))),
-        along_(x.dot(d) / std::max(d.norm(), 1e-300)) {
-    aim_again();
-  }
-
-  // Contacts are at first the values at the witness, scaled to r, `share` of the way to 0 where rivals are active
-  // (p >= 2). While the bound stays positive they move towards the values at its maximiser, where a quadratic that
-  // touches is lowest (docs/mathematics.md#moving-contacts).
-  bool certifies(double radius, double share) {
-    ++radii;
-    contacts_.value = view_.z + radius * aimed_at_;
-    contacts_.square = point_.length * point_.length + radius * (2.0 * along_ + radius);
-    contacts_.share = share;
-    if (net_.curve == Curve::power && net_.p >= 2.0)
-      for (Index j = 0; j < net_.width; ++j)
-        if (!point_.own[static_cast<std::size_t>(j)] && contacts_.value(j) > 0.0) contacts_.value(j) *= 1.0 - share;
-    double before = std::numeric_limits<double>::infinity();
-    for (int round = 0; round < kRounds; ++round) {
-      ++rounds;
-      if (!majorant_.at(view_, contacts_, radius, quadratic_)) return false;
-      if (maximum_.below_zero(quadratic_, radius, majorant_.allowance(quadratic_))) {
-        aimed_at_ = (contacts_.value - view_.z) / radius;
-        return true;
-      }
-      if (round > 1 && maximum_.bound() > 0.7 * before) return false;  // too slow
-      before = maximum_.bound();
-      move_contacts(radius, 0.4 / (1.0 + 0.3 * round));
-    }
-    return false;
-  }
-
-  void aim_again() { aimed_at_ = move_; }
-  Index factorisations() const { return maximum_.factorisations(); }
-
-  Index radii = 0, rounds = 0;
-
- private:
-  void move_contacts(double radius, double step) {
-    const double length = std::hypot(maximum_.maximiser().norm(), maximum_.across());
-    const double shrink = std::min(1.0, radius / std::max(length, 1e-300));
-    const VectorXd d = shrink * maximum_.maximiser();
-    const double across = shrink * maximum_.across();
-    contacts_.value += step * (view_.z + view_.columns.transpose() * d - contacts_.value);
-    const double square =
-        point_.length * point_.length + 2.0 * (x_.dot(d) + point_.across * across) + shrink * shrink * length * length;
-    contacts_.square += step * (square - contacts_.square);
-  }
-
-  const Neurons& net_;
-  const SpanPoint& point_;
-  View view_;
-  const VectorXd& x_;
-  Majorant majorant_;
-  Quadratic quadratic_;
-  BallMaximum maximum_;
-  Contacts contacts_;
-  VectorXd move_, aimed_at_;
-  double along_;
-};
+// Shares of the radius wanted that are tried in turn once that itself has failed.
+constexpr double kRungs[] = {0.99, 0.975, 0.95, 0.92, 0.88, 0.82, 0.74, 0.64, 0.5, 0.35, 0.2, 0.1, 0.03, 0.01};
+constexpr double kWorthwhile = 1.005;  // less than this times what is known is not worth a search
+constexpr int kFirstRounds = 8;        // of moving contacts: for the radius wanted,
+constexpr int kMoreRounds = 6;         // for others,
+constexpr int kSlabRounds = 3;         // and for a slab
+constexpr int kSlabs = 12;             // at most
+constexpr double kPromising = 0.995;   // of a radius: estimates from there on are tried on the whole ball first,
+constexpr double kPoor = 0.8;          // and below that on nothing else
+// Bisection between the last rungs ends after so many multiplications in products Q, or these rounds.
+constexpr double kWork = 4e9;
+constexpr Index kLeastRounds = 20, kMostRounds = 200;
 
 void set_reach(View& view) { view.reach = view.columns.colwise().norm().transpose() * (1.0 + 1e-14); }
 
@@ -114,20 +54,6 @@ View slice_view(const Directions& directions, const SpanPoint& point) {
   return view;
 }
 
-// The largest certified radius in (low, high) within `tolerance` of high, or low. ok(low) need not hold.
-template <class Certifies>
-double largest(double low, double high, double tolerance, const Certifies& ok) {
-  if (ok(high * (1.0 - 0.5 * tolerance))) return high * (1.0 - 0.5 * tolerance);
-  const double wanted = std::min(low * 1.01 + 1e-3 * high, high);  // less would not be worth the search
-  if (!ok(wanted)) return low;
-  double yes = wanted, no = high;
-  while (no - yes > tolerance * high) {
-    const double middle = 0.5 * (yes + no);
-    (ok(middle) ? yes : no) = middle;
-  }
-  return yes;
-}
-
 // Where m falls fastest at the point.
 VectorXd steepest(const Neurons& net, const Directions& directions, const SpanPoint& point) {
   VectorXd weight(net.width);
@@ -137,6 +63,88 @@ VectorXd steepest(const Neurons& net, const Directions& directions, const SpanPo
     weight(j) = point.own[static_cast<std::size_t>(j)] ? -a * rise : a * rise;
   }
   return directions * weight;
+}
+
+// A form of the certificate and its radii: for the slice those of the ball across x, in units of ||x||
+// (docs/mathematics.md#slice).
+struct Form {
+  Trace::Form kind;
+  double size;  // ||x||
+  Certifier certifier;
+
+  double radius(double r) const { return kind == Trace::Form::slice ? r / std::sqrt((size - r) * (size + r)) : r; }
+  double true_radius(double r) const { return kind == Trace::Form::slice ? size * r / std::sqrt(1.0 + r * r) : r; }
+};
+
+// The search for the largest radius, over the forms there are.
+class Tightening {
+ public:
+  Tightening(std::vector<Form>& forms, double wanted, double tolerance, Index work, double& best)
+      : forms_(forms), wanted_(wanted), tolerance_(tolerance), budget_(budget(work)), best_(best) {}
+
+  // Raises the best radius; the form it is of, or none.
+  Trace::Form run();
+
+  Index radii() const { return radii_; }
+
+ private:
+  static Index budget(Index work) {
+    return std::min(std::max(static_cast<Index>(kWork / static_cast<double>(std::max<Index>(work, 1))), kLeastRounds),
+                    kMostRounds);
+  }
+  bool stopped() const {
+    return std::any_of(forms_.begin(), forms_.end(), [](const Form& form) { return form.certifier.stopped(); });
+  }
+  Index rounds() const {
+    Index sum = 0;
+    for (const Form& form : forms_) sum += form.certifier.rounds();
+    return sum;
+  }
+  bool certified(Form& form, double radius);
+
+  std::vector<Form>& forms_;
+  double wanted_, tolerance_;
+  Index budget_, radii_ = 0;
+  double& best_;
+};
+
+// Whether a form certifies a radius: on the whole ball where that looks possible, or by slabs.
+bool Tightening::certified(Form& form, double radius) {
+  ++radii_;
+  const double ratio = form.true_radius(form.certifier.estimate()) / radius, r = form.radius(radius);
+  if (ratio >= kPromising && form.certifier.ball(r, kMoreRounds)) return true;
+  if (ratio >= kPoor && form.certifier.slabs(r, kSlabRounds, kSlabs)) return true;
+  return ratio < kPromising && form.certifier.ball(r, kMoreRounds);
+}
+
+Trace::Form Tightening::run() {
+  for (Form& form : forms_) {
+    ++radii_;
+    if (form.certifier.ball(form.radius(wanted_), kFirstRounds)) {
+      best_ = wanted_;
+      return form.kind;
+    }
+  }
+  Form& form = *std::max_element(forms_.begin(), forms_.end(), [](const Form& a, const Form& b) {
+    return a.true_radius(a.certifier.estimate()) < b.true_radius(b.certifier.estimate());
+  });
+  Trace::Form found = Trace::Form::none;
+  double failed = wanted_;
+  for (const double rung : kRungs) {
+    const double radius = rung * wanted_;
+    if (radius <= best_ * kWorthwhile || stopped()) break;
+    if (certified(form, radius)) {
+      best_ = radius;
+      found = form.kind;
+      break;
+    }
+    failed = radius;
+  }
+  while (found != Trace::Form::none && failed - best_ > tolerance_ * wanted_ && rounds() < budget_ && !stopped()) {
+    const double radius = 0.5 * (best_ + failed);
+    (certified(form, radius) ? best_ : failed) = radius;
+  }
+  return found;
 }
 
 }  // namespace
@@ -149,41 +157,35 @@ bool tighten(const Neurons& net, const Span& span, const Pair& pair, const Point
   if (!at.set(net, span, pair, point, x, limit)) return true;
   VectorXd change = ConstVectorMap<double>(d, span.rank);
   if (!(change.norm() > 0.0)) change = steepest(net, directions, at);
-  double best = lower;
-  bool stopped = false;
-  const auto raise = [&](Certifier& certifier, Trace::Form form, double most, double share, const auto& radius_of) {
-    if (best >= (1.0 - tolerance) * most) return;
-    certifier.aim_again();
-    const auto ok = [&](double r) {
-      stopped = stopped || asked_to_stop(interrupt);
-      return !stopped && certifier.certifies(radius_of(r), share);  // once stopped nothing more is tried
-    };
-    const double found = largest(best, most, tolerance, ok);
-    if (trace != nullptr && found > best) trace->form = form;
-    best = std::max(best, found);
-  };
-  const auto note = [&](const Certifier& certifier) {
-    if (trace == nullptr) return;
-    trace->radii += certifier.radii;
-    trace->rounds += certifier.rounds;
-    trace->factorisations += certifier.factorisations();
-  };
-  const double size = at.x.norm(), least = net.p < 2.0 ? 0.02 : 0.0;
-  if (net.homogeneous && net.curve == Curve::power && at.norm_weight == 0.0 && size > 0.0) {
+  const double size = at.x.norm();
+  const bool cone = net.homogeneous && net.curve == Curve::power && at.norm_weight == 0.0 && size > 0.0;
+  const double most = net.homogeneous ? std::min(limit, size * kOutward) : limit;
+  std::vector<Form> forms;
+  forms.reserve(2);
+  if (cone) {
     const VectorXd unit = at.x / size;
     const double along = 1.0 + unit.dot(change) / size;
-    Certifier certifier(net, span, at, slice_view(directions, at), unit,
-                        along > 0.0 ? VectorXd((unit + change / size) / along - unit) : change);
-    for (double share : {least, net.p < 2.0 ? 0.1 : 1.0})
-      raise(certifier, Trace::Form::slice, std::min(limit, size * kOutward), share,
-            [&](double r) { return r / std::sqrt((size - r) * (size + r)); });
-    note(certifier);
+    const VectorXd aside = along > 0.0 ? VectorXd((unit + change / size) / along - unit) : change;
+    forms.push_back(
+        {Trace::Form::slice, size, Certifier(net, span, at, slice_view(directions, at), unit, aside, interrupt)});
   }
-  Certifier certifier(net, span, at, flat_view(directions, at), at.x, change);
-  raise(certifier, Trace::Form::flat, net.homogeneous ? std::min(limit, size * kOutward) : limit, least,
-        [](double r) { return r; });
-  note(certifier);
+  forms.push_back(
+      {Trace::Form::flat, size, Certifier(net, span, at, flat_view(directions, at), at.x, change, interrupt)});
+  double best = lower;
+  Tightening search(forms, most * (1.0 - 0.5 * tolerance), tolerance, net.width * span.rank * span.rank, best);
+  const Trace::Form found = search.run();
   lower = std::max(lower, best * kOutward);
+  bool stopped = false;
+  for (const Form& form : forms) {
+    stopped = stopped || form.certifier.stopped();
+    if (trace == nullptr) continue;
+    trace->rounds += form.certifier.rounds();
+    trace->factorisations += form.certifier.factorisations();
+  }
+  if (trace != nullptr) {
+    trace->form = found;
+    trace->radii += search.radii();
+  }
   return !stopped;
 }
 
