@@ -3,6 +3,8 @@
 #include <cmath>
 #include <limits>
 
+#include "preluflow/relu_power.hpp"
+
 namespace preluflow {
 
 namespace {
@@ -30,20 +32,27 @@ Index leader(const Neurons& net, const Pair& pair, const Point& point) {
 
 }  // namespace
 
-double Side::value(const Eigen::VectorXd& d, double p) const {
+double Side::along(const Eigen::VectorXd& changes, double t, double p) const {
   double sum = 0.0;
-  for (Index k = 0; k < count(); ++k) {
-    const double t = z(k) + columns.col(k).dot(d);
-    if (t > 0.0) sum += a(k) * power(t, p);
-  }
+  for (Index k = 0; k < count(); ++k) sum += a(k) * relu_power(z(k) + t * changes(k), p);
   return sum;
 }
 
-bool Sides::set(const Neurons& net, const Span& span, const Pair& pair, const Point& point, double reach) {
+double Side::value(const Eigen::VectorXd& d, double p) const { return along(columns.transpose() * d, 1.0, p); }
+
+bool Sides::set(const Neurons& net, const Span& span, const Pair& pair, const Point& point, double reach,
+                const Eigen::VectorXd& along) {
   const Index top = leader(net, pair, point);
   if (top < 0) return false;
   unit = point.z[top] - point.slack[top];
-  const Eigen::Map<const Eigen::MatrixXd> directions(span.directions, span.rank, net.width);
+  Eigen::MatrixXd directions = Eigen::Map<const Eigen::MatrixXd>(span.directions, span.rank, net.width);
+  double lost = span.slack;  // of <u, d>, per length of d
+  if (const double square = along.squaredNorm(); square > 0.0) {
+    const Eigen::RowVectorXd shares = along.transpose() * directions / square;
+    directions.noalias() -= along * shares;
+    lost +=
+        4.0 * kEpsilon * static_cast<double>(span.rank + 8) * (1.0 + shares.cwiseAbs().maxCoeff() * std::sqrt(square));
+  }
   const double longest = 1.0 + kEpsilon * static_cast<double>(span.rank + 8), within = reach / unit;
   std::vector<Index> members[2];
   Eigen::VectorXd a(net.width), z(net.width), length(net.width);
@@ -52,7 +61,7 @@ bool Sides::set(const Neurons& net, const Span& span, const Pair& pair, const Po
     if (!std::isfinite(log_ratio)) continue;  // no part of this pair
     const bool is_own = pair.side[j] > 0.0;
     const double doubt = pair.doubt[j] + kEpsilon * std::abs(log_ratio), contribution = std::exp(log_ratio);
-    const double slack = (point.slack[j] + span.slack * reach) / unit;
+    const double slack = (point.slack[j] + lost * reach) / unit;
     length(j) = directions.col(j).norm() * longest;
     z(j) = point.z[j] / unit + (is_own ? -slack : slack);
     const double high = z(j) + within * length(j) * (1.0 + 1e-9);
