@@ -10,9 +10,9 @@ namespace {
 using Eigen::VectorXd;
 
 constexpr double kTiny = 1e-300;
-constexpr double kBeyond = 1e-9;    // of r: how much farther than the ball slabs reach, for rounding
-constexpr double kOutside = 0.9;    // a first slab begins at the witness, but not beyond this share of r
-constexpr double kInside = 0.1;     // nor before this one
+constexpr double kBeyond = 1e-9;  // of r: how much farther than the ball slabs reach, for rounding
+// Shares of r between which the witness parts the first slabs.
+constexpr double kInside = 0.3, kOutside = 0.9;
 constexpr double kThinnest = 0.05;  // of r: slabs that would be thinner are given up
 constexpr double kRoom = 1e-12;     // of r ||u||: rounding of ranges in slabs
 
