@@ -385,9 +385,7 @@ def verdict(
                 )
             )
         aims.append(asked(f"lower <= upper ({level})", f"{np.sum(~answer.consistent)} violations"))
-    aims.append(
-        asked("fast certificates >= 20,000 points/s", f"{n / np.median(seconds['certificates']):,.0f} with X U^T")
-    )
+    aims.append(asked("level fast >= 35,000 points/s", f"{n / np.median(seconds['ours, fast']):,.0f} with the attack"))
     if "tight" in answers:
         whole, extra = (n / np.median(seconds["ours, tight"] - part) for part in (0.0, seconds["ours, fast"]))
         aims.append(
