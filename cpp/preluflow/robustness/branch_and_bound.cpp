@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <queue>
 
@@ -25,11 +26,13 @@ constexpr int kFirstPasses = 20, kPasses = 2;  // of quadratics, for the first n
 class Search {
  public:
   // `reach`, in the unit of the sides, is the length of the shortest error known, `hint` where one may be.
-  Search(const Sides& sides, double p, double span_slack, Index rank, double reach, const VectorXd& hint)
+  Search(const Sides& sides, double p, double span_slack, Index rank, double reach, const VectorXd& hint,
+         const std::function<bool()>& stop)
       : sides_(sides),
         p_(p),
         chords_(sides, p, span_slack, rank),
-        quadratics_(sides, p, span_slack, rank),
+        quadratics_(sides, p, span_slack, rank, stop),
+        stop_(stop),
         best_(hint),
         upper_(reach) {
     const Side& rival = sides.rival;
@@ -42,9 +45,8 @@ class Search {
   const VectorXd& best() const { return best_; }  // an error of that length, if any was found
   const ExactTrace& trace() const { return trace_; }
 
-  // The certified radius; `stop` is asked before every node.
-  template <class Stop>
-  double run(double gap, Index most, const Stop& stop) {
+  // The certified radius; whether to stop is asked in between.
+  double run(double gap, Index most) {
     double leaves = kInfinity;
     std::priority_queue<Node> open;
     const auto offer = [&](Node&& node) {
@@ -57,7 +59,7 @@ class Search {
     };
     offer(root());
     trace_.first = std::min({leaves, open.empty() ? kInfinity : open.top().bound, upper_});
-    while (!open.empty() && trace_.nodes < most && !stop()) {
+    while (!open.empty() && trace_.nodes < most && !stop_()) {
       if (open.top().bound >= (1.0 - gap) * upper_) break;
       const Node node = open.top();
       open.pop();
@@ -93,7 +95,8 @@ class Search {
     if (!quadratics_.bound(node, upper_, enough, trace_.nodes == 1 ? kFirstPasses : kPasses)) node.bound = kInfinity;
     if (node.bound >= enough) return true;
     try_error(node.centre);
-    return kinks_ ? chords_.choose_cut(node, upper_) : quadratics_.choose_cut(node, upper_, best_);
+    if (kinks_ && chords_.choose_cut(node, upper_)) return true;
+    return quadratics_.choose_cut(node, upper_, best_);
   }
 
   // Errors at the shortest d that chords allow, or just inside of all inequalities: their corner itself may be an error
@@ -137,6 +140,7 @@ class Search {
   double p_;
   ChordBound chords_;
   QuadraticBound quadratics_;
+  const std::function<bool()>& stop_;
   VectorXd best_;
   double upper_;
   bool kinks_ = false;
@@ -158,12 +162,12 @@ Index exact_radius(const Neurons& net, const Span& span, const Pair& pair, const
   if (!sides.set(net, span, pair, point, slice.reach(), slice.through())) return 0;
   const auto began = Clock::now();
   bool stopped = false;
-  const auto stop = [&] {
+  const std::function<bool()> stop = [&] {
     stopped = stopped || asked_to_stop(interrupt);
     return stopped || std::chrono::duration<double>(Clock::now() - began).count() > options.most_seconds;
   };
-  Search search(sides, net.p, span.slack, span.rank, slice.reach() / sides.unit, slice.witness() / sides.unit);
-  const double radius = slice.length(search.run(options.gap, options.most_nodes, stop) * sides.unit);
+  Search search(sides, net.p, span.slack, span.rank, slice.reach() / sides.unit, slice.witness() / sides.unit, stop);
+  const double radius = slice.length(search.run(options.gap, options.most_nodes) * sides.unit);
   if (!std::isnan(radius)) lower = std::max(lower, radius * kOutward);
   if (search.trace().witnesses > 0) {
     const VectorXd found = slice.perturbation(search.best() * sides.unit);

@@ -1,8 +1,8 @@
 // The radius of a point to a stated gap, by branch and bound over what the rival neurons see.
 //
 // A node holds a range of <u_k, x + d> + o_k for every rival k, and a bound from below on ||d|| of its errors
-// (chord_bound.hpp, quadratic_bound.hpp). The node with the least bound is cut in two, until every node is at least (1 - gap) times the
-// shortest error known (docs/mathematics.md#branch-and-bound).
+// (chord_bound.hpp, quadratic_bound.hpp). The node with the least bound is cut in two, until every node is at least (1
+// - gap) times the shortest error known (docs/mathematics.md#branch-and-bound).
 #pragma once
 
 #include "preluflow/robustness/trust_region.hpp"

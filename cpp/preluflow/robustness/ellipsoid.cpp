@@ -17,6 +17,8 @@ constexpr double kClose = 0.02;   // of enough^2: ||d||^2 that near to it is the
 constexpr double kFar = 8.0;      // maximisers beyond it, of the reach, are not used: rounding is paid for up to there
 constexpr double kOver = 1e-3;    // of its width: a range that is exceeded by less is not taken into account
 constexpr int kMeetings = 3;      // rounds of ranges that the nearest point exceeds
+constexpr double kProducts =
+    16.0;  // rounding of <column, d> for ||d|| up to kFar times the reach, in F's units of rounding
 constexpr double kInward = 1e-9;  // relative room for what rounding does to squares of distances
 constexpr double kWider = 1e-6;   // of the width of a range, likewise
 
@@ -80,7 +82,7 @@ bool Ellipsoid::set(const NodeMajorant& F, double reach, double enough, double g
 
 // What rounding may have done to a value seen through the factor.
 double Ellipsoid::slop(const NodeMajorant& F, Index k) const {
-  return 4.0 * F.unit() * (std::abs(F.z(k)) + F.length(k) * reach_) + lost_ * width_(k);
+  return kProducts * F.unit() * (std::abs(F.z(k)) + F.length(k) * reach_) + lost_ * width_(k);
 }
 
 // Ranges that the point y, as L^T (d - centre), exceeds, as half-spaces of such points.
@@ -107,9 +109,10 @@ void Ellipsoid::meet(const Node& node, const NodeMajorant& F) {
   seen_.noalias() += F.columns.transpose() * centre_;
   double size = 0.0;  // of the factor, squared
   for (Index i = 0; i < L_.rows(); ++i) size += L_.row(i).head(i + 1).squaredNorm();
-  lost_ = kEpsilon * static_cast<double>(L_.rows() + 8) * std::sqrt(size) * (2.0 + kFar) * reach_;
-  apart_ = 0.0;
+  apart_ = turned_ = 0.0;
   const double most = std::sqrt(std::max(v0_ + l_ * reach_ * reach_, 0.0)) + 1e-300;  // of ||y|| of errors within reach
+  const double unit = kEpsilon * static_cast<double>(L_.rows() + 8);
+  lost_ = unit * (std::sqrt(size) * (2.0 + kFar) * reach_ + 2.0 * most);
   VectorXd nearest = VectorXd::Zero(L_.rows()), weights;
   std::vector<bool> used(static_cast<std::size_t>(2 * F.terms()), false);
   spaces_.clear();
@@ -125,7 +128,9 @@ void Ellipsoid::meet(const Node& node, const NodeMajorant& F) {
     apart_ = 0.0;
     return;
   }
-  // Errors y have <n, y> >= apart, n = nearest / length: they lie around apart n, within what is left of the radius.
+  // Errors y have <n, y> >= apart, n = nearest / length, but for what rounding turned n by: they lie around apart n,
+  // within what is left of the radius.
+  turned_ = 2.0 * apart_ * most * kEpsilon * static_cast<double>(8 + spaces_.count()) * weights.sum() / length;
   nearest *= apart_ / length;
   seen_.noalias() += white_.transpose() * nearest;
   L_.triangularView<Eigen::Lower>().transpose().solveInPlace(nearest);
@@ -138,7 +143,7 @@ double Ellipsoid::bound() const {
 }
 
 bool Ellipsoid::narrow(Node& node, const NodeMajorant& F, double& gained) {
-  const double rest = v0_ + l_ * reach_ * reach_ - apart_ * apart_ * (1.0 - kInward);
+  const double rest = v0_ + l_ * reach_ * reach_ - apart_ * apart_ * (1.0 - kInward) + turned_;
   if (!(rest >= 0.0)) return false;
   radius_ = std::sqrt(rest) * (1.0 + kInward);
   for (Index k = 0; k < F.terms(); ++k) {

@@ -40,6 +40,7 @@ class Ellipsoid {
 
   double l_ = 0.0, v0_ = 0.0, reach_ = 0.0;
   double apart_ = 0.0;             // of the ranges from the centre, at least
+  double turned_ = 0.0;            // what rounding of the direction to them may add to the radius' square
   double radius_ = 0.0;            // of the ellipsoid's norm, around the centre
   double lost_ = 0.0;              // by rounding of a value, per width of it
   Eigen::MatrixXd A_, L_, white_;  // white: L^-1 columns

@@ -20,10 +20,37 @@ constexpr double kWorth = 0.02;     // of what is asked for: a round that gains 
 constexpr double kPassWorth = 0.1;  // of the widest range lost, or half of that of the bound: likewise for a pass
 constexpr double kBent = 0.9;       // curvature beyond this share of the ball's multiplier calls for a cut
 constexpr double kSame = 0.9;       // cosine from which directions are one
-constexpr int kEigenvectors = 8;    // looked at
-constexpr double kNeuron = 0.1;     // weight of neurons' quadratics against directions: many of them share one
-constexpr double kThin = 1e-7;      // a range below it, of the reach, is not cut
+constexpr Index kEigenvectors = 8, kLanczos = 48;  // looked at
+constexpr double kNeuron = 0.1;  // weight of neurons' quadratics against directions: many of them share one
+constexpr double kThin = 1e-7;   // a range below it, of the reach, is not cut
 constexpr double kEnds = 0.02, kMiddle = 0.3;  // cuts keep these shares of a range away from its ends
+
+// The eigenvectors of a symmetric matrix (its lower triangle) with the largest eigenvalues, nearly, and those: Lanczos'
+// iteration with all orthogonalisation, which the ends of a spectrum need few steps of.
+struct Bent {
+  Eigen::MatrixXd vectors;  // (rank, count) columns, the largest last
+  VectorXd values;
+};
+Bent bent_most(const Eigen::MatrixXd& Q, Index count) {
+  const Index rank = Q.rows(), most = std::min<Index>(rank, kLanczos);
+  Eigen::MatrixXd V(rank, most);
+  VectorXd diagonal(most), beside(most);
+  V.col(0) = VectorXd::LinSpaced(rank, 1.0, 2.0).normalized();
+  Index steps = 0;
+  for (Index i = 0; i < most; ++i) {
+    VectorXd next = Q.selfadjointView<Eigen::Lower>() * V.col(i);
+    diagonal(i) = next.dot(V.col(i));
+    steps = i + 1;
+    for (int twice = 0; twice < 2; ++twice) next -= V.leftCols(steps) * (V.leftCols(steps).transpose() * next);
+    beside(i) = next.norm();
+    if (i + 1 == most || !(beside(i) > 1e-12 * (std::abs(diagonal(i)) + beside(0)))) break;
+    V.col(i + 1) = next / beside(i);
+  }
+  Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> small;
+  small.computeFromTridiagonal(diagonal.head(steps), beside.head(steps - 1));
+  count = std::min(count, steps);
+  return {V.leftCols(steps) * small.eigenvectors().rightCols(count), small.eigenvalues().tail(count)};
+}
 
 }  // namespace
 
@@ -48,7 +75,7 @@ bool QuadraticBound::bound(Node& node, double reach, double enough, int passes) 
 bool QuadraticBound::follow(Node& node, int kind, double reach, double enough, double& gained) {
   VectorXd touch = node.centre;
   double best = -1.0, before = -1.0, guess = node.multiplier;
-  for (int round = 0; round < kContacts; ++round) {
+  for (int round = 0; round < kContacts && !stop_(); ++round) {
     if (!F_.build(node, reach, touch, kKinds[kind]) || !ellipsoid_.set(F_, reach, enough, guess)) return true;
     guess = ellipsoid_.multiplier();
     ellipsoid_.meet(node, F_);
@@ -90,19 +117,17 @@ double QuadraticBound::widest_direction(Node& node, double reach) {
   for (Index k = F_.neurons(); k < F_.terms(); ++k) {
     const VectorXd n = F_.columns.col(k), bow = F_.Q.selfadjointView<Eigen::Lower>() * n;
     const double width = node.high(k) - node.low(k), loss = (n.dot(bow) - wanted) * width * width;
-    if (!(loss > most)) continue;
+    if (!(loss > most) || !(width > kThin * reach)) continue;
     most = loss;
     node.term = k;
   }
-  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(F_.Q);
-  const Index rank = F_.Q.rows();
+  const Bent bent = bent_most(F_.Q, kEigenvectors);
   Index chosen = -1;
   double from = 0.0, to = 0.0;
-  for (Index i = rank - 1; i >= std::max<Index>(0, rank - kEigenvectors); --i) {
-    const double excess = eigen.eigenvalues()(i) - wanted;
-    if (!(excess > 0.0)) break;
-    const VectorXd n = eigen.eigenvectors().col(i).normalized();
-    if (known(n)) continue;
+  for (Index i = 0; i < bent.values.size(); ++i) {
+    const double excess = bent.values(i) - wanted;
+    const VectorXd n = bent.vectors.col(i).normalized();
+    if (!(excess > 0.0) || known(n)) continue;
     double low = -reach * (1.0 + 1e-12), high = -low;
     if (any_) best_.range(n, low, high);
     if (!(excess * (high - low) * (high - low) > most)) continue;
@@ -112,7 +137,7 @@ double QuadraticBound::widest_direction(Node& node, double reach) {
     to = high;
   }
   if (chosen < 0) return most;
-  node.add_direction(eigen.eigenvectors().col(chosen).normalized(), from, to);
+  node.add_direction(bent.vectors.col(chosen).normalized(), from, to);
   node.term = node.low.size() - 1;
   return most;
 }

@@ -2,6 +2,9 @@
 // leaves, on the narrower ranges again, until that does not help any more (docs/mathematics.md#contraction).
 #pragma once
 
+#include <functional>
+#include <utility>
+
 #include "preluflow/robustness/ellipsoid.hpp"
 #include "preluflow/robustness/node.hpp"
 #include "preluflow/robustness/node_majorant.hpp"
@@ -11,8 +14,9 @@ namespace preluflow {
 
 class QuadraticBound {
  public:
-  QuadraticBound(const Sides& sides, double p, double span_slack, Index rank)
-      : F_(sides, p, span_slack), ellipsoid_(rank), best_(rank) {}
+  // `stop` is asked between majorants: what is proved until then counts.
+  QuadraticBound(const Sides& sides, double p, double span_slack, Index rank, std::function<bool()> stop)
+      : stop_(std::move(stop)), F_(sides, p, span_slack), ellipsoid_(rank), best_(rank) {}
 
   // Raises the node's bound and narrows its ranges, in so many passes at most; `enough` is all that is asked of the
   // bound. False if the node holds no error within reach.
@@ -27,6 +31,7 @@ class QuadraticBound {
   double widest_direction(Node& node, double reach);
   bool known(const Eigen::VectorXd& n) const;
 
+  std::function<bool()> stop_;
   NodeMajorant F_;
   Ellipsoid ellipsoid_, best_;  // best: the one with the largest bound of the node, if `any_`
   bool any_ = false;

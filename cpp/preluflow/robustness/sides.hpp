@@ -14,6 +14,7 @@ struct Side {
   Eigen::VectorXd a, z;     // (count,) a infinite for a rival beyond float64
   Eigen::VectorXd length;   // (count,) of the columns, rounded up; 0 for constants
   Index count() const { return a.size(); }
+  void gather(const std::vector<Index>& which, const Eigen::MatrixXd& directions, const Side& all);
 
   // The side's sum at x + d, and at x + t d for known changes = <columns, d>.
   double value(const Eigen::VectorXd& d, double p) const;
