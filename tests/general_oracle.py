@@ -149,7 +149,8 @@ class State:
             phi = phi ** kind(self.p)
         if self.normalized and self.p > 1:
             length = np.linalg.norm(x, axis=1)[:, None]
-            phi = np.where(length > 0, phi / np.where(length > 0, length, 1) ** kind(self.p - 1), 0)
+            with np.errstate(over="ignore", divide="ignore"):  # towards the centre it grows beyond float64
+                phi = np.where(length > 0, phi / np.where(length > 0, length, 1) ** kind(self.p - 1), 0)
         return z, phi
 
     def _rounded(self, X: np.ndarray, kind: type) -> tuple[np.ndarray, np.ndarray]:
@@ -176,6 +177,11 @@ class State:
         """Which of X (m, D) are errors for the columns own (m,), whatever rounding did."""
         found, bound = self.margins(X, own)
         return np.asarray((found <= -bound).any(axis=1) & np.isfinite(bound).all(axis=1))
+
+    def clearly_wrong(self, X: np.ndarray, own: np.ndarray) -> np.ndarray:
+        """Which of X (m, D) are errors, whatever rounding does in float64."""
+        found, bound = self.margins(X, own)[0], self.margins(X, own, np.float64)[1]
+        return np.asarray((found < -bound).any(axis=1))
 
     def clearly_right(self, X: np.ndarray, own: np.ndarray) -> np.ndarray:
         """Which of X (m, D) are no errors, whatever rounding does in float64."""
