@@ -168,9 +168,10 @@ def test_the_stopping_rule():
     y = np.ones(4)
 
     def epochs(outputs):
-        settled = Settled(1.0, clusters=5)
+        settled = Settled("exponential", clusters=5)
+        assert not settled.after_epoch(y, np.zeros(4))  # a loss of 1 to begin with
         for count, f in enumerate(outputs, start=1):
-            if settled.after_epoch("exponential", y, np.broadcast_to(f, 4)):
+            if settled.after_epoch(y, np.broadcast_to(f, 4)):
                 return count
         return None
 
