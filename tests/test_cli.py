@@ -204,8 +204,10 @@ def test_help_of_a_figure_lists_its_options_and_no_other():
         assert experiment.summary.replace(" ", "") in text.replace(" ", "")
         for preset, config in experiment.presets.items():
             assert f"{preset}: " in text or f"{preset} (--" in text
+            assert experiment.seconds[preset] > 0
             for key in ("n", "width"):
                 assert f"{key} {getattr(config, key)}" in text if hasattr(config, key) else True
+        assert text.count("; about ") == len(experiment.presets)
     text = " ".join(invoke("reproduce", "fig5", "--help").output.split())
     assert "Number of neurons. Default: 500, quick 100." in text
     assert "[default: descent]" in text

@@ -266,5 +266,5 @@ DESCENT_VS_FLOW = Experiment(
     draw,
     table,
     presets={"paper": FULL, "quick": QUICK},
-    seconds={"paper": 250, "quick": 2},
+    seconds={"paper": 300, "quick": 2},
 )

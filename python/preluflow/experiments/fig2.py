@@ -26,5 +26,5 @@ FIG2 = experiment(
     "fig2",
     "robust accuracy against the radius: pReLU, ReLU, tanh, linear, MLP and Bayes",
     Config(RECIPES),
-    {"quick": 20},
+    {"paper": 220, "quick": 8},
 )

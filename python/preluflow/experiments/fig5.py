@@ -202,7 +202,7 @@ def _bracket(run: Run, stop: int) -> str:
 def experiment(name: str, nudge: float | None, summary: str) -> Experiment:
     """Figure 5 or 6, which differ in the start."""
     presets = {"paper": replace(FULL, nudge=nudge), "quick": replace(QUICK, nudge=nudge)}
-    options, seconds = ("width", "dynamics"), {"paper": 40, "quick": 2}
+    options, seconds = ("width", "dynamics"), {"paper": 25, "quick": 2}
     return Experiment(name, summary, measure, draw, table, presets, options, main="noisy", seconds=seconds)
 
 

@@ -499,5 +499,5 @@ PGD_GAP = Experiment(
     table,
     presets={"paper": FULL, "quick": QUICK},
     options=("width", "alpha"),
-    seconds={"paper": 70, "quick": 1},
+    seconds={"paper": 50, "quick": 1},
 )

@@ -148,5 +148,5 @@ PROPOSITION4 = Experiment(
     draw,
     table,
     presets={"paper": FULL, "quick": QUICK},
-    seconds={"paper": 30, "quick": 1},
+    seconds={"paper": 15, "quick": 1},
 )

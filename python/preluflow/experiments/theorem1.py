@@ -311,5 +311,5 @@ THEOREM1 = Experiment(
     draw,
     table,
     presets={"paper": FULL, "quick": QUICK},
-    seconds={"paper": 90, "quick": 2},
+    seconds={"paper": 35, "quick": 2},
 )
