@@ -12,7 +12,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from preluflow import _arrays, _npz, attacks
+from preluflow import _arrays, _npz, _threads, attacks
 from preluflow._arrays import Float, Float64
 from preluflow._polar import Block, Effort, Polar
 from preluflow._progress import progress_bar
@@ -213,7 +213,8 @@ def robust_radius(
     progress : bool, default False
         Show a progress bar.
     num_threads : int, optional
-        All cores by default. The result does not depend on it, bit for bit.
+        All cores by default. The result does not depend on it, bit for bit. Classifiers that use NumPy's BLAS or torch
+        are held to it where ``threadpoolctl`` is installed; their last bits are what these libraries make of it.
 
     Returns
     -------
@@ -257,7 +258,8 @@ def robust_radius(
         raise ValueError(f"level must be 'fast' for {type(classifier).__name__}: {level!r} is for relu networks")
     else:
         bracket, certified = partial(_bracket, classifier, gmm), hasattr(classifier, "certified_radius")
-    blocks = _blocks(bracket, points, target, rows, effort, progress)
+    with _threads.held_to(num_threads if isinstance(bracket, partial) else None):
+        blocks = _blocks(bracket, points, target, rows, effort, progress)
     lower, upper, witness, correct = (
         np.concatenate([getattr(block, name) for block in blocks]) for name in ("lower", "upper", "witness", "correct")
     )
