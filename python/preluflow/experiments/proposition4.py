@@ -108,7 +108,9 @@ def draw(outcome: Outcome) -> Figure:
     high = max(ax.get_ylim()[1] for ax in axes)
     for ax in axes:
         ax.set_ylim(low, high)
-    set_title(figure, outcome, "Proposition 4: end of alignment", "K", "width", "p", "scale", "seeds")
+    set_title(
+        figure, outcome, "Proposition 4: end of alignment", "K", "width", "p", "scale", "seeds", "open: each seed"
+    )
     return figure
 
 
