@@ -34,14 +34,14 @@ from preluflow.experiments._harness import (
     Row,
     Session,
     batch_fits,
+    bracket_of,
     completed,
     drawn,
     every_point,
     set_title,
-    without_witnesses,
 )
 from preluflow.initialization import initialize
-from preluflow.margins import RobustRadius, robust_radius
+from preluflow.margins import robust_radius
 from preluflow.network import TwoLayerNetwork
 from preluflow.observe import Observe
 from preluflow.results import Run
@@ -310,7 +310,7 @@ def _accuracy_panel(ax: Axes, outcome: Outcome, p: float) -> None:
     """Draw the bracket on the robust accuracy, and the radii the theory names."""
     config = outcome.config
     grid = np.linspace(0.0, 0.85, 1701)
-    certified, attacked = bracket_of(outcome, p).accuracy(grid)
+    certified, attacked = bracket_of(outcome, f"_p{p:g}").accuracy(grid)
     ax.fill_between(grid, certified, attacked, color=plots.GREY, alpha=0.6, lw=0, label="between")
     ax.plot(grid, attacked, color=plots.BLUE, ls="--", label="attacked")
     ax.plot(grid, certified, color=plots.INK, label="certified")
@@ -326,11 +326,6 @@ def _accuracy_panel(ax: Axes, outcome: Outcome, p: float) -> None:
 
 
 # ---- the table
-
-
-def bracket_of(outcome: Outcome, p: float) -> RobustRadius:
-    """Return the bracket at the alpha that is shown, without witnesses."""
-    return without_witnesses(*(outcome.arrays[f"{name}_p{p:g}"] for name in ("lower", "upper", "correct")))
 
 
 def table(outcome: Outcome) -> list[Row]:
@@ -383,7 +378,7 @@ def _rows(outcome: Outcome, row: int, p: float) -> list[Row]:
         ]
     if f"lower_p{p:g}" not in arrays:
         return rows
-    bracket = bracket_of(outcome, p)
+    bracket = bracket_of(outcome, f"_p{p:g}")
     radii = (0.9 / math.sqrt(K), 1.1 / math.sqrt(K), 0.9 * MAX_RADIUS, MAX_RADIUS)
     certified, attacked = bracket.accuracy(radii)
     expected = (
