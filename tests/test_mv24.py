@@ -68,9 +68,3 @@ def test_the_options_that_count():
     paper = mv24.PAPER
     assert (paper.dim, paper.positive, paper.negative, paper.n, paper.width) == (1000, 6, 4, 20_000, 2000)
     assert (paper.std, paper.batch, paper.step, paper.loss, paper.epochs) == (1e-7, 100, 0.2, "exponential", 401)
-
-
-def test_the_figure():
-    figure = MV24.draw(quick())
-    assert "quick" in figure.get_suptitle()
-    assert len(figure.axes) == 10  # eight panels and two colour bars

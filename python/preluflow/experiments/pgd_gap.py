@@ -39,7 +39,6 @@ from preluflow.experiments._harness import (
 from preluflow.experiments._stats import share
 from preluflow.experiments.fig5 import Problem
 from preluflow.flow import gradient_flow
-from preluflow.initialization import initialize
 from preluflow.margins import RobustRadius, robust_radius
 from preluflow.network import TwoLayerNetwork
 from preluflow.results import Run
@@ -140,11 +139,10 @@ def in_blocks(
 
 def train(config: Config, options: Options) -> tuple[Run, Any]:
     """Learn the network by the flow; returns the run and the points it is attacked at, with their labels."""
-    rng_centers, rng_data, rng_network, rng_fresh = np.random.default_rng(options.seed).spawn(4)
-    gmm = config.mixture(rng_centers)
-    data = gmm.sample(config.n, balanced=True, rng=rng_data)
+    *streams, rng_fresh = np.random.default_rng(options.seed).spawn(4)
+    gmm, network, data = config.draw(streams)
     run = gradient_flow(
-        initialize(config.width, config.dim, config.scale, p=config.p, rng=rng_network),
+        network,
         data.X,
         data.y,
         t1=config.t1,

@@ -97,17 +97,17 @@ class Training:
     """How to train, for all models alike.
 
     ``flow_time``: length of the flow, in units of K; the flow is that of the squared loss, by ``flow_method`` at
-    ``flow_rtol``. ``epochs``: the recipes' own if None.
+    ``flow_rtol``. ``epochs``: at most so many, the recipes' own if None.
     """
 
-    width: int
-    batch: int
-    loss: Loss
-    epochs: int | None
-    flow_time: float
-    flow_method: Method
-    flow_rtol: float
-    num_threads: int | None = None
+    width: int = 200
+    batch: int = 100
+    loss: Loss = "exponential"
+    epochs: int | None = None
+    flow_time: float = 12.0
+    flow_method: Method = "bosh3"
+    flow_rtol: float = 1e-2
+    num_threads: int | None = field(default=None, metadata={"kept": False})  # no number depends on it
 
 
 @dataclass(frozen=True)
