@@ -258,7 +258,7 @@ def robust_radius(
         raise ValueError(f"level must be 'fast' for {type(classifier).__name__}: {level!r} is for relu networks")
     else:
         bracket, certified = partial(_bracket, classifier, gmm), hasattr(classifier, "certified_radius")
-    with _threads.held_to(num_threads if isinstance(bracket, partial) else None):
+    with _threads.held_to(effort.num_threads if num_threads is not None and isinstance(bracket, partial) else None):
         blocks = _blocks(bracket, points, target, rows, effort, progress)
     lower, upper, witness, correct = (
         np.concatenate([getattr(block, name) for block in blocks]) for name in ("lower", "upper", "witness", "correct")
