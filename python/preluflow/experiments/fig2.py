@@ -25,6 +25,6 @@ RECIPES = (
 FIG2 = experiment(
     "fig2",
     "robust accuracy against the radius: pReLU, ReLU, tanh, linear, MLP and Bayes",
-    Config(RECIPES),
-    {"quick": 20},
+    Config(recipes=RECIPES),
+    {"paper": 220, "quick": 8},
 )
