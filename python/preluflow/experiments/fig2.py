@@ -17,7 +17,7 @@ RECIPES = (
     replace(SMALL, key="flow", label="pReLU, flow", kind="flow"),
     SMALL,
     Recipe("relu", "ReLU", p=1.0, step=0.2, level="tight"),
-    Recipe("tanh", "tanh", activation="tanh", init="gaussian", scale=0.01, step=0.2),
+    Recipe("tanh", "tanh", activation="tanh", init="gaussian", scale=0.01, step=0.2, level="tight"),
     Recipe("linear", "logistic regression", "linear", step=0.2, loss="logistic"),
     Recipe("mlp", "4-layer ReLU MLP", "mlp", step=0.1),
 )

@@ -72,7 +72,7 @@ class Recipe:
     @property
     def certified(self) -> bool:
         """Whether there is a certificate; else attacked only."""
-        return self.kind != "mlp" and self.activation != "tanh"
+        return self.kind != "mlp"
 
     @property
     def attacked_by_pgd(self) -> bool:
