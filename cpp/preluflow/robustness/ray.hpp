@@ -1,5 +1,5 @@
 // The margin along rays from a point, m(x + t d), t > 0: its sign, where that changes, its gradient. Everything is in
-// inner products (pair.hpp), and up to a positive factor.
+// inner products (pair.hpp), and up to a positive factor (docs/mathematics.md#attack).
 #pragma once
 
 #include "preluflow/robustness/pair.hpp"
