@@ -131,6 +131,47 @@ TEST(confirm_stays_in_the_box_and_moves_no_fixed_coordinate) {
   CHECK(boxed > 20);
 }
 
+TEST(confirm_slides_along_the_box_to_the_shortest_witness) {
+  Numbers numbers(4);
+  int cut = 0;
+  for (int k = 0; k < 200; ++k) {
+    const Linear net(numbers, 8, 1.0, 0.0, false);
+    const Judge judge = [&](const double* moved, bool) { return net.margin(moved) <= 0.0; };
+    const Slope slope = [&](const double* moved, double* gradient) {
+      std::copy(net.w.begin(), net.w.end(), gradient);
+      return net.margin(moved);
+    };
+    Place place = net.place();
+    std::vector<double> low(net.x), high(net.x), witness(net.x.size());
+    for (std::size_t i = 0; i < low.size(); ++i) {
+      low[i] -= 2.0 * numbers.uniform() * std::abs(net.x[i]);
+      high[i] += 2.0 * numbers.uniform() * std::abs(net.x[i]);
+    }
+    place.low = low.data();
+    place.high = high.data();
+    place.homogeneous = false;
+    const double found = Confirmation(place, judge, slope).run(net.shortest().data(), witness.data());
+    // The shortest is -l w, cut off, for the least l that is an error.
+    const auto at = [&](double l) {
+      std::vector<double> y(net.x);
+      for (std::size_t i = 0; i < y.size(); ++i) y[i] = std::min(std::max(y[i] - l * net.w[i], low[i]), high[i]);
+      return y;
+    };
+    double near = 0.0, far = 1e3;
+    if (net.margin(at(far).data()) > -1e-9) continue;
+    for (int step = 0; step < 80; ++step) {
+      const double middle = 0.5 * (near + far);
+      (net.margin(at(middle).data()) <= 0.0 ? far : near) = middle;
+    }
+    std::vector<double> d = at(far);
+    for (std::size_t i = 0; i < d.size(); ++i) d[i] -= net.x[i];
+    const double truth = length(d) / std::ldexp(net.size, net.exponent);
+    CHECK_AT_MOST(std::abs(found - truth), 1e-5 * truth);
+    if (truth > length(net.shortest()) * (1.0 + 1e-6)) ++cut;
+  }
+  CHECK(cut > 20);
+}
+
 TEST(confirm_pushes_neurons_off_their_kinks) {
   // Own neurons e_1 and e_2 both die in the corner (0, 0, x_3), which a perturbation misses by 1e-12.
   const double x[] = {0.3, 0.4, 0.5}, U[] = {1.0, 0.0, 0.0, 0.6, 0.8, 0.0};
