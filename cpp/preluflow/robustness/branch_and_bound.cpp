@@ -83,20 +83,24 @@ class Search {
     return node;
   }
 
-  // Bounds a node, looks for errors in it and chooses where to cut it; false if it cannot be cut. Chords are what kinks
-  // ask for, quadratics what bends.
+  // Bounds a node, looks for errors in it and chooses where to cut it; false if it cannot be cut. Kinks ask for chords,
+  // what bends for quadratics: the larger bound says which it is.
   bool look(Node& node, double enough) {
     ++trace_.nodes;
-    if (kinks_) {
-      chords_.bound(node, upper_, enough);
-      if (node.bound >= enough) return true;
-      follow_shortest();
-    }
+    const double inherited = node.bound;
+    node.bound = 0.0;
+    chords_.bound(node, upper_, enough);
+    const double by_chords = node.bound;
+    node.bound = std::max(inherited, by_chords);
+    if (node.bound >= enough) return true;
+    follow_shortest();
+    if (!(node.centre.squaredNorm() > 0.0)) node.centre = chords_.shortest();
     if (!quadratics_.bound(node, upper_, enough, trace_.nodes == 1 ? kFirstPasses : kPasses)) node.bound = kInfinity;
     if (node.bound >= enough) return true;
     try_error(node.centre);
-    if (kinks_ && chords_.choose_cut(node, upper_)) return true;
-    return quadratics_.choose_cut(node, upper_, best_);
+    const bool kinks = kinks_ || by_chords > quadratics_.found();
+    if (kinks && chords_.choose_cut(node, upper_)) return true;
+    return quadratics_.choose_cut(node, upper_, best_) || chords_.choose_cut(node, upper_);
   }
 
   // Errors at the shortest d that chords allow, or just inside of all inequalities: their corner itself may be an error
