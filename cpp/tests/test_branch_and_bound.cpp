@@ -180,7 +180,10 @@ TEST(branch_and_bound_agrees_with_a_dense_search_of_the_plane) {
     if (answer.d.norm() > 0.0) {
       CHECK_AT_MOST(problem.margin(answer.d), 1e-9);
       CHECK_AT_MOST(answer.lower, answer.d.norm() * (1.0 + 1e-12));
-      if (answer.trace.closed) CHECK_AT_MOST(std::min(answer.d.norm(), limit) * (1.0 - 1.01 * kGap), answer.lower);
+      if (answer.trace.closed)
+        CHECK_AT_MOST(
+            std::min({answer.d.norm(), limit, problem.cone ? problem.x.norm() : kInfinity}) * (1.0 - 1.01 * kGap),
+            answer.lower);
     }
   }
   CHECK(looked > (kSanitized ? 15 : 80));
