@@ -21,6 +21,11 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kOutward = 1.0 - 1e-9;  // of what is returned
 constexpr double kNear = 0.05;           // of the own side's root: a shortest d this near to the boundary is followed
 constexpr double kDominant = 1e3;        // a rival's term that may be so large calls for cuts at kinks first
+// A cut that raises the bound by less than this share of what is asked for gains nothing; after so many in a row the
+// other way to cut is tried.
+constexpr double kRise = 0.02;
+constexpr int kStalled = 3;
+constexpr Index kFewRivals = 10;               // up to so many, cutting their ranges ends sooner than anything else
 constexpr int kFirstPasses = 20, kPasses = 2;  // of quadratics, for the first node and for any other
 
 class Search {
@@ -36,7 +41,7 @@ class Search {
         best_(hint),
         upper_(reach) {
     const Side& rival = sides.rival;
-    kinks_ = p < 2.0;
+    kinks_ = p < 2.0 || rival.count() <= kFewRivals;
     for (Index k = 0; k < rival.count(); ++k)
       kinks_ = kinks_ || !(rival.a(k) * relu_power(rival.z(k) + reach * rival.length(k), p) <= kDominant);
   }
@@ -83,20 +88,25 @@ class Search {
     return node;
   }
 
-  // Bounds a node, looks for errors in it and chooses where to cut it; false if it cannot be cut. Chords are what kinks
-  // ask for, quadratics what bends.
+  // Bounds a node, looks for errors in it and chooses where to cut it; false if it cannot be cut. Kinks and few rivals
+  // ask for chords, what bends for quadratics; else the larger bound says which it is.
   bool look(Node& node, double enough) {
     ++trace_.nodes;
-    if (kinks_) {
-      chords_.bound(node, upper_, enough);
-      if (node.bound >= enough) return true;
-      follow_shortest();
-    }
+    const double inherited = node.bound;
+    node.bound = 0.0;
+    chords_.bound(node, upper_, enough);
+    const double by_chords = node.bound;
+    node.bound = std::max(inherited, by_chords);
+    if (node.bound >= enough) return true;
+    follow_shortest();
+    if (!(node.centre.squaredNorm() > 0.0)) node.centre = chords_.shortest();
     if (!quadratics_.bound(node, upper_, enough, trace_.nodes == 1 ? kFirstPasses : kPasses)) node.bound = kInfinity;
     if (node.bound >= enough) return true;
     try_error(node.centre);
-    if (kinks_ && chords_.choose_cut(node, upper_)) return true;
-    return quadratics_.choose_cut(node, upper_, best_);
+    node.stalled = node.bound > inherited + kRise * (enough - inherited) ? 0 : node.stalled + 1;
+    const bool kinks = kinks_ || by_chords > quadratics_.found() || node.stalled > kStalled;
+    if (kinks && chords_.choose_cut(node, upper_)) return true;
+    return quadratics_.choose_cut(node, upper_, best_) || chords_.choose_cut(node, upper_);
   }
 
   // Errors at the shortest d that chords allow, or just inside of all inequalities: their corner itself may be an error
@@ -143,7 +153,7 @@ class Search {
   const std::function<bool()>& stop_;
   VectorXd best_;
   double upper_;
-  bool kinks_ = false;
+  bool kinks_ = false;  // whether chords say where to cut
   ExactTrace trace_;
 };
 
@@ -155,9 +165,16 @@ Index exact_radius(const Neurons& net, const Span& span, const Pair& pair, const
   using Clock = std::chrono::steady_clock;
   if (net.curve != Curve::power || pair.norm_side != 0.0) return 0;
   VectorMap<double> change(d, span.rank);
-  const double length = change.norm(), reach = length > 0.0 ? std::min(limit, length) : limit;
+  const ConstVectorMap<double> at(x, span.rank);
+  const double length = change.norm();
+  double reach = length > 0.0 ? std::min(limit, length) : limit;
+  VectorXd hint = change;
+  if (net.homogeneous && reach >= at.norm()) {  // the origin is an error
+    reach = at.norm();
+    if (!(length > 0.0)) hint = -at;
+  }
   if (!(reach > 0.0) || !std::isfinite(reach)) return 0;
-  const Slice slice(ConstVectorMap<double>(x, span.rank), reach, change, net.homogeneous);
+  const Slice slice(at, reach, hint, net.homogeneous);
   Sides sides;
   if (!sides.set(net, span, pair, point, slice.reach(), slice.through())) return 0;
   const auto began = Clock::now();

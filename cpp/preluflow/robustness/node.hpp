@@ -25,6 +25,7 @@ struct Node {
   Eigen::VectorXd centre;
   double multiplier = 0.0;
   int kind = -1;
+  int stalled = 0;  // cuts in a row that raised the bound by next to nothing
 
   Index term = 0;  // to cut along, at `at`
   double at = 0.0;

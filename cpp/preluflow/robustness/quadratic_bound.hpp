@@ -22,6 +22,8 @@ class QuadraticBound {
   // bound. False if the node holds no error within reach.
   bool bound(Node& node, double reach, double enough, int passes);
 
+  double found() const { return best_bound_; }  // the largest bound of bound()'s own; negative: none
+
   // Chooses where to cut the node: across the direction in which F is bent most, for the width it has there, if
   // possible at the witness; or along a neuron's value. False if nothing would be gained.
   bool choose_cut(Node& node, double reach, const Eigen::VectorXd& witness);

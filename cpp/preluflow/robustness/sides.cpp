@@ -34,7 +34,10 @@ Index leader(const Neurons& net, const Pair& pair, const Point& point) {
 
 double Side::along(const Eigen::VectorXd& changes, double t, double p) const {
   double sum = 0.0;
-  for (Index k = 0; k < count(); ++k) sum += a(k) * relu_power(z(k) + t * changes(k), p);
+  for (Index k = 0; k < count(); ++k) {
+    const double value = z(k) + t * changes(k);
+    if (value > 0.0) sum += a(k) * power(value, p);  // a may be infinite
+  }
   return sum;
 }
 
