@@ -14,7 +14,7 @@ constexpr double kShift = 1e-6;    // l - Q is kept above this share of l: what 
 constexpr double kNarrow = 1.002;  // bracket of l that is narrow enough
 constexpr double kNear = 1e-3;     // a maximiser so near the sphere, relatively in ||d||^2, is on it
 constexpr int kSteps = 30;         // of the search for l
-constexpr int kSlabSteps = 10;     // of that for l and mu
+constexpr int kSlabSteps = 6;      // of that for l and mu
 constexpr double kStride = 4.0;    // a mu beyond this times l has done what it can
 constexpr double kSettled = 0.02;  // a mu that changes by less, relatively, is the best
 constexpr double kPole = 1e-3;     // of the way to where A is singular is left, in mu
@@ -160,13 +160,16 @@ bool BallMaximum::next_on_slab(const Problem& problem) {
   const double ball = problem.radius * problem.radius, fall = ball - length_ * length_;
   const double value = value_outside_ + l_ * fall + mu * (s - problem.slab.low) * (problem.slab.high - s);
   const bool settled = std::abs(mu - mu_) <= kSettled * (mu + mu_);
+  const double before = mu_;
   mu_ = mu;
   (fall > 0.0 ? enough_ : too_small_) = l_;
   if (value < 0.0 && !settled) return true;  // to be proved
   if (hopeless(problem) || (settled && (std::abs(fall) < kNear * ball || enough_ < too_small_ * kNarrow))) return false;
   Eigen::VectorXd by_d = llt_.solve(d_);
   by_d -= share * v.dot(by_d) * by_v;
-  newton(problem, d_.dot(by_d) + (across_ == 0.0 ? 0.0 : across_ * across_ / gap_across_));
+  // With l mu changes, so that s does not.
+  const double held = mu > 0.0 ? v.dot(by_d) * v.dot(by_d) * (1.0 + (mu - before) * along_v) / along_v : 0.0;
+  newton(problem, d_.dot(by_d) - held + (across_ == 0.0 ? 0.0 : across_ * across_ / gap_across_));
   return true;
 }
 

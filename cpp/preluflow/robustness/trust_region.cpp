@@ -22,7 +22,7 @@ constexpr double kRungs[] = {0.99, 0.975, 0.95, 0.92, 0.88, 0.82, 0.74, 0.64, 0.
 constexpr double kWorthwhile = 1.005;        // less than this times what is known is not worth a search
 constexpr int kFirstRounds = 8;              // of moving contacts: for the radius wanted,
 constexpr int kMoreRounds = 6;               // for others,
-constexpr int kSlabRounds = 3;               // and for a slab
+constexpr int kSlabRounds = 4;               // and for a slab
 constexpr int kSlabs = 12, kMoreSlabs = 30;  // at most, the latter where rounds are cheap
 constexpr int kBisections = 4;               // between the last radius that failed and the best one
 constexpr double kPromising = 0.995;         // of a radius: estimates from there on are tried on the whole ball first,
