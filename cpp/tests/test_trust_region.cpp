@@ -59,7 +59,7 @@ struct Problem {
   double certified(double limit, const VectorXd& d, double lower = 0.0, Trace* trace = nullptr) const {
     const Neurons net{curve, nullptr, width(), p, 1e-14, nullptr, 0, homogeneous, length.data()};
     const Span span{rows.data(), rows.cols(), 1e-14};
-    Pair pair{log_a.data(), side.data(), doubt.data(), 1e-14, 0.0, nullptr, 0};
+    Pair pair{log_a.data(), side.data(), doubt.data(), 1e-14, 0.0};
     pair.norm_side = norm_side;
     pair.log_norm_weight = log_norm_weight;
     const Point point{z.data(), slack.data(), std::hypot(x.norm(), beyond), 0.0};

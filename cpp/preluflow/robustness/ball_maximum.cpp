@@ -14,9 +14,13 @@ constexpr double kShift = 1e-6;    // l - Q is kept above this share of l: what 
 constexpr double kNarrow = 1.002;  // bracket of l that is narrow enough
 constexpr double kNear = 1e-3;     // a maximiser so near the sphere, relatively in ||d||^2, is on it
 constexpr int kSteps = 30;         // of the search for l
-constexpr int kSlabSteps = 14;     // of that for l and mu
-constexpr double kStride = 4.0;    // by which multipliers change at most in a step
-constexpr int kInverse = 8;        // inverse iterations for the steepest direction
+constexpr int kSlabSteps = 6;      // of that for l and mu
+constexpr double kStride = 4.0;    // a mu beyond this times l has done what it can
+constexpr double kSettled = 0.02;  // a mu that changes by less, relatively, is the best
+constexpr double kPole = 1e-3;     // of the way to where A is singular is left, in mu
+constexpr double kBeside = 0.02;   // of a slab's width: a maximiser so near it refutes a bound all the same
+constexpr int kDoublings = 40, kHalvings = 50;  // of the search for mu
+constexpr int kInverse = 8;                     // inverse iterations for the steepest direction
 
 }  // namespace
 
@@ -77,9 +81,7 @@ double BallMaximum::dual(const Problem& problem) {
   across_ = quadratic.cross == 0.0 ? 0.0 : 0.5 * quadratic.cross / gap_across_;
   const double bowed = d_.dot(residual_), square = d_.squaredNorm();
   length_ = std::hypot(std::sqrt(square), across_);
-  const double inside = std::min(1.0, problem.radius / std::max(length_, 1e-300));
-  value_on_ball_ = quadratic.c0 + inside * (quadratic.b.dot(d_) + quadratic.cross * across_) +
-                   inside * inside * (bowed + quadratic.grow * across_ * across_);
+  set_value_on_ball(problem, bowed);
   const double s = slab.along == nullptr ? 0.0 : slab.along->dot(d_);
   const double bow = l_ * square - bowed + mu_ * s * s;  // d'^T A d'
   residual_ = b - 2.0 * (l_ * d_ - residual_);
@@ -94,67 +96,94 @@ double BallMaximum::dual(const Problem& problem) {
          residual_.squaredNorm() / (4.0 * room_) + 0.5 * quadratic.cross * across_ + rounding;
 }
 
+// The quadratic at the maximiser, and at that moved into the ball; `bowed` is d^T Q d.
+void BallMaximum::set_value_on_ball(const Problem& problem, double bowed) {
+  const Quadratic& quadratic = problem.quadratic;
+  const double inside = std::min(1.0, problem.radius / std::max(length_, 1e-300));
+  const double linear = quadratic.b.dot(d_) + quadratic.cross * across_;
+  const double square = bowed + quadratic.grow * across_ * across_;
+  value_outside_ = quadratic.c0 + linear + square;
+  value_on_ball_ = quadratic.c0 + inside * linear + inside * inside * square;
+}
+
 // Whether a point of the ball, and of the slab, is above 0: no multipliers will do then.
 bool BallMaximum::hopeless(const Problem& problem) const {
   if (!(value_on_ball_ > 0.0)) return false;
   if (problem.slab.along == nullptr) return true;
   const double s = problem.slab.along->dot(d_) * std::min(1.0, problem.radius / std::max(length_, 1e-300));
-  return s >= problem.slab.low && s <= problem.slab.high;
+  const double room = kBeside * (problem.slab.high - problem.slab.low);
+  return s >= problem.slab.low - room && s <= problem.slab.high + room;
 }
 
-// Newton's step for 1/||d|| = 1/r, safeguarded by l too small and l large enough.
-void BallMaximum::next_on_ball(const Problem& problem) {
-  residual_ = d_;
-  llt_.matrixL().solveInPlace(residual_);
-  const double curvature = residual_.squaredNorm() + (across_ == 0.0 ? 0.0 : across_ * across_ / gap_across_);
-  const double newton =
+// Newton's step for 1/||d|| = 1/r, `curvature` = d^T A^-1 d, safeguarded by l too small and l large enough.
+void BallMaximum::newton(const Problem& problem, double curvature) {
+  const double next =
       l_ + length_ * length_ / std::max(curvature, 1e-300) * (length_ - problem.radius) / problem.radius;
   const double upper = std::isfinite(enough_) ? enough_ : 16.0 * l_;
-  if (newton > too_small_ * 1.0005 && newton < 0.9995 * upper)
-    l_ = newton;
+  if (next > too_small_ * 1.0005 && next < 0.9995 * upper)
+    l_ = next;
   else
     l_ = std::isfinite(enough_) ? std::sqrt(std::max(too_small_, 1e-6 * enough_) * enough_) : 2.0 * l_;
 }
 
-// Newton's step for 1/r = 1/||d|| and (s - low) (high - s) = 0, s = <along,d>; mu no less than 0
-// (docs/mathematics.md#slabs).
-void BallMaximum::next_on_slab(const Problem& problem) {
-  const Eigen::VectorXd& v = *problem.slab.along;
-  const Eigen::VectorXd by_l = llt_.solve(d_), by_mu = llt_.solve(v);
-  const double s = v.dot(d_), off = 0.5 * problem.ends() - s, cube = length_ * length_ * length_;
-  const double first = 1.0 / problem.radius - 1.0 / length_, second = (s - problem.slab.low) * (problem.slab.high - s);
-  const double first_l = -(d_.dot(by_l) + (across_ == 0.0 ? 0.0 : across_ * across_ / gap_across_)) / cube;
-  const double first_mu = off * d_.dot(by_mu) / cube;
-  const double second_l = -2.0 * off * v.dot(by_l), second_mu = 2.0 * off * off * v.dot(by_mu);
-  const double determinant = first_l * second_mu - first_mu * second_l;
-  double l = l_ - first / first_l, mu = 0.0;
-  if (std::abs(determinant) > 1e-12 * std::abs(first_l * second_mu)) {
-    const double to_mu = mu_ - (first_l * second - second_l * first) / determinant;
-    if (to_mu > 0.0) {
-      mu = std::min(to_mu, kStride * mu_ + l_);
-      l = l_ - (second_mu * first - first_mu * second) / determinant;
-    }
+// The best mu for this l, all in numbers: with other mu A changes by a multiple of v v^T (Sherman and Morrison). The
+// derivative of the bound in mu is (s - low) (high - s), s = <v,d>, and grows with mu (docs/mathematics.md#slabs).
+double BallMaximum::best_mu(const Problem& problem, double along_b, double along_v) const {
+  const Slab& slab = problem.slab;
+  const auto rise = [&](double mu) {
+    const double s = 0.5 * (along_b + mu * problem.ends() * along_v) / (1.0 + (mu - mu_) * along_v);
+    return (s - slab.low) * (slab.high - s);
+  };
+  double low = std::max(mu_ - (1.0 - kPole) / along_v, 0.0), high = std::max(2.0 * mu_, l_);
+  if (rise(low) >= 0.0) return low;
+  for (int k = 0; k < kDoublings && rise(high) < 0.0; ++k) high *= 2.0;
+  for (int k = 0; k < kHalvings; ++k) {
+    const double middle = 0.5 * (low + high);
+    (rise(middle) < 0.0 ? low : high) = middle;
   }
-  l_ = std::min(std::max(l, l_ / kStride), l_ * kStride);
+  return high;
+}
+
+// The best mu for this l, the maximiser there, and Newton's step in l for 1/||d|| = 1/r; false if the bound is the
+// best, or a maximiser refutes it.
+bool BallMaximum::next_on_slab(const Problem& problem) {
+  const Eigen::VectorXd& v = *problem.slab.along;
+  const Eigen::VectorXd by_v = llt_.solve(v), by_b = 2.0 * d_ - mu_ * problem.ends() * by_v;  // A^-1 v, A^-1 b
+  const double along_v = v.dot(by_v), mu = best_mu(problem, v.dot(by_b), along_v);
+  const double share = (mu - mu_) / (1.0 + (mu - mu_) * along_v);  // A(mu)^-1 = A^-1 - share by_v by_v^T
+  d_ = 0.5 * (by_b + mu * problem.ends() * by_v);
+  d_ -= share * v.dot(d_) * by_v;
+  length_ = std::hypot(d_.norm(), across_);
+  residual_.noalias() = problem.quadratic.Q.selfadjointView<Eigen::Lower>() * d_;
+  const double bowed = d_.dot(residual_), s = v.dot(d_);
+  set_value_on_ball(problem, bowed);
+  const double ball = problem.radius * problem.radius, fall = ball - length_ * length_;
+  const double value = value_outside_ + l_ * fall + mu * (s - problem.slab.low) * (problem.slab.high - s);
+  const bool settled = std::abs(mu - mu_) <= kSettled * (mu + mu_);
+  const double before = mu_;
   mu_ = mu;
+  (fall > 0.0 ? enough_ : too_small_) = l_;
+  if (value < 0.0 && !settled) return true;  // to be proved
+  if (hopeless(problem) || (settled && (std::abs(fall) < kNear * ball || enough_ < too_small_ * kNarrow))) return false;
+  Eigen::VectorXd by_d = llt_.solve(d_);
+  by_d -= share * v.dot(by_d) * by_v;
+  // With l mu changes, so that s does not.
+  const double held = mu > 0.0 ? v.dot(by_d) * v.dot(by_d) * (1.0 + (mu - before) * along_v) / along_v : 0.0;
+  newton(problem, d_.dot(by_d) - held + (across_ == 0.0 ? 0.0 : across_ * across_ / gap_across_));
+  return true;
 }
 
 // Other multipliers, after a bound that is not below 0; false if these are the best.
 bool BallMaximum::next(const Problem& problem) {
   good_l_ = l_;
   good_mu_ = mu_;
+  if (problem.slab.along != nullptr) return next_on_slab(problem);
   const double square = problem.radius * problem.radius, fall = square - length_ * length_;  // derivative in l
-  if (problem.slab.along == nullptr) {
-    (fall > 0.0 ? enough_ : too_small_) = l_;
-    if (std::abs(fall) < kNear * square || enough_ < too_small_ * kNarrow) return false;
-    next_on_ball(problem);
-    return true;
-  }
-  const double s = problem.slab.along->dot(d_), width = problem.slab.high - problem.slab.low;
-  const double second = (s - problem.slab.low) * (problem.slab.high - s);
-  if (std::abs(fall) < kNear * square && (std::abs(second) < kNear * width * width || (mu_ == 0.0 && second > 0.0)))
-    return false;
-  next_on_slab(problem);
+  (fall > 0.0 ? enough_ : too_small_) = l_;
+  if (std::abs(fall) < kNear * square || enough_ < too_small_ * kNarrow) return false;
+  residual_ = d_;
+  llt_.matrixL().solveInPlace(residual_);
+  newton(problem, residual_.squaredNorm() + (across_ == 0.0 ? 0.0 : across_ * across_ / gap_across_));
   return true;
 }
 
@@ -187,14 +216,10 @@ bool BallMaximum::below_zero(Quadratic& quadratic, double radius, const Slab& sl
   if (whole) mu_ = 0.0;
   for (int k = 0; k < (whole ? kSteps : kSlabSteps); ++k) {
     if (!factorise(problem)) {
-      if (whole) {
-        too_small_ = l_;
-        if (enough_ < too_small_ * kNarrow) return false;
-        l_ = std::isinf(enough_) ? 2.0 * l_ : std::sqrt(too_small_ * enough_);
-      } else {
-        l_ = good_l_ > 0.0 ? 0.5 * (l_ + good_l_) : 1.5 * l_;
-        mu_ = good_l_ > 0.0 ? 0.5 * (mu_ + good_mu_) : 2.0 * mu_ + 0.5 * l_;
-      }
+      if (whole || mu_ > kStride * l_) too_small_ = std::max(too_small_, l_);
+      if (enough_ < l_ * kNarrow) return false;
+      if (!whole) mu_ = 1.5 * mu_ + 0.25 * l_;
+      l_ = std::isinf(enough_) ? (whole ? 2.0 : 1.25) * l_ : std::sqrt(l_ * enough_);
       continue;
     }
     const double value = dual(problem);

@@ -60,16 +60,18 @@ class BallMaximum {
   double dual(const Problem& problem);
   bool hopeless(const Problem& problem) const;
   bool next(const Problem& problem);
-  void next_on_ball(const Problem& problem);
-  void next_on_slab(const Problem& problem);
+  bool next_on_slab(const Problem& problem);
+  double best_mu(const Problem& problem, double along_b, double along_v) const;
+  void newton(const Problem& problem, double curvature);
+  void set_value_on_ball(const Problem& problem, double bowed);
 
   Eigen::VectorXd d_, residual_, along_;
   Eigen::MatrixXd A_;
   Eigen::LLT<Eigen::MatrixXd> llt_;
   double bound_ = 0.0, l_ = 0.0, mu_ = 0.0, across_ = 0.0, length_ = 0.0, room_ = 0.0, gap_across_ = 0.0;
-  double value_on_ball_ = 0.0;             // of the quadratic at the maximiser moved into the ball
-  double too_small_ = 0.0, enough_ = 0.0;  // of l
-  double good_l_ = 0.0, good_mu_ = 0.0;    // the last multipliers that had factors
+  double value_outside_ = 0.0, value_on_ball_ = 0.0;  // the quadratic at the maximiser, and at that moved into the ball
+  double too_small_ = 0.0, enough_ = 0.0;             // of l
+  double good_l_ = 0.0, good_mu_ = 0.0;               // the last multipliers that had factors
   Index factorisations_ = 0;
 };
 

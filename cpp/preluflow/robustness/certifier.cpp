@@ -50,10 +50,23 @@ bool Certifier::ball(double radius, int most_rounds) {
   ranges_.low = view_.z - radius * view_.reach;
   ranges_.high = view_.z + radius * view_.reach;
   maximum_.begin(l_, 0.0);
-  const bool done = move_contacts(radius, Slab(), most_rounds, mixed_, moments_);
+  const bool done = (mixed_ == 0 && net_.curve == Curve::power && net_.p >= 2.0 && from_zero(radius)) ||
+                    move_contacts(radius, Slab(), most_rounds, mixed_, moments_);
   l_ = maximum_.l();
   bound_ = maximum_.bound();
   return done;
+}
+
+// One round of the witness's contacts, but rivals' at most 0, where p >= 2: of all rivals that may be the nearest none
+// is preferred then.
+bool Certifier::from_zero(double radius) {
+  Moments moments = moments_;
+  for (Index j = 0; j < net_.width; ++j) {
+    const double t = view_.z(j) + moments.mean(j);
+    if (!point_.own[static_cast<std::size_t>(j)] && t > 0.0) moments.second(j) += t * (ranges_.high(j) - t);
+  }
+  int mixed = 0;
+  return move_contacts(radius, Slab(), 1, mixed, moments);
 }
 
 // docs/mathematics.md#moving-contacts

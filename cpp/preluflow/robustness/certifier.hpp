@@ -29,6 +29,7 @@ class Certifier {
 
  private:
   bool move_contacts(double radius, const Slab& slab, int most_rounds, int& mixed, Moments& moments);
+  bool from_zero(double radius);
   bool part(double radius, const Slab& slab, int most_rounds);
   void slab_ranges(double radius, const Slab& slab);
   double square(const Eigen::VectorXd& d, double across) const;

@@ -19,13 +19,14 @@ using Directions = Eigen::Map<const MatrixXd>;  // columns are neurons: (rank, h
 constexpr double kOutward = 1.0 - 1e-9;  // of every radius
 // Shares of the radius wanted that are tried in turn once that itself has failed.
 constexpr double kRungs[] = {0.99, 0.975, 0.95, 0.92, 0.88, 0.82, 0.74, 0.64, 0.5, 0.35, 0.2, 0.1, 0.03, 0.01};
-constexpr double kWorthwhile = 1.005;  // less than this times what is known is not worth a search
-constexpr int kFirstRounds = 8;        // of moving contacts: for the radius wanted,
-constexpr int kMoreRounds = 6;         // for others,
-constexpr int kSlabRounds = 3;         // and for a slab
-constexpr int kSlabs = 12;             // at most
-constexpr double kPromising = 0.995;   // of a radius: estimates from there on are tried on the whole ball first,
-constexpr double kPoor = 0.8;          // and below that on nothing else
+constexpr double kWorthwhile = 1.005;        // less than this times what is known is not worth a search
+constexpr int kFirstRounds = 8;              // of moving contacts: for the radius wanted,
+constexpr int kMoreRounds = 6;               // for others,
+constexpr int kSlabRounds = 4;               // and for a slab
+constexpr int kSlabs = 12, kMoreSlabs = 30;  // at most, the latter where rounds are cheap
+constexpr int kBisections = 4;               // between the last radius that failed and the best one
+constexpr double kPromising = 0.995;         // of a radius: estimates from there on are tried on the whole ball first,
+constexpr double kPoor = 0.8;                // and below that on nothing else
 // Bisection between the last rungs ends after so many multiplications in products Q, or these rounds.
 constexpr double kWork = 4e9;
 constexpr Index kLeastRounds = 20, kMostRounds = 200;
@@ -73,6 +74,8 @@ struct Form {
   Certifier certifier;
 
   double radius(double r) const { return kind == Trace::Form::slice ? r / std::sqrt((size - r) * (size + r)) : r; }
+  // Of a radius, the share at which the last ball's bound may be 0.
+  double ratio(double r) const { return true_radius(certifier.estimate()) / r; }
   double true_radius(double r) const { return kind == Trace::Form::slice ? size * r / std::sqrt(1.0 + r * r) : r; }
 };
 
@@ -80,7 +83,12 @@ struct Form {
 class Tightening {
  public:
   Tightening(std::vector<Form>& forms, double wanted, double tolerance, Index work, double& best)
-      : forms_(forms), wanted_(wanted), tolerance_(tolerance), budget_(budget(work)), best_(best) {}
+      : forms_(forms),
+        wanted_(wanted),
+        tolerance_(tolerance),
+        budget_(budget(work)),
+        cheap_(budget_ >= kMostRounds),
+        best_(best) {}
 
   // Raises the best radius; the form it is of, or none.
   Trace::Form run();
@@ -101,20 +109,39 @@ class Tightening {
     return sum;
   }
   bool certified(Form& form, double radius);
+  bool certified(double radius);
 
   std::vector<Form>& forms_;
   double wanted_, tolerance_;
   Index budget_, radii_ = 0;
+  bool cheap_;
   double& best_;
+  Trace::Form found_ = Trace::Form::none;
 };
 
 // Whether a form certifies a radius: on the whole ball where that looks possible, or by slabs.
 bool Tightening::certified(Form& form, double radius) {
   ++radii_;
-  const double ratio = form.true_radius(form.certifier.estimate()) / radius, r = form.radius(radius);
-  if (ratio >= kPromising && form.certifier.ball(r, kMoreRounds)) return true;
-  if (ratio >= kPoor && form.certifier.slabs(r, kSlabRounds, kSlabs)) return true;
-  return ratio < kPromising && form.certifier.ball(r, kMoreRounds);
+  const double ratio = form.ratio(radius), r = form.radius(radius);
+  const bool found = (ratio >= kPromising && form.certifier.ball(r, kMoreRounds)) ||
+                     (ratio >= kPoor && form.certifier.slabs(r, kSlabRounds, cheap_ ? kMoreSlabs : kSlabs)) ||
+                     (ratio < kPromising && form.certifier.ball(r, kMoreRounds));
+  if (found) {
+    best_ = radius;
+    found_ = form.kind;
+  }
+  return found;
+}
+
+// The same, by any form that looks as if it might, or that costs little.
+bool Tightening::certified(double radius) {
+  std::vector<Form*> order;
+  for (Form& form : forms_) order.push_back(&form);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](const Form* a, const Form* b) { return a->ratio(radius) > b->ratio(radius); });
+  for (Form* form : order)
+    if ((form == order.front() || cheap_ || form->ratio(radius) >= kPromising) && certified(*form, radius)) return true;
+  return false;
 }
 
 Trace::Form Tightening::run() {
@@ -122,29 +149,21 @@ Trace::Form Tightening::run() {
     ++radii_;
     if (form.certifier.ball(form.radius(wanted_), kFirstRounds)) {
       best_ = wanted_;
-      return form.kind;
+      return found_ = form.kind;
     }
   }
-  Form& form = *std::max_element(forms_.begin(), forms_.end(), [](const Form& a, const Form& b) {
-    return a.true_radius(a.certifier.estimate()) < b.true_radius(b.certifier.estimate());
-  });
-  Trace::Form found = Trace::Form::none;
   double failed = wanted_;
-  for (const double rung : kRungs) {
-    const double radius = rung * wanted_;
-    if (radius <= best_ * kWorthwhile || stopped()) break;
-    if (certified(form, radius)) {
-      best_ = radius;
-      found = form.kind;
+  const double *rung = std::begin(kRungs), *end = std::end(kRungs);
+  for (int between = 0; failed - best_ > tolerance_ * wanted_ && !stopped();) {
+    double radius = 0.5 * (best_ + failed);
+    while (rung != end && *rung * wanted_ >= failed) ++rung;
+    if (found_ == Trace::Form::none && rung != end && *rung * wanted_ > best_ * kWorthwhile)
+      radius = *rung * wanted_;
+    else if (++between > kBisections || rounds() > budget_)
       break;
-    }
-    failed = radius;
+    if (!certified(radius)) failed = radius;
   }
-  while (found != Trace::Form::none && failed - best_ > tolerance_ * wanted_ && rounds() < budget_ && !stopped()) {
-    const double radius = 0.5 * (best_ + failed);
-    (certified(form, radius) ? best_ : failed) = radius;
-  }
-  return found;
+  return found_;
 }
 
 }  // namespace
