@@ -356,6 +356,7 @@ void Attack::polish() {
 bool Attack::from_contacts() {
   const double limit = std::min(best_, net_.homogeneous ? 1.0 : kFarthest * guess_);
   if (!cuts_.run(margin_, contact_, best_ray_, limit, ray_)) return false;
+  frame_.follow(ray_);  // its products were sums of large terms where cuts are nearly parallel
   const double before = best_, found = reach_boundary(limit, kMultiples);
   keep(found);
   return best_ < before * (1.0 - 1e-7);
