@@ -24,7 +24,7 @@ constexpr double kDominant = 1e3;        // a rival's term that may be so large 
 // A cut that raises the bound by less than this share of what is asked for gains nothing; after so many in a row the
 // other way to cut is tried.
 constexpr double kRise = 0.02;
-constexpr int kStalled = 3;
+constexpr int kStalled = 8;
 constexpr Index kFewRivals = 10;               // up to so many, cutting their ranges ends sooner than anything else
 constexpr int kFirstPasses = 20, kPasses = 2;  // of quadratics, for the first node and for any other
 

@@ -13,7 +13,7 @@ using Eigen::VectorXd;
 
 constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-// All in units of the largest own term at the point, or of the reach.
+// All in units of the largest own term at the point, or of the reach (docs/mathematics.md#rounding-branch-and-bound).
 constexpr double kHuge = 1e100;        // a rival's contribution beyond it: an error once active
 constexpr double kSilent = 1e-10;      // values of own neurons below it, of the reach, make no tangent
 constexpr double kDominant = 1e3;      // a rival's term that may be so large in a node: cut at its kink first

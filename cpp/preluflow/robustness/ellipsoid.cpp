@@ -11,6 +11,7 @@ using Eigen::VectorXd;
 
 constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
+// docs/mathematics.md#rounding-branch-and-bound
 constexpr double kShift = 1e-6;   // l - Q is kept above this share of l: what that costs is as small a share of l r^2
 constexpr int kMultipliers = 12;  // tried
 constexpr double kClose = 0.02;   // of enough^2: ||d||^2 that near to it is the maximiser's; the bound is flat there

@@ -22,6 +22,7 @@ constexpr double kBent = 0.9;       // curvature beyond this share of the ball's
 constexpr double kSame = 0.9;       // cosine from which directions are one
 constexpr Index kEigenvectors = 8, kLanczos = 48;  // looked at
 constexpr double kNeuron = 0.1;  // weight of neurons' quadratics against directions: many of them share one
+constexpr double kSmooth = 2.5;  // below, sigma^p bends at once at 0: ranges are cut there
 constexpr double kThin = 1e-7;   // a range below it, of the reach, is not cut
 constexpr double kEnds = 0.02, kMiddle = 0.3;  // cuts keep these shares of a range away from its ends
 
@@ -160,6 +161,7 @@ bool QuadraticBound::choose_cut(Node& node, double reach, const VectorXd& witnes
     most = loss;
     node.term = k;
     node.at = std::min(std::max(value, low + kMiddle * width), high - kMiddle * width);
+    if (p_ < kSmooth && low < 0.0 && high > 0.0) node.at = 0.0;
   }
   return most > 0.0;
 }

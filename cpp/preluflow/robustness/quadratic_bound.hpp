@@ -16,7 +16,7 @@ class QuadraticBound {
  public:
   // `stop` is asked between majorants: what is proved until then counts.
   QuadraticBound(const Sides& sides, double p, double span_slack, Index rank, std::function<bool()> stop)
-      : stop_(std::move(stop)), F_(sides, p, span_slack), ellipsoid_(rank), best_(rank) {}
+      : p_(p), stop_(std::move(stop)), F_(sides, p, span_slack), ellipsoid_(rank), best_(rank) {}
 
   // Raises the node's bound and narrows its ranges, in so many passes at most; `enough` is all that is asked of the
   // bound. False if the node holds no error within reach.
@@ -33,6 +33,7 @@ class QuadraticBound {
   double widest_direction(Node& node, double reach);
   bool known(const Eigen::VectorXd& n) const;
 
+  double p_;
   std::function<bool()> stop_;
   NodeMajorant F_;
   Ellipsoid ellipsoid_, best_;  // best: the one with the largest bound of the node, if `any_`
