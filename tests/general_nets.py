@@ -238,7 +238,9 @@ def check(case: Case, level: str, radius: Any = None, **options: Any) -> Seen:
     tell("lower <= upper", ~(radius.lower <= radius.upper), bracket)
     error, right = state.sure(case.X, own), state.clearly_right(case.X, own)
     tell("correct where it is", right & ~radius.correct, bracket)
-    tell("wrong where it is", error & radius.correct, bracket)
+    room = ROOM * (np.linalg.norm(case.X, axis=1) + np.linalg.norm(state.center))
+    missed = state.clearly_wrong(case.X, own) | (error & (radius.lower > room))
+    tell("wrong where it is", missed & radius.correct, bracket)
     tell("radius 0 where it is wrong", ~radius.correct & ((radius.lower != 0) | (radius.upper != 0)), bracket)
     _witnesses(case, state, radius, own, tell, bracket)
     nearest, adversary = np.full(len(case.X), np.inf), Adversary(case.free, case.told.get("bounds"))
@@ -249,7 +251,6 @@ def check(case: Case, level: str, radius: Any = None, **options: Any) -> Seen:
             nearest_error(state, x, y, adversary, hints=hints, seed=int(row)),
             refuted(state, x, y, adversary, float(radius.lower[row]), seed=int(row)),
         )
-    room = ROOM * (np.linalg.norm(case.X, axis=1) + np.linalg.norm(state.center))
     above = radius.lower * (1 - 4 * EPS) - room > nearest
     center = np.abs(nearest / np.linalg.norm(case.X - state.center, axis=1).clip(1e-300) - 1) < 1e-15
     for claim, rows in (("certified <= nearest error", ~center), ("certified <= the centre, an error", center)):

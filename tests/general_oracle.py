@@ -149,7 +149,8 @@ class State:
             phi = phi ** kind(self.p)
         if self.normalized and self.p > 1:
             length = np.linalg.norm(x, axis=1)[:, None]
-            phi = np.where(length > 0, phi / np.where(length > 0, length, 1) ** kind(self.p - 1), 0)
+            with np.errstate(over="ignore", divide="ignore"):  # towards the centre it grows beyond float64
+                phi = np.where(length > 0, phi / np.where(length > 0, length, 1) ** kind(self.p - 1), 0)
         return z, phi
 
     def _rounded(self, X: np.ndarray, kind: type) -> tuple[np.ndarray, np.ndarray]:
@@ -176,6 +177,11 @@ class State:
         """Which of X (m, D) are errors for the columns own (m,), whatever rounding did."""
         found, bound = self.margins(X, own)
         return np.asarray((found <= -bound).any(axis=1) & np.isfinite(bound).all(axis=1))
+
+    def clearly_wrong(self, X: np.ndarray, own: np.ndarray) -> np.ndarray:
+        """Which of X (m, D) are errors, whatever rounding does in float64."""
+        found, bound = self.margins(X, own)[0], self.margins(X, own, np.float64)[1]
+        return np.asarray((found < -bound).any(axis=1))
 
     def clearly_right(self, X: np.ndarray, own: np.ndarray) -> np.ndarray:
         """Which of X (m, D) are no errors, whatever rounding does in float64."""
@@ -267,7 +273,7 @@ def _first(
     high = reaches[index]
     low = np.where(index > 0, reaches[np.maximum(index - 1, 0)], 0.0)
     # Only the nearest few are worth bisecting.
-    keep = np.argsort(high)[:NEAREST]
+    keep = np.argsort(high, kind="stable")[:NEAREST]
     some, low, high = some[keep], low[keep], high[keep]
     shares, rows = np.arange(1, SPLIT) / SPLIT, np.arange(len(some))
     for _ in range(SPLITS):
@@ -313,11 +319,11 @@ def nearest_error(
         return 0.0 if state.sure(x[None], np.array([own]))[0] else float("inf")
     least, largest = _scales(state, x)
     reaches = np.geomspace(max(0.03 * least, FINEST * largest), 8.0 * largest, REACHES)
-    directions = np.concatenate([rays(free, rng), _special(state, x, free)])
+    directions = np.concatenate([_special(state, x, free), rays(free, rng)])
     if hints is not None and len(hints):
         length = np.linalg.norm(hints, axis=1)
         useful = (length > 0) & np.isfinite(length)
-        directions = np.concatenate([directions, hints[useful] / length[useful, None]])
+        directions = np.concatenate([hints[useful] / length[useful, None], directions])
         reaches = np.unique(np.r_[reaches, length[useful], (1 - 1e-9) * length[useful]])
     found = _first(state, x, own, directions, reaches, adversary)
     best, starts = _at_center(state, x, own, adversary), np.argsort(found)[:2]
@@ -374,7 +380,7 @@ def refuted(state: State, x: np.ndarray, y: Any, adversary: Adversary, radius: f
     if not free.any() or not limit > 0 or not np.isfinite(limit):
         return float("inf")
     own, rng = int(state.number([y])[0]), np.random.default_rng(seed)
-    directions = np.concatenate([rays(free, rng), _special(state, x, free)])
+    directions = np.concatenate([_special(state, x, free), rays(free, rng)])
     shares = np.array([1.0, 0.999, 0.97, 0.9, 0.75, 0.5, 0.25, 0.05, 1e-3])
     points = (x + limit * shares[:, None, None] * directions).reshape(-1, len(x))
     F = adversary.lowest(state, points, own)

@@ -271,6 +271,10 @@ def choice(*words: str) -> Kind:
 LOSS = choice("squared", "exponential", "logistic")
 ACTIVATION = choice("prelu", "polynomial", "tanh")
 NORM = choice("l2", "linf")
+MASK = labels_of(
+    optional=True,
+    more=lambda _: {"ints": [1, 0, 0], "all": [True] * 3, "short": [True], "words": ["a"] * 3, "twice": [[True] * 3]},
+)
 BOUNDS = labels_of(
     optional=True,
     more=lambda _: {"three": (0, 1, 2), "turned": (9.0, -9.0), "nan": (np.nan, 1.0), "words": ("a", "b")},
@@ -655,6 +659,8 @@ case(
     **labels,
     level=("fast", choice("fast", "tight", "exact")),
     gmm=(O.gmm, MAYBE),
+    fixed=([True, False, False], MASK),
+    bounds=((-9.0, 9.0), BOUNDS),
     starts=(2, integer(1, INT32, enough=3)),
     restarts=(1, int32),
     steps=(2, int32),
@@ -669,7 +675,7 @@ case(
     pf.robust_radius,
     **{**{k: (TABLE["robust_radius"].good[k], v) for k, v in TABLE["robust_radius"].kinds.items()}},
 )
-TABLE["robust_radius of another classifier"].good["classifier"] = O.linear
+TABLE["robust_radius of another classifier"].good.update(classifier=O.linear, fixed=None, bounds=None)
 TABLE["robust_radius of another classifier"].kinds["level"] = labels_of(more=lambda _: {"tight": "tight"})
 case("RobustRadius.accuracy", O.radius.accuracy, eps=([0.1, 0.2], RADII))
 case("RobustRadius.summary", O.radius.summary)

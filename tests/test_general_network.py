@@ -409,7 +409,7 @@ def test_repr_says_what_it_has():
 # ---- what is refused
 
 REFUSED = {
-    "v must have shape": {"v": np.ones((2, 1))},
+    "v must have 1 dimension, got shape": {"v": np.ones((2, 1))},
     "hidden_bias must have shape": {"hidden_bias": np.ones(3)},
     "hidden_bias must be finite": {"hidden_bias": [np.nan, 0.0]},
     r"hidden_bias\[0\] must be within float64": {"W": 1e-200 * np.ones((2, 3)), "hidden_bias": [1e200, 0.0]},
@@ -517,3 +517,35 @@ def test_files_of_other_kinds_and_damaged_ones_are_refused(tmp_path):
         pf.TwoLayerNetwork.load(path)
     with pytest.raises(FileNotFoundError):
         pf.TwoLayerNetwork.load(tmp_path / "nothing.npz")
+
+
+# ---- at the ends of float64
+
+
+def test_one_output_beyond_float64_leaves_the_others_of_its_row():
+    network = pf.TwoLayerNetwork.from_polar(
+        np.eye(2), [0.0, 0.0], np.ones((2, 3)), [[700.0, 0.0, -700.0], [0.0, 0.0, 0.0]], "prelu", 3.0, center=[1.0, 1.0]
+    )
+    x = np.array([[1.0 + 2.0**40, -1.0], [1.0 + 2.0**200, -1.0]])
+    F = network.decision_function(x)
+    log_cube = 3 * np.log(2.0) * np.array([40, 200])
+    np.testing.assert_array_equal(F[:, 0], np.inf)
+    np.testing.assert_allclose(F[:, 1], np.exp(log_cube), rtol=1e-12)
+    np.testing.assert_allclose(F[:, 2], np.exp(log_cube - 700.0), rtol=1e-11)
+    np.testing.assert_array_equal(network.predict(x), 0)
+
+
+def test_a_bias_brings_back_what_leaves_float64():
+    network = pf.TwoLayerNetwork([[1.0]], [1.0], "prelu", 1.0, output_bias=-1.5e308)
+    doubled = network.replace(log_abs_v=network.log_abs_v + np.log(2.0))
+    np.testing.assert_allclose(doubled.decision_function([[1.2e308], [1e10]]), [0.9e308, -1.5e308], rtol=1e-12)
+
+
+def test_values_beside_gradients_are_outputs_where_powers_leave_float64():
+    for activation, p in ref.KINDS:
+        network = make_problem().network(activation, p)
+        X = np.vstack([make_problem().X * 1e120, np.zeros((1, 5))])
+        huge = network.replace(log_abs_v=network.log_abs_v + (0.0 if activation == "tanh" else 800.0))
+        with np.errstate(over="ignore"):
+            values, _ = huge.value_and_input_gradient(X)
+        np.testing.assert_array_equal(values, huge.decision_function(X))

@@ -94,10 +94,11 @@ def test_omp_num_threads_is_the_default_up_to_the_processors(run_python, count):
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="no list of a process's threads on this system")
 def test_radii_on_one_thread_leave_the_processors_to_others(run_python):
-    """No thread but the caller's works meanwhile, those of NumPy's BLAS neither, whose products are not used."""
+    """No thread but the caller's works meanwhile, those of NumPy's BLAS neither: they are not used, or held back."""
     done = run_python(
         """
 import os
+import time
 import numpy as np
 import preluflow as pf
 
@@ -115,6 +116,12 @@ for level, rows in (("fast", 1500), ("tight", 80), ("exact", 8)):
     before = ticks()
     pf.robust_radius(network, data.X[:rows], data.y[:rows], level, max_nodes=50, num_threads=1)
     assert ticks() - before <= 1, (level, ticks() - before)
+gmm = pf.OrthonormalGMM(400, 20, 20, 0.1, rng=0)  # products large enough for a BLAS to share out
+data = gmm.sample(200, balanced=True, dtype="float64", rng=1)
+before, own = ticks(), time.thread_time()
+pf.robust_radius(pf.classifiers.NearestCluster(gmm), data.X, data.y, restarts=1, steps=10, num_threads=1)
+others, own = (ticks() - before) / os.sysconf("SC_CLK_TCK"), time.thread_time() - own
+assert others < 0.25 * own, (others, own)  # helpers that were at work until then go on waiting for a while
 """
     )
     assert done.returncode == 0, done.stderr

@@ -37,6 +37,7 @@ py::tuple input_gradients(NetworkArrays<T>& net, const Array<T>& X, int threads)
   {
     py::gil_scoped_release release;
     input_gradient(X.data(), X.shape(0), view, threads, out, gradient_out);
+    mend_range(view.scalars, X.data(), X.shape(0), threads, out);
   }
   return py::make_tuple(f, gradient);
 }

@@ -145,14 +145,15 @@ void LogRow<T>::outputs(double* F, bool relative) {
     const double bias = net_.output_bias == nullptr ? 0.0 : net_.output_bias[c];
     top = std::max({top, found.log, bias == 0.0 ? -kInfinity : log_size(bias)});
   }
-  const bool together = top > 700.0;  // what a bias takes from a sum beyond float64 may bring it back
+  if (top == -kInfinity) top = 0.0;
   for (Index c = 0; c < net_.outputs; ++c) {
+    constexpr double kNearEnd = 700.0;  // beyond, what a bias takes from a sum may bring it back into float64
     const Signed found = parts_[static_cast<std::size_t>(c)];
     const double bias = net_.output_bias == nullptr ? 0.0 : net_.output_bias[c];
-    const double unit = relative || together ? (top == -kInfinity ? 0.0 : top) : 0.0;
+    const double unit = relative ? top : found.log > kNearEnd ? found.log : 0.0;
     const double own = found.sign == 0.0 ? 0.0 : found.sign * std::exp(found.log - unit);
     const double value = own + (unit == 0.0 ? bias : scaled(bias, -unit));
-    F[c] = relative ? value : scaled(value, unit);
+    F[c] = relative || unit == 0.0 ? value : scaled(value, unit);
   }
 }
 

@@ -54,9 +54,16 @@ class Block(NamedTuple):
 
     def head(self, count: int) -> Block:
         """Return the first ``count`` points."""
-        arrays = (self.lower, self.upper, self.witness, self.correct, self.reached, self.done)
         trace = {name: values[:count] for name, values in self.trace.items()}
-        return Block(*(array[:count] for array in arrays), trace)
+        return Block(
+            self.lower[:count],
+            self.upper[:count],
+            self.witness[:count],
+            self.correct[:count],
+            self.reached[:count],
+            self.done[:count],
+            trace,
+        )
 
 
 class Brackets:

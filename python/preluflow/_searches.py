@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from preluflow import _arrays, _scores
 from preluflow._arrays import Float64
 from preluflow._scores import Ints, Model
+from preluflow.classifiers import as_classifier
 from preluflow.typing import Norm, Objective
 
 NORMS: tuple[Norm, ...] = get_args(Norm)
@@ -197,7 +198,7 @@ class Ball:
 
 def prepared(classifier: Any, X: ArrayLike) -> tuple[Model, NDArray[Any]]:
     """The classifier as the attacks see it, and the points (n, D)."""
-    model, data = Model(classifier), _arrays.points(X)
+    model, data = Model(as_classifier(classifier)), _arrays.points(X)
     model.look(data)
     return model, data
 

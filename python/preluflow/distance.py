@@ -6,6 +6,8 @@ opposite signs, the centres), so ascent on it uses the same kernel as everything
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -61,7 +63,7 @@ def difference_network(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> TwoLaye
     )
 
 
-def _unit_rows(points: Float) -> Float:
+def unit_rows(points: Float) -> Float:
     # Each array by itself: what NumPy casts or allocates within a ufunc does not survive it when memory ends.
     lengths = np.linalg.norm(points, axis=1, keepdims=True)
     lengths[lengths == 0] = 1
@@ -124,12 +126,12 @@ def distance_estimate(
     # Of f - F^(p) = e^m g only g is evaluated: a run that diverges must not overflow here. F^(p) makes m >= 0.
     difference, m = difference_network(network, gmm).rescaled()
     _arrays.require_room("batch", batch, gmm.dim)
-    points = _unit_rows(generator.standard_normal((batch, gmm.dim)).astype(network.dtype))
+    points = unit_rows(generator.standard_normal((batch, gmm.dim)).astype(network.dtype))
     stay = network.dtype.type(np.exp(-m))
     for _ in range(steps):
         value, gradient = difference.value_and_input_gradient(points, num_threads=num_threads)
         ahead = (step_size * np.sign(value)).astype(network.dtype)[:, None]
-        points = _unit_rows(stay * points + ahead * gradient)
+        points = unit_rows(stay * points + ahead * gradient)
     return _unscaled(np.abs(difference.decision_function(points, num_threads=num_threads)).max(), m)
 
 
@@ -188,7 +190,23 @@ def _starting_points(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> Float64:
     pairs = [a + b for group in (gmm.centers[:32], neurons) for a, b in combinations(group, 2)]
     rows = np.concatenate([gmm.centers, neurons, classes, classes[:1] + classes[1:], classes[:1] - classes[1:]])
     rows = np.concatenate([rows, np.reshape(pairs, (-1, gmm.dim))])
-    return np.asarray(_unit_rows(np.concatenate([rows, -rows])), dtype=np.float64)
+    return np.asarray(unit_rows(np.concatenate([rows, -rows])), dtype=np.float64)
+
+
+def ascend(difference: TwoLayerNetwork, points: Float, steps: int, num_threads: int | None = None) -> Float:
+    """Ascend |difference| on the sphere from the points, with a step size per point; they are moved in place."""
+    value, gradient = difference.value_and_input_gradient(points, num_threads=num_threads)
+    step_sizes = np.ones(len(points))
+    for _ in range(steps):
+        here = points.astype(np.float64)
+        tangent = np.sign(value)[:, None] * gradient.astype(np.float64)
+        tangent -= np.einsum("bd,bd->b", tangent, here)[:, None] * here
+        trial = unit_rows((here + step_sizes[:, None] * tangent).astype(points.dtype))
+        trial_value, trial_gradient = difference.value_and_input_gradient(trial, num_threads=num_threads)
+        better = np.abs(trial_value) > np.abs(value)
+        points[better], value[better], gradient[better] = trial[better], trial_value[better], trial_gradient[better]
+        step_sizes *= np.where(better, 1.5, 0.3)
+    return points
 
 
 def _lower_end(
@@ -204,19 +222,9 @@ def _lower_end(
     values[: gmm.clusters] += 1e3  # the centres stay
     points = starts[np.argsort(-values, kind="stable")[:keep]]
 
-    value, gradient = difference.value_and_input_gradient(points, num_threads=num_threads)
-    step_sizes = np.ones(len(points))
-    for _ in range(steps):
-        here = points.astype(np.float64)
-        tangent = np.sign(value)[:, None] * gradient.astype(np.float64)
-        tangent -= np.einsum("bd,bd->b", tangent, here)[:, None] * here
-        trial = _unit_rows((here + step_sizes[:, None] * tangent).astype(network.dtype))
-        trial_value, trial_gradient = difference.value_and_input_gradient(trial, num_threads=num_threads)
-        better = np.abs(trial_value) > np.abs(value)
-        points[better], value[better], gradient[better] = trial[better], trial_value[better], trial_gradient[better]
-        step_sizes *= np.where(better, 1.5, 0.3)
+    points = ascend(difference, points, steps, num_threads)
     exact, m = difference_network(network.astype(np.float64), gmm).rescaled()  # with the centres unrounded
-    finalists = _unit_rows(points.astype(np.float64))
+    finalists = unit_rows(points.astype(np.float64))
     final = np.abs(exact.decision_function(finalists, num_threads=num_threads))
     best = int(np.argmax(final))
     # What float64 may have done: to a cosine, p times of it to a power, to their sum, and to a through its logarithm
@@ -245,56 +253,85 @@ def _weighted(weights: Float64, rows: Float64) -> Float64:
     return np.asarray(np.einsum("m,mc->c", weights, rows))
 
 
-def _upper_end(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> float:
-    """Bound of docs/mathematics.md#distance-upper, the untargeted neurons split by sign (each moves f one way only).
+class CellBound:
+    """sup_{||x||=1} |c f - F| is at most ``at(c)``, convex in c (docs/mathematics.md#distance-upper).
 
-    For x on the sphere let phi_k be its angle to mu_k and theta_j that of u_j to its centre: the angle of x and u_j
-    lies in [phi_k - theta_j, phi_k + theta_j]. So on a cell phi_k in [fa, fb] a cluster's share of f exceeds its share
-    of F^(p) by at most up_k, and falls short by at most dn_k. As sum_k cos^2 phi_k <= 1, for every lambda >= 0
-        sup <= sum_O a_j + lambda + sum_k max_cells (Psi_k - lambda cos^2 fb)_+ .
+    F(x) = sum_k s_k b_k sigma(<x,t_k>)^p over orthonormal t_k, of the p of f; every neuron is given one of its sign, at
+    angle theta_j < pi/2, and those that have none are split by sign (each moves f one way only).
+
+    For x on the sphere let phi_k be its angle to t_k: that of x and u_j lies in [phi_k - theta_j, phi_k + theta_j]. So
+    on a cell phi_k in [fa, fb] the share of c f that goes to t_k exceeds F's by at most up_k, and falls short by at
+    most dn_k. As sum_k cos^2 phi_k <= 1, for every lambda >= 0
+        sup <= c sum_O a_j + lambda + sum_k max_cells (Psi_k - lambda cos^2 fb)_+ .
+
+    Parameters
+    ----------
+    network : TwoLayerNetwork
+        f.
+    targets : ndarray, shape (K, D)
+        t_k.
+    signs, weights : ndarray, shape (K,)
+        s_k, and b_k > 0.
+    region : ndarray, shape (h,)
+        Each neuron's target, of its sign and of positive cosine with it; negative if it has none.
     """
-    p, region = network.p, voronoi_regions(network, gmm)
-    # Directions stored in float32 are unit vectors up to rounding only; the bound shall hold for what is stored.
-    lengths = np.linalg.norm(network.directions.astype(np.float64), axis=1)
-    a = network.contributions * lengths**p
-    if not np.isfinite(a).all():
-        return float("inf")
-    theta = _angles(network, gmm, np.maximum(region, 0), lengths)
-    # Neurons too small to matter cost less as a constant than as cells.
-    loose = (region < 0) | (a < 1e-9 / len(a))
-    edges = np.linspace(0.0, np.pi / 2, _CELLS + 1)
-    fa, fb = edges[:-1], edges[1:]
-    budget = np.append(np.cos(fb) ** 2, 0.0)  # the last column is <x,mu_k> <= 0
-    up = np.empty((gmm.clusters, _CELLS + 1))
-    down = np.empty_like(up)
-    for k in range(gmm.clusters):
-        mine = np.flatnonzero((region == k) & ~loose)
-        over = _power(np.cos(np.maximum(fa[None] - theta[mine, None], 0.0)), p)
-        under = _power(np.cos(np.minimum(fb[None] + theta[mine, None], np.pi / 2)).clip(0.0), p)
-        up[k, :-1] = _weighted(a[mine], over) - _power(np.cos(fb).clip(0.0), p)
-        down[k, :-1] = _power(np.cos(fa), p) - _weighted(a[mine], under)
-        up[k, -1] = _weighted(a[mine], _power(np.sin(theta[mine]), p)[:, None])[0]
-        down[k, -1] = 0.0
-    ends = []
-    for sign in (1.0, -1.0):
-        psi = np.where((gmm.labels == sign)[:, None], up, down)
-        ends.append(float(a[loose & (network.sign == sign)].sum()) + _lagrange(psi, budget))
-    # Outward, by what float64 does to sums of a and of F^(p), and to a through their logarithms.
-    degree = 1.0 if network.activation == "prelu" else p
-    logs = np.where(a > 0, np.abs(degree * network.log_norm) + np.abs(network.log_abs_v), 0.0)
-    rounding = 8.0 * EPS * float((a * (logs + network.width + p + 16.0)).sum() + gmm.clusters * (p + 16.0))
-    return max(ends) * (1.0 + _OUTWARD) + rounding
+
+    def __init__(
+        self, network: TwoLayerNetwork, targets: Float64, signs: Float64, weights: Float64, region: NDArray[np.intp]
+    ) -> None:
+        p, self.signs = network.p, signs
+        # Directions stored in float32 are unit vectors up to rounding only; the bound shall hold for what is stored.
+        lengths = np.linalg.norm(network.directions.astype(np.float64), axis=1)
+        a = network.contributions * lengths**p
+        self.finite = bool(np.isfinite(a).all())
+        theta = _angles(network, targets, np.maximum(region, 0), lengths)
+        # Neurons too small to matter cost less as a constant than as cells.
+        loose = (region < 0) | (a < 1e-9 / len(a))
+        self.loose = [float(a[loose & (network.sign == sign)].sum()) for sign in (1.0, -1.0)]
+        edges = np.linspace(0.0, np.pi / 2, _CELLS + 1)
+        fa, fb = edges[:-1], edges[1:]
+        self.budget = np.append(np.cos(fb) ** 2, 0.0)  # the last column is <x,t_k> <= 0
+        self.most = np.outer(weights, np.append(_power(np.cos(fa), p), 0.0))
+        self.least = np.outer(weights, np.append(_power(np.cos(fb).clip(0.0), p), 0.0))
+        self.over, self.under = np.zeros((2, len(targets), _CELLS + 1))  # sums over neurons
+        for k in range(len(targets)):
+            mine = np.flatnonzero((region == k) & ~loose)
+            over = _power(np.cos(np.maximum(fa[None] - theta[mine, None], 0.0)), p)
+            under = _power(np.cos(np.minimum(fb[None] + theta[mine, None], np.pi / 2)).clip(0.0), p)
+            self.over[k, :-1], self.under[k, :-1] = _weighted(a[mine], over), _weighted(a[mine], under)
+            self.over[k, -1] = _weighted(a[mine], _power(np.sin(theta[mine]), p)[:, None])[0]
+        # What float64 does to sums of a and of F, and to a through their logarithms.
+        degree = 1.0 if network.activation == "prelu" else p
+        logs = np.where(a > 0, np.abs(degree * network.log_norm) + np.abs(network.log_abs_v), 0.0)
+        self.rounding = float((a * (logs + network.width + p + 16.0)).sum()), float(weights.sum() * (p + 16.0))
+
+    def at(self, c: float) -> float:
+        """Bound sup |c f - F|, outward."""
+        if not self.finite:
+            return float("inf")
+        up, down = c * self.over - self.least, self.most - c * self.under
+        ends = []
+        for sign, loose in zip((1.0, -1.0), self.loose, strict=True):
+            psi = np.where((self.signs == sign)[:, None], up, down)
+            ends.append(c * loose + _lagrange(psi, self.budget))
+        return max(ends) * (1.0 + _OUTWARD) + 8.0 * EPS * (c * self.rounding[0] + self.rounding[1])
 
 
-def _angles(network: TwoLayerNetwork, gmm: OrthonormalGMM, target: NDArray[np.intp], lengths: Float64) -> Float64:
+def _upper_end(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> float:
+    """Bound sup |f - F^(p)|: its targets are the centres, its weights 1 (docs/mathematics.md#distance-upper)."""
+    region = voronoi_regions(network, gmm)
+    return CellBound(network, gmm.centers, gmm.labels, np.ones(gmm.clusters), region).at(1.0)
+
+
+def _angles(network: TwoLayerNetwork, targets: Float64, region: NDArray[np.intp], lengths: Float64) -> Float64:
     """Angle of each neuron to its target, rounded up, at most pi/2: by its tangent, as a cosine near 1 tells little."""
     theta = np.zeros(network.width)
     rounding = (network.dim / 2 + 32.0) * EPS
-    for k in np.unique(target):
-        rows = target == k
+    for k in np.unique(region):
+        rows = region == k
         U = network.directions[rows].astype(np.float64)
-        along = np.einsum("jd,d->j", U, gmm.centers[k])
-        across = np.linalg.norm(U - along[:, None] * gmm.centers[k], axis=1)
+        along = np.einsum("jd,d->j", U, targets[k])
+        across = np.linalg.norm(U - along[:, None] * targets[k], axis=1)
         theta[rows] = np.arctan2(across + rounding * lengths[rows], along - rounding * lengths[rows])
     return np.clip(theta, 0.0, np.pi / 2)
 
@@ -305,19 +342,24 @@ def _lagrange(psi: Float64, budget: Float64) -> float:
     def bound(multiplier: float) -> float:
         return multiplier + float(np.maximum((psi - multiplier * budget).max(axis=1), 0.0).sum())
 
-    low, high = 0.0, bound(0.0)
-    ratio = (np.sqrt(5.0) - 1.0) / 2.0
+    high = bound(0.0)
+    return min(high, golden_section(bound, high, 60)[0])
+
+
+def golden_section(function: Callable[[float], float], high: float, steps: int) -> tuple[float, float]:
+    """Least value of a convex function seen on [0, high], and where."""
+    low, ratio = 0.0, (math.sqrt(5.0) - 1.0) / 2.0
     left, right = high - ratio * (high - low), low + ratio * (high - low)
-    at_left, at_right = bound(left), bound(right)
-    best = min(high, at_left, at_right)
-    for _ in range(60):
+    at_left, at_right = function(left), function(right)
+    best = min((at_left, left), (at_right, right))
+    for _ in range(steps):
         if at_left < at_right:
             high, right, at_right = right, left, at_left
             left = high - ratio * (high - low)
-            at_left = bound(left)
+            at_left = function(left)
         else:
             low, left, at_left = left, right, at_right
             right = low + ratio * (high - low)
-            at_right = bound(right)
-        best = min(best, at_left, at_right)
+            at_right = function(right)
+        best = min(best, (at_left, left), (at_right, right))
     return best

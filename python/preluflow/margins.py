@@ -11,13 +11,13 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from preluflow import _arrays, _searches, attacks
+from preluflow import _arrays, _searches, _threads, attacks
 from preluflow._arrays import Float, Float64
 from preluflow._brackets import Adversary, Block, Brackets, Effort
 from preluflow._progress import progress_bar
 from preluflow._radius import RobustRadius
 from preluflow._scores import Model
-from preluflow.classifiers import Classifier
+from preluflow.classifiers import Classifier, as_classifier
 from preluflow.data import OrthonormalGMM
 from preluflow.network import TwoLayerNetwork
 from preluflow.typing import Level
@@ -108,7 +108,8 @@ def robust_radius(
     progress : bool, default False
         Show a progress bar.
     num_threads : int, optional
-        All cores by default. The result does not depend on it, bit for bit.
+        All cores by default. The result does not depend on it, bit for bit. Classifiers that use NumPy's BLAS or torch
+        are held to it where ``threadpoolctl`` is installed; their last bits are what these libraries make of it.
 
     Returns
     -------
@@ -128,6 +129,7 @@ def robust_radius(
     if gmm is not None:
         _arrays.instance(gmm, "gmm", OrthonormalGMM)
     progress = _arrays.flag(progress, "progress")
+    classifier = as_classifier(classifier)
     model, points = Model(classifier), _arrays.points(X, dim=getattr(classifier, "dim", None))
     model.look(points)
     labels = model.targets(y, n=len(points))
@@ -155,7 +157,8 @@ def robust_radius(
     else:
         _only_networks(classifier, level, fixed, bounds)
         bracket, certified = partial(_bracket, classifier, gmm, model), hasattr(classifier, "certified_radius")
-    blocks = _blocks(bracket, points, labels, rows, effort, progress)
+    with _threads.held_to(effort.num_threads if num_threads is not None and isinstance(bracket, partial) else None):
+        blocks = _blocks(bracket, points, labels, rows, effort, progress)
     result = _result(blocks, model.classes)
     result.config = {**asdict(effort), "n": len(points), "certified": certified, "classifier": repr(classifier)}
     del result.config["num_threads"]

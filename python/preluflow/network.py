@@ -198,9 +198,12 @@ class TwoLayerNetwork:
         parts: dict[str, Any],
     ) -> None:
         width = len(U)
-        if len(sign) != width or (sign.ndim == 2 and sign.shape[1] < 2):
-            expected = f"({width},)" if sign.ndim == 1 else f"({width},), or ({width}, C) with C >= 2,"
-            raise ValueError(f"v must have shape {expected} to match W, got {sign.shape}")
+        if sign.ndim == 2 and (len(sign) != width or sign.shape[1] < 2):
+            raise ValueError(
+                f"v must have 1 dimension, got shape {sign.shape}; for C >= 2 outputs it has shape ({width}, C)"
+            )
+        if len(sign) != width:
+            raise ValueError(f"v must have shape ({width},) to match W, got {sign.shape}")
         self.activation = _arrays.choice(activation, "activation", ACTIVATIONS)
         self.p = _arrays.real(p, "p", minimum=1.0)
         self.directions: Float = np.array(U, dtype=kind, order="C")

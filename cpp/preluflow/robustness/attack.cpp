@@ -13,6 +13,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kEnough = 1.0 - 9.9e-4, kTight = 0.97;
 constexpr std::size_t kMoreSwaps = 12;
 constexpr int kMoreRestarts = 8, kHops = 24, kTrials = 100;
+constexpr int kFewHops = 8;  // where kinks are crossed besides, which finds more at less
 constexpr int kMultiples = RayMargin::kMultiples, kFewMultiples = 3;  // first, and when a ray is turned
 constexpr Index kFew = 16;                                            // neurons that are searched more densely
 constexpr Index kFaces = 64;  // own neurons among which silent faces are looked for
@@ -21,9 +22,14 @@ constexpr double kCorner = 4.0;       // units of slack within which a neuron co
 constexpr double kStrongest = 1e100;  // a force beyond it, in units of the own side, is as good as this one
 constexpr double kLonger = 1.25;      // a start so much longer than the best may end shorter
 constexpr int kPolishes = 8, kToggles = 8;
-constexpr std::size_t kToggled = 24;  // rivals nearest to their kinks
-constexpr double kTurned = 1.0;       // where a tanh has turned enough
-constexpr double kFar = 10.0;         // of the sum of bounds: directions that nearly depend on each other meet far away
+constexpr std::size_t kToggled = 24;                 // rivals nearest to their kinks
+constexpr Index kSmall = 32;                         // neurons among which narrow wedges are looked for
+constexpr int kMixtures = 16;                        // of rivals, random
+constexpr double kShares[] = {1.0, 0.3, 0.1, 0.03};  // of the strongest own force
+constexpr double kFarthest = 1e3;                    // of the first guess, where nothing else bounds what is looked for
+constexpr double kSilent = 1e-11;  // in units of the largest value: so much below 0 nothing is rounding
+constexpr double kTurned = 1.0;    // where a tanh has turned enough
+constexpr double kFar = 10.0;      // of the sum of bounds: directions that nearly depend on each other meet far away
 constexpr double kFlats[] = {0.0, 0.3, 0.7};  // scales of values at which slopes of tanh are looked at
 
 }  // namespace
@@ -296,15 +302,20 @@ void Attack::search_more(Random& random) {
   for (std::size_t k = 0; k < more_.size() && !stop(); ++k) swap(more_[k]);
   for (int k = 0; k < kMoreRestarts && !stop(); ++k) restart(random);
   // Hops from the best direction, refined again; few neurons are searched more densely without.
-  for (int k = 0; k < kHops && any() && !stop(); ++k) {
+  const int hops = convex_parts() && net_.width > kSmall ? kFewHops : kHops;
+  for (int k = 0; k < hops && any() && !stop(); ++k) {
     blur_ = net_.curve == Curve::power && net_.p < 2.0 ? kBlurs[k % 3] : 0.0;
     hop(random, kWidths[k % 4]);
     start_from(2.0 * best_);
   }
   blur_ = 0.0;
-  if (cross_kinks() && any()) {
+  if (convex_parts()) {
     polish();
     toggle_rivals();
+    if (net_.width <= kSmall || !any()) {
+      wake_rivals(random);
+      toggle_rivals();
+    }
   }
   if (net_.width <= kFew) look_around(random);
   ray_.d = best_ray_.d;
@@ -326,12 +337,16 @@ void Attack::look_around(Random& random) {
 
 // ---- kinks
 
-// Where p < 2 slopes jump, or nearly; the norm's term is convex or concave as it likes.
-bool Attack::cross_kinks() const { return net_.curve == Curve::power && net_.p < 2.0 && margin_.norm_is_constant(); }
+// Where p < 2 slopes jump, or nearly, and small networks have narrow wedges. The norm's term must not be in the way: it
+// is convex or concave as it likes.
+bool Attack::convex_parts() const {
+  const bool asked = net_.p < 2.0 || net_.width <= kSmall || !any();
+  return net_.curve == Curve::power && asked && margin_.norm_is_constant();
+}
 
 // From the best perturbation, with rivals' tangents where it is, as long as that helps.
 void Attack::polish() {
-  for (int k = 0; k < kPolishes && !stop(); ++k) {
+  for (int k = 0; k < kPolishes && any() && !stop(); ++k) {
     contact_ = margin_.z() + best_ray_.dz;
     if (!from_contacts()) return;
   }
@@ -339,8 +354,9 @@ void Attack::polish() {
 
 // The shortest error that rivals' tangents at contact_ allow; whether it is shorter than the best one.
 bool Attack::from_contacts() {
-  if (!cuts_.run(margin_, contact_, best_ray_, best_, ray_)) return false;
-  const double before = best_, found = reach_boundary(best_, kMultiples);
+  const double limit = std::min(best_, net_.homogeneous ? 1.0 : kFarthest * guess_);
+  if (!cuts_.run(margin_, contact_, best_ray_, limit, ray_)) return false;
+  const double before = best_, found = reach_boundary(limit, kMultiples);
   keep(found);
   return best_ < before * (1.0 - 1e-7);
 }
@@ -348,7 +364,7 @@ bool Attack::from_contacts() {
 // A silent rival's tangent is 0, so that nothing wakes it: rivals near their kinks are put on the other side of it.
 void Attack::toggle_rivals() {
   std::vector<std::pair<double, Index>> rivals;
-  for (int round = 0; round < kToggles && !stop(); ++round) {
+  for (int round = 0; round < kToggles && any() && !stop(); ++round) {
     rivals.clear();
     for (Index j = 0; j < net_.width; ++j) {
       if (pair_->side[j] > 0.0 || !moves(j)) continue;
@@ -363,6 +379,38 @@ void Attack::toggle_rivals() {
     }
     if (!shorter) return;
     polish();
+  }
+}
+
+// Errors may lie in narrow wedges, of which rays from x know nothing: tangents where a rival alone is as strong as the
+// strongest own term, or a share of it, with the others where they are or silent, and where random mixtures of rivals
+// are.
+void Attack::wake_rivals(Random& random) {
+  const Scaled& scaled = margin_.scaled();
+  std::vector<std::pair<double, Index>> rivals;
+  for (Index j = 0; j < net_.width; ++j)
+    if (pair_->side[j] < 0.0 && moves(j) && scaled.alpha(j) > 0.0)
+      rivals.emplace_back(1.0 / scaled.alpha(j) - margin_.z()(j), j);
+  std::sort(rivals.begin(), rivals.end());
+  rivals.resize(std::min(rivals.size(), kToggled));
+  for (const double share : kShares)
+    for (const auto& [reach, rival] : rivals)
+      for (const bool alone : {false, true}) {
+        if (stop()) return;
+        const double value = std::max(share / scaled.alpha(rival), margin_.z()(rival));
+        contact_ = margin_.z();
+        if (alone) contact_.setZero();
+        contact_(rival) = value;
+        if (from_contacts()) polish();
+      }
+  for (int k = 0; k < kMixtures && !rivals.empty() && !stop(); ++k) {
+    c_.setZero();
+    for (const auto& [reach, rival] : rivals)
+      c_(rival) = -std::log(random.uniform()) * std::min(scaled.alpha(rival), kStrongest);
+    frame_.of_neurons(c_, 0.0, ray_);
+    const double norm = std::sqrt(std::max(frame_.square(ray_), 1e-300));
+    contact_ = ray_.dz * (length_ / norm);
+    if (from_contacts()) polish();
   }
 }
 
@@ -394,7 +442,12 @@ void Attack::silence_own() {
 void Attack::silence(const std::vector<Index>& own) {
   std::vector<Bound> bounds;
   for (const Index j : own) bounds.push_back({j, 1.0, margin_.z()(j)});
+  const double before = best_, corner_before = corner_;
   meet(bounds, true);
+  if (best_ < before || corner_ < corner_before || good()) return;
+  const double more = kSilent * margin_.z().abs().maxCoeff();  // the program's own rounding kept some of them alive
+  for (Bound& bound : bounds) bound.excess += more;
+  meet(bounds, false);
 }
 
 // Silence is no error where a constant speaks for the point: a rival has to be as strong as the strongest own term,

@@ -85,10 +85,11 @@ class Attack {
   void hop(Random& random, double width);
   void search_more(Random& random);
   void look_around(Random& random);
-  bool cross_kinks() const;
+  bool convex_parts() const;
   void polish();
   bool from_contacts();
   void toggle_rivals();
+  void wake_rivals(Random& random);
   void silence_own();
   void raise_rivals(const std::vector<Index>& own);
   void turn_signs();

@@ -17,7 +17,8 @@ namespace preluflow {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr int kRefinements = 3;  // of branch and bound, again from a shorter witness each
+constexpr double kOutward = 1.0 - 1e-9;  // of a certificate that is the distance to the centre
+constexpr int kRefinements = 3;          // of branch and bound, again from a shorter witness each
 
 using Row = Scaled::Row;
 
@@ -31,7 +32,10 @@ struct Rival {
   double corner = kInfinity;  // of an error in one point only
   Row corner_d;
   double corner_share = 0.0;
+  double most = kInfinity;  // what lower may be at most, since the centre is an error
   Certificate certificate = Certificate::tangent;
+
+  void cap() { lower = std::min(lower, most); }
 };
 
 // What is known of a point.
@@ -83,13 +87,15 @@ std::vector<double> to_inputs(const Call& call, const Points& points, const std:
     for (Index i = 0; i < m; ++i) std::copy_n(found[static_cast<std::size_t>(i)].d->data(), h, rows.begin() + i * h);
     products(canonical.input_panels(), rows.data(), m, out.data());
   }
+  const std::uint8_t* fixed = call.options.fixed;
   for (Index i = 0; i < m; ++i) {
     const Found& at = found[static_cast<std::size_t>(i)];
-    if (at.share == 0.0) continue;
     const double* x = points.direction(at.point);
-    for (Index k = 0; k < D; ++k)
-      if (call.options.fixed == nullptr || !call.options.fixed[k])
-        out[static_cast<std::size_t>(i * D + k)] += at.share * x[k];
+    double* row = out.data() + i * D;
+    for (Index k = 0; k < D; ++k) {
+      row[k] += at.share == 0.0 ? 0.0 : at.share * x[k];
+      if (fixed != nullptr && fixed[k]) row[k] = 0.0;  // which changes no product
+    }
   }
   return out;
 }
@@ -135,6 +141,12 @@ class FastBlock {
       rival.c = c;
       bool correct = false;
       rival.lower = tangent.radius(canonical_.pair(label(i), c).pair, point, correct);
+      if (canonical_.errs_at_centre(label(i), c)) rival.most = point.length * kOutward;
+      if (canonical_.jumps_at_centre() && !(point.length > 0.0)) {
+        correct = !canonical_.errs_at_centre(label(i), c);
+        rival.most = 0.0;
+      }
+      rival.cap();
       at.correct = at.correct && correct;
       at.rivals.push_back(std::move(rival));
     }
@@ -190,7 +202,7 @@ class FastBlock {
     for (Index i = 0; i < attacked_; ++i) {
       if (!work(i).correct) continue;
       confirm_others(i);
-      if (work(i).witness.empty() && canonical_.neurons().homogeneous) take_origin(i);
+      if (work(i).witness.empty() && canonical_.errs_at_centre(label(i))) take_centre(i);
     }
     std::vector<Index> reached(static_cast<std::size_t>(attacked_));
     if (std::any_of(&work(0), &work(0) + attacked_, [](const Work& at) { return !at.correct; }))
@@ -215,8 +227,8 @@ class FastBlock {
                        [&](std::size_t, const double* witness, Index reached) { take(i, c, witness, reached); });
   }
 
-  // The origin is an error of a homogeneous network, whatever the attack found.
-  void take_origin(Index i) {
+  // The centre, where it is an error, whatever the attack found.
+  void take_centre(Index i) {
     const std::vector<double> nowhere(static_cast<std::size_t>(canonical_.dim()), 0.0);
     witnesses_.confirm({i}, nowhere.data(), [&](std::size_t, const double* witness, Index reached) {
       take(i, work(i).rivals.front().c, witness, reached);
@@ -266,6 +278,7 @@ class Refinement {
           preluflow::tighten(canonical_.neurons(), canonical_.span(), pair(rival).pair, points_.at(0), x_.data(),
                              d.data(), work_.upper, call_.options.gap, call_.interrupt, rival.lower, &trace);
       note(rival, trace);
+      rival.cap();
       if (!went_on) {
         work_.done = false;
         return;
@@ -283,6 +296,7 @@ class Refinement {
         const Index nodes = exact_radius(canonical_.neurons(), canonical_.span(), pair(rival).pair, points_.at(0),
                                          x_.data(), work_.upper, options, call_.interrupt, rival.lower, d.data());
         if (rival.lower > old) rival.certificate = Certificate::branch_and_bound;
+        rival.cap();
         take(rival, d);
         if (nodes < 0) {
           work_.done = false;

@@ -83,7 +83,8 @@ void Canonical::gather(const std::uint8_t* fixed) {
       if (net.sign[at] == 0.0) continue;
       any = true;
       const double log = log_coefficient(net_, j, c) + (tanh ? 0.0 : net.p * std::log(length));
-      coefficient[static_cast<std::size_t>(c)] = {net.sign[at], log, 0.0, origin, net.log_abs_v[at]};
+      const double doubt = 2.0 * kEpsilon * (std::abs(log) + std::abs(net.log_abs_v[at]) + 2.0);
+      coefficient[static_cast<std::size_t>(c)] = {net.sign[at], log, doubt, origin, net.log_abs_v[at]};
       largest =
           std::max({largest, std::abs(log_power(net.p, net.log_norm[j])), std::abs(net.log_abs_v[at]), std::abs(log)});
     }
@@ -96,8 +97,6 @@ void Canonical::gather(const std::uint8_t* fixed) {
     coefficients_.push_back(std::move(coefficient));
   }
   doubt_ = 8.0 * kEpsilon * (largest + net.p + 4.0);
-  for (auto& coefficient : coefficients_)
-    for (SignedLog& a : coefficient) a.doubt = doubt_;
   if (!any_fixed_) return;
   // What cannot be touched stays in the values; what can is made a unit vector again.
   values_ = U_;
@@ -153,7 +152,11 @@ void Canonical::add_up(const std::vector<std::size_t>& which) {
   }
   std::vector<SignedLog> sum(static_cast<std::size_t>(net_.outputs));
   for (std::size_t j : left)
-    for (std::size_t c = 0; c < sum.size(); ++c) sum[c] = sum[c] + coefficients_[j][c];
+    for (std::size_t c = 0; c < sum.size(); ++c) {
+      SignedLog a = coefficients_[j][c];
+      if (left.size() > 1) a.doubt += doubt_;  // what neurons of one size have in common, others have not
+      sum[c] = sum[c] + a;
+    }
   coefficients_[which.front()] = std::move(sum);
 }
 
@@ -230,7 +233,8 @@ void Canonical::add_constant() {
     const double value = net_.output_bias[c];
     if (value == 0.0) continue;
     any = true;
-    bias[c] = {value > 0.0 ? 1.0 : -1.0, std::log(std::abs(value)), doubt_};
+    bias[c] = {value > 0.0 ? 1.0 : -1.0, std::log(std::abs(value)),
+               0.5 * kEpsilon * (std::abs(std::log(std::abs(value))) + 2.0)};
   }
   if (!any) return;
   if (net_.normalized()) {
@@ -282,6 +286,19 @@ void Canonical::finish(Team& team) {
   }
 }
 
+bool Canonical::errs_at_centre(Index y, Index c) const {
+  if (!net_.normalized()) return neurons_.homogeneous;
+  if (net_.output_bias == nullptr) return true;
+  const double* B = net_.output_bias;
+  return net_.outputs == 1 ? (y == 1 ? B[0] <= 0.0 : B[0] >= 0.0) : B[y] <= B[c];
+}
+
+bool Canonical::errs_at_centre(Index y) const {
+  for (Index c = 0; c < classes_; ++c)
+    if (c != y && errs_at_centre(y, c)) return true;
+  return false;
+}
+
 void Canonical::prepare(Team& team, const std::vector<Index>& labels) {
   std::vector<std::pair<Index, Index>> missing;
   for (Index y : labels)
@@ -313,13 +330,13 @@ std::unique_ptr<PairData> Canonical::make_pair(Index y, Index c) const {
   for (std::size_t j = 0; j < h; ++j) {
     const SignedLog a = difference(coefficients_[j]);
     SignedLog least = a, generous = a;
-    if (a.sign != 0.0 && a.doubt > kFolded + doubt_) {
+    if (a.sign != 0.0 && a.doubt > kFolded) {
       least = folded(a, -1.0);
       generous = folded(a, 1.0);
     }
     data->log_a.push_back(least.sign == 0.0 ? -kInfinity : least.log);
     data->side.push_back(least.sign > 0.0 ? 1.0 : -1.0);
-    data->doubt.push_back(least.sign == 0.0 ? 0.0 : std::min(a.doubt, kFolded + doubt_));
+    data->doubt.push_back(least.sign == 0.0 ? 0.0 : std::min(a.doubt, kFolded) + doubt_);
     data->generous_log_a.push_back(generous.sign == 0.0 ? -kInfinity : generous.log);
     data->generous_side.push_back(generous.sign > 0.0 ? 1.0 : -1.0);
     most = std::max(most, data->log_a.back());

@@ -54,6 +54,11 @@ class Canonical {
   const Neurons& neurons() const { return neurons_; }
   const double* directions() const { return U_.data(); }  // (h, D)
   const double* center() const { return net_.center; }
+  // Whether the centre itself, x' = 0, is an error of a point of class y against c, or of any: by homogeneity; or, with
+  // normalised input, where the sum is 0 by definition, by the output biases.
+  bool errs_at_centre(Index y, Index c) const;
+  bool errs_at_centre(Index y) const;
+  bool jumps_at_centre() const { return net_.normalized(); }
   bool has_norm_term() const { return !biases_.empty(); }
 
   // Values: <x',value row_j> + offset_j.

@@ -25,6 +25,8 @@ constexpr double kZero = 1e-11;    // a coordinate of a boundary point below it,
 constexpr double kRank = 1e-15;    // what is smaller than this share of the largest is rounding
 constexpr Index kMostEdges = 128;  // neurons on their edges; more meet in the centre only
 constexpr int kBisections = 30;    // of a way along the box
+constexpr double kLonger = 1.1;    // step of it
+constexpr int kSlides = 16;        // along the box's sides
 constexpr double kLongest = 1e4;   // factor beyond which the box holds no error on the way
 
 template <class T, std::size_t N>
@@ -67,13 +69,15 @@ Eigen::MatrixXd shortest_solutions(Eigen::MatrixXd& normals, Eigen::MatrixXd& ri
 
 }  // namespace
 
-Confirmation::Confirmation(const Place& place, const Judge& judge)
+Confirmation::Confirmation(const Place& place, const Judge& judge, const Slope& slope)
     : place_(place),
       judge_(judge),
+      slope_(slope),
       stretched_(static_cast<std::size_t>(place.dim)),
       trial_(stretched_),
       moved_(stretched_),
-      found_(stretched_) {}
+      found_(stretched_),
+      direction_(stretched_) {}
 
 double Confirmation::run(const double* d, double* witness) {
   d_ = d;
@@ -82,10 +86,12 @@ double Confirmation::run(const double* d, double* witness) {
   const bool boxed = place_.low != nullptr;
   const bool won = any && (stretch(kRoom, size_of(kRoom), slack, false, true) || push_off_corners(true) ||
                            stretch(kHairs, size_of(kHairs), 1.0, false, false) || push_off_corners(false) ||
-                           stretch(kShares, size_of(kShares), 1.0, true, true) || (boxed && along_box()) ||
+                           stretch(kShares, size_of(kShares), 1.0, true, true) || (boxed && along(d, kInfinity)) ||
                            (!place_.homogeneous && stretch(kMoreShares, size_of(kMoreShares), 1.0, true, true)));
+  for (int k = 0; k < kSlides && won && boxed && cut_ && slope_; ++k)
+    if (!slide()) break;
   double shortest = won ? length(found_.data()) : kInfinity;
-  if (place_.homogeneous && !(shortest <= 1.0)) {
+  if (place_.homogeneous && !(shortest <= place_.length)) {
     const double back = to_centre();
     if (back < shortest) shortest = back;
   }
@@ -135,25 +141,72 @@ bool Confirmation::push_off_corners(bool room) {
   return false;
 }
 
-// The box cut off what made d an error: longer ones, cut off likewise, and the shortest of them.
-bool Confirmation::along_box() {
+// Where the box cuts off what made d (D,) an error: longer ones, cut off likewise, and the shortest of them; in found_
+// if it is shorter than `most`, in the point's unit.
+bool Confirmation::along(const double* d, double most) {
   const auto at = [&](double factor) {
-    for (Index k = 0; k < place_.dim; ++k) stretched_[static_cast<std::size_t>(k)] = d_[k] * factor;
+    for (Index k = 0; k < place_.dim; ++k) stretched_[static_cast<std::size_t>(k)] = d[k] * factor;
     return attempt(stretched_.data(), true);
   };
-  double low = 1.0, high = 1.25;
-  for (; high < kLongest && !at(high); high *= 1.25) low = high;
+  double low = 0.0, high = 1.0;
+  while (high < kLongest && !at(high)) {
+    if (!(length(trial_.data()) < most)) return false;
+    low = high;
+    high *= kLonger;
+  }
   if (!(high < kLongest)) return false;
   for (int k = 0; k < kBisections && high - low > 1e-9 * high; ++k) {
     const double middle = 0.5 * (low + high);
     (at(middle) ? high : low) = middle;
   }
+  return length(found_.data()) < most;
+}
+
+// From an error, in found_, to the shortest one in the box if m were linear, and back to an error from there; whether
+// that is shorter.
+bool Confirmation::slide() {
+  const std::vector<double> before(found_);
+  std::vector<double> gradient(found_.size());
+  for (std::size_t k = 0; k < found_.size(); ++k) moved_[k] = place_.x[k] + found_[k];
+  double need = slope_(moved_.data(), gradient.data());
+  for (std::size_t k = 0; k < found_.size(); ++k) need -= gradient[k] * found_[k];
+  const double most = length(found_.data()) * (1.0 - 1e-6);
+  if (cut_short(gradient, need) && along(direction_.data(), most)) return true;
+  found_ = before;
+  return false;
+}
+
+// direction_ = the shortest w in the box with <gradient, w> <= -need, which is -l gradient, cut off, for some l.
+bool Confirmation::cut_short(const std::vector<double>& gradient, double need) {
+  double square = 0.0;
+  for (const double g : gradient) square += g * g;
+  if (!(square > 0.0) || !(need > 0.0)) return false;
+  const auto meets = [&](double l) {
+    double sum = 0.0;
+    for (Index k = 0; k < place_.dim; ++k) {
+      const auto i = static_cast<std::size_t>(k);
+      const bool still = place_.fixed != nullptr && place_.fixed[k] != 0;
+      const double w = still ? 0.0 : -l * gradient[i], x = place_.x[k];
+      direction_[i] = std::min(std::max(w, std::min(place_.low[k] - x, 0.0)), std::max(place_.high[k] - x, 0.0));
+      sum += gradient[i] * direction_[i];
+    }
+    return sum <= -need;
+  };
+  double low = 0.0, high = need / square;
+  for (; high < kLongest * need / square && !meets(high); high *= 2.0) low = high;
+  for (int k = 0; k < kBisections; ++k) {
+    const double middle = 0.5 * (low + high);
+    (meets(middle) ? high : low) = middle;
+  }
+  if (!meets(high)) return false;
+  for (double& w : direction_) w = std::ldexp(w, -place_.exponent) / place_.size;
   return true;
 }
 
 // Whether d (D,), in the point's unit, is an error within the box; it is in found_ then.
 bool Confirmation::attempt(const double* d, bool room) {
   bool any = false;
+  cut_ = false;
   for (Index k = 0; k < place_.dim; ++k) {
     const auto i = static_cast<std::size_t>(k);
     trial_[i] = std::ldexp(d[k] * place_.size, place_.exponent);
@@ -175,6 +228,7 @@ bool Confirmation::stay_inside(Index k) {
   constexpr int kSteps = 4;  // of one unit in the last place; two are enough
   double& t = trial_[static_cast<std::size_t>(k)];
   const double x = place_.x[k], low = place_.low[k], high = place_.high[k];
+  if (x + t < low || x + t > high) cut_ = true;
   if (x + t < low) t = low - x;
   if (x + t > high) t = high - x;
   for (int step = 0; step < kSteps && x + t < low; ++step) t = std::nextafter(t, kInfinity);

@@ -15,6 +15,9 @@ namespace preluflow {
 // either way.
 using Judge = std::function<bool(const double* moved, bool room)>;
 
+// m, up to rounding, and its gradient (D,) at `moved` (D,), in one unit.
+using Slope = std::function<double(const double* moved, double* gradient)>;
+
 // Where a witness is looked for. A view.
 struct Place {
   const double* x;  // (D,) the point, as it was given
@@ -24,7 +27,8 @@ struct Place {
   double size;
   int exponent;
   double slack;                         // how far off a value may be, in the unit
-  bool homogeneous;                     // the centre is an error
+  bool homogeneous;                     // the centre is an error, at this distance
+  double length;                        // in the unit
   const double* directions;             // (h, D) rows u_j
   Index width;                          // h
   const double* offsets = nullptr;      // (h,) o_j in the unit; null: 0
@@ -36,7 +40,8 @@ struct Place {
 
 class Confirmation {
  public:
-  Confirmation(const Place& place, const Judge& judge);
+  // With `slope`, a witness that the box has cut off is shortened along the box's sides.
+  Confirmation(const Place& place, const Judge& judge, const Slope& slope = {});
 
   // A witness (D,) near d (D,), which is in the point's unit; its length in that unit, infinite if there is none.
   // It is lengthened by as little as it takes. If that is more than a tenth it becomes the way to the centre, or where
@@ -46,7 +51,9 @@ class Confirmation {
  private:
   bool stretch(const double* amounts, int count, double unit, bool relative, bool room);
   bool push_off_corners(bool room);
-  bool along_box();
+  bool along(const double* d, double most);
+  bool slide();
+  bool cut_short(const std::vector<double>& gradient, double need);
   bool attempt(const double* d, bool room);
   bool stay_inside(Index k);
   double to_centre();
@@ -55,8 +62,11 @@ class Confirmation {
 
   const Place& place_;
   const Judge& judge_;
+  const Slope slope_;
   const double* d_ = nullptr;
+  bool cut_ = false;                                       // whether the box changed the last trial
   std::vector<double> stretched_, trial_, moved_, found_;  // (D,)
+  std::vector<double> direction_;                          // (D,) along the box, in the point's unit
 };
 
 }  // namespace preluflow

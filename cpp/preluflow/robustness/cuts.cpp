@@ -22,7 +22,7 @@ bool CutSearch::run(const RayMargin& margin, const Row& contact, const Ray& star
   while (used_ < kMostCuts && cut(margin)) {
     solve(limit);
     const double length = std::sqrt(std::max(frame_.square(at_), 0.0));
-    if (!(length > 0.0 && length < kGain * limit)) return false;  // every d is at least as long
+    if (!(length < kGain * limit)) return false;  // every d is at least as long
     any = true;
   }
   if (any) result = at_;

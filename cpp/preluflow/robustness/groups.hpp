@@ -1,4 +1,5 @@
-// Neurons of one side with nearly one direction, as one neuron each: between such groups the attack swaps.
+// Neurons of one side with nearly one direction, as one neuron each: between such groups the attack swaps
+// (docs/mathematics.md#attack).
 #pragma once
 
 #include <vector>

@@ -24,6 +24,13 @@ Row tanh_of(const Row& x) {
   return (x.abs() < kSmall).select(series, x.sign() * (1.0 - e) / (1.0 + e));
 }
 
+// s^p for s > 0, without pow() where two products do.
+double quick_power(double s, double p) {
+  if (p != 4.0) return power(s, p);
+  const double square = s * s;
+  return square * square;
+}
+
 Row sech_squared_of(const Row& x) {
   const Row e = (-2.0 * x.abs()).exp();
   return 4.0 * e / (1.0 + e).square();
@@ -74,7 +81,7 @@ void RayMargin::set_scale(bool any_own, const Point& point) {
 
 double RayMargin::value(const Ray& ray, double t) const {
   if (net_.curve == Curve::tanh) return of_tanh(ray, t);
-  if (norm_.side != 0.0) return with_norm(ray, t);
+  if (!net_.homogeneous) return general_value(ray, t);
   return balance(net_, *pair_, scaled_, [&](Index j) { return z_(j) + t * ray.dz(j); }, noise_);
 }
 
@@ -83,21 +90,21 @@ double RayMargin::of_tanh(const Ray& ray, double t) const {
   return terms.sum() + noise_ * terms.abs().sum();
 }
 
-double RayMargin::with_norm(const Ray& ray, double t) const {
+double RayMargin::general_value(const Ray& ray, double t) const {
   double difference = norm_term(ray, t), size = std::abs(difference);
   for (Index j = 0; j < net_.width; ++j) {
     const double s = z_(j) + t * ray.dz(j);
     if (!(s > 0.0) || scaled_.signed_a(j) == 0.0) continue;
-    const double term = scaled_.signed_a(j) * power(s, net_.p);
+    const double term = scaled_.signed_a(j) * quick_power(s, net_.p);
     difference += term;
     size += std::abs(term);
   }
   if (size > kLeast && size < kMost) return difference + noise_ * size;
-  return with_norm_by_logs(ray, t);
+  return general_by_logs(ray, t);
 }
 
-double RayMargin::with_norm_by_logs(const Ray& ray, double t) const {
-  const double norm = norm_log(square(ray, t)) + scaled_.level;
+double RayMargin::general_by_logs(const Ray& ray, double t) const {
+  const double norm = norm_.side == 0.0 ? -kInfinity : norm_log(square(ray, t)) + scaled_.level;
   const auto log_term = [&](Index j) {
     const double s = z_(j) + t * ray.dz(j);
     return s > 0.0 ? pair_->log_a[j] + net_.p * std::log(s) : -kInfinity;

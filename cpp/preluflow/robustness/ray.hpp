@@ -1,5 +1,5 @@
 // The margin along rays from a point, m(x + t d), t > 0: its sign, where that changes, its gradient. Everything is in
-// inner products (pair.hpp), and up to a positive factor.
+// inner products (pair.hpp), and up to a positive factor (docs/mathematics.md#attack).
 #pragma once
 
 #include "preluflow/robustness/pair.hpp"
@@ -159,8 +159,8 @@ class RayMargin {
     return norm_.power > 0.0 ? norm_.log + 0.5 * norm_.power * std::log(square) : norm_.log;
   }
   void set_scale(bool any_own, const Point& point);
-  double with_norm(const Ray& ray, double t) const;
-  double with_norm_by_logs(const Ray& ray, double t) const;
+  double general_value(const Ray& ray, double t) const;
+  double general_by_logs(const Ray& ray, double t) const;
   double of_tanh(const Ray& ray, double t) const;
   void gradient_by_logs(const Ray& ray, double t, Row& c, double& share) const;
   int deaths(const Ray& ray, double limit, double* probes) const;

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <limits>
 
+#include "preluflow/relu_power.hpp"
+
 namespace preluflow {
 
 namespace {
@@ -30,55 +32,69 @@ Index leader(const Neurons& net, const Pair& pair, const Point& point) {
 
 }  // namespace
 
-double Side::value(const Eigen::VectorXd& d, double p) const {
+double Side::along(const Eigen::VectorXd& changes, double t, double p) const {
   double sum = 0.0;
   for (Index k = 0; k < count(); ++k) {
-    const double t = z(k) + columns.col(k).dot(d);
-    if (t > 0.0) sum += a(k) * power(t, p);
+    const double value = z(k) + t * changes(k);
+    if (value > 0.0) sum += a(k) * power(value, p);  // a may be infinite
   }
   return sum;
 }
 
-bool Sides::set(const Neurons& net, const Span& span, const Pair& pair, const Point& point, double reach) {
+double Side::value(const Eigen::VectorXd& d, double p) const { return along(columns.transpose() * d, 1.0, p); }
+
+void Side::gather(const std::vector<Index>& which, const Eigen::MatrixXd& directions, const Side& all) {
+  const auto count = static_cast<Index>(which.size());
+  columns.resize(directions.rows(), count);
+  for (Eigen::VectorXd* values : {&a, &z, &length}) values->resize(count);
+  for (Index k = 0; k < count; ++k) {
+    const Index j = which[static_cast<std::size_t>(k)];
+    columns.col(k) = directions.col(j);
+    a(k) = all.a(j);
+    z(k) = all.z(j);
+    length(k) = all.length(j);
+  }
+}
+
+// docs/mathematics.md#rounding-branch-and-bound
+bool Sides::set(const Neurons& net, const Span& span, const Pair& pair, const Point& point, double reach,
+                const Eigen::VectorXd& along) {
   const Index top = leader(net, pair, point);
   if (top < 0) return false;
   unit = point.z[top] - point.slack[top];
-  const Eigen::Map<const Eigen::MatrixXd> directions(span.directions, span.rank, net.width);
-  const double longest = 1.0 + kEpsilon * static_cast<double>(span.rank + 8), within = reach / unit;
+  const double rank = static_cast<double>(span.rank + 8), square = along.squaredNorm();
+  Eigen::MatrixXd directions = Eigen::Map<const Eigen::MatrixXd>(span.directions, span.rank, net.width);
+  double lost = span.slack, lost_at_point = 0.0;  // of <u, d> per length of d; of z, for the point is not quite `along`
+  if (square > 0.0) {
+    const Eigen::RowVectorXd shares = along.transpose() * directions / square;
+    directions.noalias() -= along * shares;
+    lost += 4.0 * kEpsilon * rank * (1.0 + shares.cwiseAbs().maxCoeff() * std::sqrt(square));
+    lost_at_point = span.slack * std::sqrt(square);
+  }
   std::vector<Index> members[2];
-  Eigen::VectorXd a(net.width), z(net.width), length(net.width);
+  Side all;
+  for (Eigen::VectorXd* values : {&all.a, &all.z, &all.length}) values->resize(net.width);
   for (Index j = 0; j < net.width; ++j) {
-    const double log_ratio = pair.log_a[j] - pair.log_a[top];
+    const double log_ratio = pair.log_a[j] - pair.log_a[top], contribution = std::exp(log_ratio);
     if (!std::isfinite(log_ratio)) continue;  // no part of this pair
     const bool is_own = pair.side[j] > 0.0;
-    const double doubt = pair.doubt[j] + kEpsilon * std::abs(log_ratio), contribution = std::exp(log_ratio);
-    const double slack = (point.slack[j] + span.slack * reach) / unit;
-    length(j) = directions.col(j).norm() * longest;
-    z(j) = point.z[j] / unit + (is_own ? -slack : slack);
-    const double high = z(j) + within * length(j) * (1.0 + 1e-9);
+    const double doubt = pair.doubt[j] + kEpsilon * std::abs(log_ratio);
+    const double slack = (point.slack[j] + lost_at_point + lost * reach) / unit;
+    double& a = all.a(j);
+    all.length(j) = directions.col(j).norm() * (1.0 + kEpsilon * rank);
+    all.z(j) = point.z[j] / unit + (is_own ? -slack : slack);
+    const double high = all.z(j) + reach / unit * all.length(j) * (1.0 + 1e-9);
     if (!std::isfinite(high)) return false;
     if (!(high > 0.0)) continue;  // never active within reach
-    a(j) = is_own ? contribution * std::max(1.0 - doubt, 0.0) : std::max(contribution * (1.0 + doubt), kLeastRival);
-    if (!(a(j) * power(high, net.p) < kMost) || (is_own && !(a(j) < kLargest))) {
+    a = is_own ? contribution * std::max(1.0 - doubt, 0.0) : std::max(contribution * (1.0 + doubt), kLeastRival);
+    if (!(a * power(high, net.p) < kMost) || (is_own && !(a < kLargest))) {
       if (is_own) continue;  // leaving one out lowers m only
-      a(j) = kInfinity;
+      a = kInfinity;
     }
-    if (a(j) > 0.0) members[is_own ? 0 : 1].push_back(j);
+    if (a > 0.0) members[is_own ? 0 : 1].push_back(j);
   }
-  for (const bool is_own : {true, false}) {
-    Side& side = is_own ? own : rival;
-    const std::vector<Index>& which = members[is_own ? 0 : 1];
-    const auto count = static_cast<Index>(which.size());
-    side.columns.resize(span.rank, count);
-    for (Eigen::VectorXd* values : {&side.a, &side.z, &side.length}) values->resize(count);
-    for (Index k = 0; k < count; ++k) {
-      const Index j = which[static_cast<std::size_t>(k)];
-      side.columns.col(k) = directions.col(j);
-      side.a(k) = a(j);
-      side.z(k) = z(j);
-      side.length(k) = length(j);
-    }
-  }
+  own.gather(members[0], directions, all);
+  rival.gather(members[1], directions, all);
   return own.count() > 0;
 }
 

@@ -60,10 +60,11 @@ void Witnesses::first_attempt(const std::vector<Index>& which, const double* d, 
     labels.push_back(label_[i]);
   }
   errors(moved.data(), labels.data(), m, true, held.data(), reached.data());
-  if (!canonical_.neurons().homogeneous) return;
-  for (Index k = 0; k < m; ++k)  // the origin may be nearer
-    if (length_of(trial.data() + k * D, D) > points_.unit(which[static_cast<std::size_t>(k)]).back(1.0))
-      held[static_cast<std::size_t>(k)] = 0;
+  for (Index k = 0; k < m; ++k) {
+    const Index i = which[static_cast<std::size_t>(k)];
+    const bool centre_is_nearer = length_of(trial.data() + k * D, D) > points_.unit(i).back(points_.at(i).length);
+    if (centre_is_nearer && canonical_.errs_at_centre(label_[i])) held[static_cast<std::size_t>(k)] = 0;
+  }
 }
 
 void Witnesses::confirm_one(Index i, const double* d, std::size_t k, const Take& take) const {
@@ -85,7 +86,8 @@ void Witnesses::confirm_one(Index i, const double* d, std::size_t k, const Take&
   place.size = unit.size;
   place.exponent = unit.exponent;
   place.slack = canonical_.slack();
-  place.homogeneous = canonical_.neurons().homogeneous;
+  place.homogeneous = canonical_.errs_at_centre(y);
+  place.length = points_.at(i).length;
   place.directions = canonical_.directions();
   place.width = canonical_.width();
   place.offsets = offsets.empty() ? nullptr : offsets.data();
@@ -139,7 +141,8 @@ void Witnesses::errors(const double* moved, const Index* label, Index m, bool ro
 
 bool Witnesses::certain(const Points& moved, Index i, Index y, bool room) const {
   const Point point = moved.at(i);
-  if (canonical_.neurons().homogeneous && !(point.length > 0.0)) return true;  // the origin
+  if (!(point.length > 0.0) && (canonical_.neurons().homogeneous || canonical_.jumps_at_centre()))
+    return canonical_.errs_at_centre(y);
   for (Index c = 0; c < canonical_.classes(); ++c)
     if (c != y && is_error(canonical_.neurons(), canonical_.pair(y, c).generous, point, room)) return true;
   return false;

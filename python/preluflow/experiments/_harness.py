@@ -292,8 +292,9 @@ def every_point(radius: RobustRadius, n: int) -> RobustRadius:
     return radius
 
 
-def without_witnesses(lower: NDArray[Any], upper: NDArray[Any], correct: NDArray[Any]) -> RobustRadius:
-    """Return a bracket of which only the radii were kept."""
+def bracket_of(outcome: Outcome, suffix: str = "") -> RobustRadius:
+    """Return the bracket an outcome keeps as ``lower``, ``upper`` and ``correct``, without its witnesses."""
+    lower, upper, correct = (outcome.arrays[name + suffix] for name in ("lower", "upper", "correct"))
     return RobustRadius(lower, upper, np.zeros((len(lower), 0)), correct.astype(bool))
 
 

@@ -9,19 +9,20 @@ in the initialisation only: every direction is nudged by 0.05 towards a random c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from preluflow import plots, theory
-from preluflow.data import OrthonormalGMM
+from preluflow.data import Dataset, OrthonormalGMM
 from preluflow.experiments._harness import Experiment, Outcome, Row, Session, drawn, set_title
 from preluflow.flow import gradient_flow
 from preluflow.initialization import initialize, non_degeneracy_gap
+from preluflow.network import TwoLayerNetwork
 from preluflow.observe import Observe
 from preluflow.results import Run
 from preluflow.train import gradient_descent
@@ -50,6 +51,18 @@ class Problem:
         """Draw the centres."""
         return OrthonormalGMM(self.dim, self.positive, self.negative, self.alpha, rng=rng)
 
+    def draw(
+        self, streams: Sequence[np.random.Generator], dtype: DTypeLike = "float32", nudge: float | None = None
+    ) -> tuple[OrthonormalGMM, TwoLayerNetwork, Dataset]:
+        """Mixture, initial network and balanced data, from a stream each: of centres, data and network."""
+        gmm = self.mixture(streams[0])
+        data = gmm.sample(self.n, balanced=True, dtype=dtype, rng=streams[1])
+        toward = None if nudge is None else gmm
+        start = initialize(
+            self.width, self.dim, self.scale, nudge=nudge, centers=toward, p=self.p, dtype=dtype, rng=streams[2]
+        )
+        return gmm, start, data
+
 
 @dataclass(frozen=True)
 class Config(Problem):
@@ -71,17 +84,11 @@ def measure(session: Session, what: tuple[str, ...] = WHAT) -> None:
     With the dynamics "flow", also the gradient flow on the noisy data, to the same time.
     """
     config, options = session.config, session.options
-    rng_centers, rng_data, rng_network = session.streams(3)
-    gmm = config.mixture(rng_centers)
-    centers = None if config.nudge is None else gmm
-    network = initialize(
-        config.width, config.dim, config.scale, nudge=config.nudge, centers=centers, p=config.p, rng=rng_network
-    )
+    gmm, network, data = config.draw(session.streams(3), nudge=config.nudge)
     session.outcome.config["gap"] = non_degeneracy_gap(network, gmm)
     descend = partial(gradient_descent, network, step=config.step, steps=config.steps, num_threads=options.num_threads)
     observe = Observe(every=10, what=("loss", "alignment"), gmm=gmm)
     session.keep("nominal", descend(gmm.centers.astype(network.dtype), gmm.labels, observe=observe))
-    data = gmm.sample(config.n, balanced=True, dtype=network.dtype, rng=rng_data)
     observe = Observe(every=config.every, what=what, gmm=gmm)
     session.keep("noisy", descend(data.X, data.y, observe=observe, progress=options.progress))
     if options.dynamics == "flow":
@@ -202,7 +209,7 @@ def _bracket(run: Run, stop: int) -> str:
 def experiment(name: str, nudge: float | None, summary: str) -> Experiment:
     """Figure 5 or 6, which differ in the start."""
     presets = {"paper": replace(FULL, nudge=nudge), "quick": replace(QUICK, nudge=nudge)}
-    options, seconds = ("width", "dynamics"), {"paper": 40, "quick": 2}
+    options, seconds = ("width", "dynamics"), {"paper": 25, "quick": 2}
     return Experiment(name, summary, measure, draw, table, presets, options, main="noisy", seconds=seconds)
 
 

@@ -23,7 +23,6 @@ from preluflow.data import Dataset, OrthonormalGMM
 from preluflow.experiments._harness import Experiment, Options, Outcome, Session, batch_fits, drawn, set_title
 from preluflow.experiments.robust.models import Diverged, Recipe, Training, has_torch, pgd_accuracy, radii, train
 from preluflow.experiments.robust.table import bracket_at, mixture, models, table
-from preluflow.typing import Loss, Method
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,28 +50,21 @@ LOOKS: dict[str, tuple[str, Any, str]] = {
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Training):
     """Problem, recipes and what is measured.
 
-    ``epochs``: at most so many, the recipes' own if None. ``pgd_points`` test points of the first seed are attacked by
-    the papers' PGD with ``pgd_steps`` steps at ``pgd_radii``.
+    ``pgd_points`` test points of the first seed are attacked by the papers' PGD with ``pgd_steps`` steps at
+    ``pgd_radii``.
     """
 
-    recipes: tuple[Recipe, ...]
+    recipes: tuple[Recipe, ...] = ()
     dim: int = 2000
     positive: int = 12
     negative: int = 8
     alpha: float = 0.3
     n: int = 20_000
-    width: int = 200
     test: int = 2000
     seeds: int = 5
-    batch: int = 100
-    loss: Loss = "exponential"
-    epochs: int | None = None
-    flow_time: float = 12.0
-    flow_method: Method = "bosh3"
-    flow_rtol: float = 1e-2
     pgd_radii: tuple[float, ...] = tuple(k / 39 for k in (0, 2, 4, 6, 8, 9, 10, 11, 15, 20, 24, 26, 27, 28, 30))
     pgd_points: int = 100
     pgd_steps: int = 2000
@@ -81,19 +73,6 @@ class Config:
     def has_all(self) -> bool:
         """Whether what its recipes need is installed: torch, for the MLP."""
         return all(recipe.kind != "mlp" for recipe in self.recipes) or has_torch()
-
-    def training(self, num_threads: int | None) -> Training:
-        """How its models are trained."""
-        return Training(
-            self.width,
-            self.batch,
-            self.loss,
-            self.epochs,
-            self.flow_time,
-            self.flow_method,
-            self.flow_rtol,
-            num_threads,
-        )
 
 
 def quick(config: Config) -> Config:
@@ -149,7 +128,7 @@ def _measure(
 ) -> None:
     """Train a model and enter what is found into the arrays, all of it or, after Ctrl-C, nothing."""
     config, arrays, num_threads = session.config, session.arrays, session.options.num_threads
-    model = train(recipe, config.training(num_threads), gmm, data, rng)
+    model = train(recipe, replace(config, num_threads=num_threads), gmm, data, rng)
     found = radii(model, recipe, gmm, test, num_threads)
     if s == 0 and recipe.attacked_by_pgd:
         few = Dataset(test.X[: config.pgd_points], test.y[: config.pgd_points], test.z[: config.pgd_points])

@@ -8,29 +8,15 @@
 #include <vector>
 
 #include "preluflow/robustness/half_spaces.hpp"
+#include "preluflow/robustness/node.hpp"
 #include "preluflow/robustness/sides.hpp"
 #include "preluflow/types.hpp"
 
 namespace preluflow {
 
-// A tangent of the own side, and where the root of the chords' sum is touched.
-struct Cut {
-  Index tangent;
-  double touch;
-};
-
-struct Node {
-  double bound = 0.0;
-  std::vector<double> low, high;  // of each rival
-  std::vector<Cut> cuts;          // those that mattered
-  Index rival = 0;                // to cut along, at `cut`
-  double cut = 0.0;
-  bool operator<(const Node& other) const { return bound > other.bound; }  // the least bound on top of the heap
-};
-
-class NodeBounds {
+class ChordBound {
  public:
-  NodeBounds(const Sides& sides, double p, double span_slack, Index rank);
+  ChordBound(const Sides& sides, double p, double span_slack, Index rank);
 
   Node root(double reach) const;  // all that is within reach
 

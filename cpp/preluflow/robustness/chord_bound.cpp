@@ -1,4 +1,4 @@
-#include "preluflow/robustness/node_bounds.hpp"
+#include "preluflow/robustness/chord_bound.hpp"
 
 #include <cmath>
 #include <limits>
@@ -27,7 +27,7 @@ std::size_t place(Index k) { return static_cast<std::size_t>(k); }
 
 }  // namespace
 
-NodeBounds::NodeBounds(const Sides& sides, double p, double span_slack, Index rank)
+ChordBound::ChordBound(const Sides& sides, double p, double span_slack, Index rank)
     : sides_(sides), p_(p), rank_(rank), unit_(span_slack + 64.0 * kEpsilon), spaces_(rank) {
   const Side& rival = sides_.rival;
   cosines_ = rival.columns.transpose().lazyProduct(rival.columns);
@@ -39,22 +39,24 @@ NodeBounds::NodeBounds(const Sides& sides, double p, double span_slack, Index ra
   start_ = own(VectorXd::Zero(rank_));
 }
 
-Node NodeBounds::root(double reach) const {
-  const Side& rival = sides_.rival;
+Node ChordBound::root(double reach) const {
+  const Side &own = sides_.own, &rival = sides_.rival;
   Node node;
-  for (Index k = 0; k < rival.count(); ++k) {
-    node.low.push_back(rival.z(k) - reach * rival.length(k));
-    node.high.push_back(rival.z(k) + reach * rival.length(k));
-  }
+  const Index terms = rival.count() + own.count();
+  node.low.resize(terms);
+  node.high.resize(terms);
+  node.low << rival.z - reach * rival.length, own.z - reach * own.length;
+  node.high << rival.z + reach * rival.length, own.z + reach * own.length;
+  node.centre.setZero(rank_);
   return node;
 }
 
-bool NodeBounds::narrow(Node& node, Index m, double reach) const {
+bool ChordBound::narrow(Node& node, Index m, double reach) const {
   const Side& rival = sides_.rival;
   if (!(rival.length(m) > 0.0)) return true;
   const double room = (1e-12 + 4.0 * unit_) * reach;
-  const double least = (node.low[place(m)] - rival.z(m)) / rival.length(m),
-               most = (node.high[place(m)] - rival.z(m)) / rival.length(m);
+  const double least = (node.low(m) - rival.z(m)) / rival.length(m),
+               most = (node.high(m) - rival.z(m)) / rival.length(m);
   if (least > reach + room || most < -reach - room) return false;
   for (Index k = 0; k < rival.count(); ++k) {
     if (k == m) continue;
@@ -64,7 +66,7 @@ bool NodeBounds::narrow(Node& node, Index m, double reach) const {
       const double s = std::min(std::max(cosine * reach, least), most);
       return rival.length(k) * (cosine * s + other * std::sqrt(std::max(reach * reach - s * s, 0.0)) + room);
     };
-    double &low = node.low[place(k)], &high = node.high[place(k)];
+    double &low = node.low(k), &high = node.high(k);
     high = std::min(high, rival.z(k) + extreme(c));
     low = std::max(low, rival.z(k) - extreme(-c));
     if (low > high + room * rival.length(k)) return false;
@@ -74,7 +76,7 @@ bool NodeBounds::narrow(Node& node, Index m, double reach) const {
 }
 
 // The place of the tangent at d; -1 if the own side is all but silent there.
-Index NodeBounds::add_tangent(const VectorXd& d, double reach) {
+Index ChordBound::add_tangent(const VectorXd& d, double reach) {
   const Side& own = sides_.own;
   Plane plane;
   plane.gradient.setZero(rank_);
@@ -101,7 +103,7 @@ Index NodeBounds::add_tangent(const VectorXd& d, double reach) {
   return static_cast<Index>(tangents_.size()) - 1;
 }
 
-void NodeBounds::set_chords(const Node& node, double reach) {
+void ChordBound::set_chords(const Node& node, double reach) {
   const Side& rival = sides_.rival;
   Chords& sum = chords_;
   sum.gradient.setZero(rank_);
@@ -111,7 +113,7 @@ void NodeBounds::set_chords(const Node& node, double reach) {
   sum.active = false;
   sum.bounded = true;
   for (Index k = 0; k < rival.count(); ++k) {
-    const double low = node.low[place(k)], high = node.high[place(k)];
+    const double low = node.low(k), high = node.high(k);
     if (!(high > 0.0)) continue;
     sum.active = true;
     if (!(rival.a(k) < kHuge)) {
@@ -130,7 +132,7 @@ void NodeBounds::set_chords(const Node& node, double reach) {
 }
 
 // The ranges that bind, and: an own neuron may not outweigh all rivals of the node.
-void NodeBounds::add_ranges(const Node& node, double reach) {
+void ChordBound::add_ranges(const Node& node, double reach) {
   const Side &own = sides_.own, &rival = sides_.rival;
   const auto at_most = [&](const Side& side, Index k, double limit, double sign) {
     const double length = side.length(k), z = side.z(k);
@@ -139,8 +141,8 @@ void NodeBounds::add_ranges(const Node& node, double reach) {
                 unit_ * ((std::abs(z) + std::abs(limit)) / length + reach));
   };
   for (Index k = 0; k < rival.count(); ++k) {
-    at_most(rival, k, node.high[place(k)], 1.0);
-    at_most(rival, k, node.low[place(k)], -1.0);
+    at_most(rival, k, node.high(k), 1.0);
+    at_most(rival, k, node.low(k), -1.0);
   }
   if (!chords_.bounded) return;
   for (Index j = 0; j < own.count(); ++j)
@@ -148,7 +150,7 @@ void NodeBounds::add_ranges(const Node& node, double reach) {
 }
 
 // <c, d> + e <= 0, as a half-space; false if it has no solution.
-bool NodeBounds::add(const VectorXd& c, double e, double size, double reach) {
+bool ChordBound::add(const VectorXd& c, double e, double size, double reach) {
   const double length = length_of(c), terms = static_cast<double>(sides_.rival.count() + sides_.own.count());
   const double rounding = unit_ * terms * size;
   // A gradient lost in rounding says nothing but the sign of the value.
@@ -163,7 +165,7 @@ bool NodeBounds::add(const VectorXd& c, double e, double size, double reach) {
 
 // Two half-spaces: the own side's tangent is at most the chords' sum, and so are their p-th roots, of which the latter
 // is concave: below its tangent at `touch`.
-bool NodeBounds::add_cut(const Cut& cut, double reach) {
+bool ChordBound::add_cut(const Cut& cut, double reach) {
   const Plane& plane = tangents_[place(cut.tangent)];
   const Chords& sum = chords_;
   const double height = sum.active ? preluflow::root(cut.touch, p_) : 0.0;
@@ -173,7 +175,7 @@ bool NodeBounds::add_cut(const Cut& cut, double reach) {
              plane.root_size + rise * sum.size + level, reach);
 }
 
-void NodeBounds::bound(Node& node, double reach, double enough) {
+void ChordBound::bound(Node& node, double reach, double enough) {
   set_chords(node, reach);
   spaces_.clear();
   add_ranges(node, reach);
@@ -208,7 +210,7 @@ void NodeBounds::bound(Node& node, double reach, double enough) {
   keep_cuts(node, used, ranges);
 }
 
-void NodeBounds::keep_cuts(Node& node, const std::vector<Cut>& used, Index ranges) {
+void ChordBound::keep_cuts(Node& node, const std::vector<Cut>& used, Index ranges) {
   node.cuts.clear();
   for (std::size_t i = 0; i < used.size(); ++i) {
     const Index at = ranges + 2 * static_cast<Index>(i);
@@ -216,21 +218,21 @@ void NodeBounds::keep_cuts(Node& node, const std::vector<Cut>& used, Index range
   }
 }
 
-VectorXd NodeBounds::inside(double margin, double reach) const {
+VectorXd ChordBound::inside(double margin, double reach) const {
   VectorXd d(rank_);
   spaces_.shortest(reach, margin * reach, weights_, d);
   return d;
 }
 
-bool NodeBounds::choose_cut(Node& node, double reach) const {
+bool ChordBound::choose_cut(Node& node, double reach) const {
   const Side& rival = sides_.rival;
   double worst = 0.0;
   for (Index k = 0; k < rival.count(); ++k) {
-    const double low = node.low[place(k)], high = node.high[place(k)];
+    const double low = node.low(k), high = node.high(k);
     if (!(high - low > kThin * reach * rival.length(k))) continue;
     if (low < 0.0 && high > 0.0 && !(rival.a(k) * relu_power(high, p_) <= kDominant)) {
-      node.rival = k;
-      node.cut = 0.0;
+      node.term = k;
+      node.at = 0.0;
       return true;
     }
     if (!(rival.a(k) < kHuge)) continue;
@@ -238,9 +240,9 @@ bool NodeBounds::choose_cut(Node& node, double reach) const {
     const double off = chords_.base(k) + chords_.slant(k) * t - rival.a(k) * relu_power(t, p_);
     if (!(off > worst)) continue;
     worst = off;
-    node.rival = k;
-    node.cut = std::min(std::max(t, low + 0.15 * (high - low)), high - 0.15 * (high - low));
-    if (low < 0.0 && high > 0.0 && p_ < 2.0 && std::abs(node.cut) < 0.5 * (high - low)) node.cut = 0.0;  // the kink
+    node.term = k;
+    node.at = std::min(std::max(t, low + 0.15 * (high - low)), high - 0.15 * (high - low));
+    if (low < 0.0 && high > 0.0 && p_ < 2.0 && std::abs(node.at) < 0.5 * (high - low)) node.at = 0.0;  // the kink
   }
   return worst > 0.0;
 }
