@@ -5,6 +5,9 @@
 #include <limits>
 
 #include "check.hpp"
+#include "preluflow/relu_power.hpp"
+#include "preluflow/robustness/ball_maximum.hpp"
+#include "preluflow/robustness/contacts.hpp"
 #include "preluflow/robustness/trust_region.hpp"
 
 namespace preluflow::tests {
@@ -158,6 +161,93 @@ TEST(trust_region_certifies_no_error) {
       for (int repeat = 0; repeat < (kSanitized ? 10 : 60); ++repeat) hold(numbers, draw(numbers, kind, p), seen);
       CHECK(seen.looked_at > 0);
       CHECK_AT_MOST(0.6 * seen.looked_at, static_cast<double>(seen.close));
+    }
+}
+
+VectorXd vector(double first, double second) {
+  VectorXd out(2);
+  out << first, second;
+  return out;
+}
+
+// A quadratic on a ball of the plane, or on a slab of it, looked at everywhere.
+double largest_on_grid(const Quadratic& quadratic, const Eigen::MatrixXd& Q, double radius, const Slab& slab) {
+  constexpr int kGrid = 300;
+  double most = -std::numeric_limits<double>::infinity();
+  for (int i = 0; i <= kGrid; ++i)
+    for (int k = 0; k < kGrid; ++k) {
+      const double r = radius * i / kGrid, angle = 2.0 * 3.14159265358979 * k / kGrid;
+      const VectorXd d = vector(r * std::cos(angle), r * std::sin(angle));
+      const double s = slab.along == nullptr ? 0.0 : slab.along->dot(d);
+      if (slab.along != nullptr && (s < slab.low || s > slab.high)) continue;
+      most = std::max(most, quadratic.c0 + quadratic.b.dot(d) + d.dot(Q * d));
+    }
+  return most;
+}
+
+// Proved just where it is so: never with a value above 0, and nearly always, on the ball, with all values below -1e-2.
+TEST(trust_region_maximum_on_balls_and_slabs) {
+  Numbers numbers(3);
+  BallMaximum maximum(2);
+  int wrong = 0, missed = 0, missed_slabs = 0, balls = 0, slabs = 0;
+  for (int repeat = 0; repeat < (kSanitized ? 200 : 2000); ++repeat) {
+    Quadratic quadratic(2, 3);
+    quadratic.clear();
+    quadratic.b = vector(numbers.normal(), numbers.normal());
+    Eigen::MatrixXd Q = Eigen::MatrixXd::Zero(2, 2);
+    for (Index k = 0; k < 3; ++k) {
+      quadratic.columns.col(k) = vector(numbers.normal(), numbers.normal());
+      quadratic.bend(k) = numbers.uniform(-1.0, 1.0);
+      Q += quadratic.bend(k) * quadratic.columns.col(k) * quadratic.columns.col(k).transpose();
+      quadratic.bends += std::abs(quadratic.bend(k)) * quadratic.columns.col(k).squaredNorm();
+    }
+    quadratic.curved = 3;
+    const double radius = numbers.uniform(0.1, 2.0), angle = numbers.uniform(0.0, 6.0);
+    const VectorXd along = vector(std::cos(angle), std::sin(angle));
+    const double low = radius * numbers.uniform(-1.0, 0.9), high = low + radius * numbers.uniform(0.05, 0.5);
+    const bool whole = repeat % 2 == 0;
+    const Slab slab = whole ? Slab() : Slab{&along, low, high};
+    const double most = largest_on_grid(quadratic, Q, radius, slab);
+    const double wanted = numbers.uniform(-0.3, 0.1);  // the largest value, moved there
+    if (!std::isfinite(most)) continue;
+    quadratic.c0 = wanted - most;
+    quadratic.scale = 1.0;
+    maximum.begin(0.0, 0.0);
+    const bool proved = maximum.below_zero(quadratic, radius, slab, 0.0);
+    wrong += proved && wanted > 0.0;
+    (whole ? balls : slabs) += 1;
+    (whole ? missed : missed_slabs) += !proved && wanted < -1e-2;
+  }
+  CHECK(wrong == 0);
+  CHECK_AT_MOST(missed, 0.02 * balls);
+  CHECK_AT_MOST(missed_slabs, 0.25 * slabs);  // one multiplier of a slab is not all there is to it
+}
+
+// No contact nearby has a lower mean of the bound.
+TEST(trust_region_contacts_are_the_best) {
+  Numbers numbers(4);
+  for (const double p : {1.0, 1.3, 1.8, 2.0, 2.5, 3.0, 4.0})
+    for (int repeat = 0; repeat < 200; ++repeat) {
+      const double reach = numbers.uniform(0.1, 2.0), z = numbers.uniform(-1.0, 1.0) * reach, a = 1.0;
+      const Neurons net{Curve::power, nullptr, 1, p, 0.0, nullptr, 0, false};
+      SpanPoint point;
+      point.own = {false};
+      Ranges ranges{VectorXd::Constant(1, z - reach), VectorXd::Constant(1, z + reach)};
+      Moments moments{VectorXd::Constant(1, numbers.uniform(-0.8, 0.8) * reach), VectorXd::Zero(1), 0.0};
+      const double variance = numbers.uniform(0.01, 1.0) * (reach * reach - moments.mean(0) * moments.mean(0));
+      moments.second(0) = moments.mean(0) * moments.mean(0) + variance;
+      Contacts contacts;
+      best_contacts(net, point, VectorXd::Constant(1, z), ranges, moments, contacts);
+      const auto mean = [&](double c) {
+        const double off = z + moments.mean(0) - c, k = most_curvature(ranges.low(0), ranges.high(0), c, p);
+        return a * (relu_power(c, p) + p * slope(c, p) * off + k * (off * off + variance));
+      };
+      const double best = mean(contacts.value(0)), size = power(std::abs(z) + reach, p);
+      for (int k = 1; k < 100; ++k) {
+        const double c = ranges.low(0) + 2.0 * reach * k / 100.0;
+        if (p < 2.0 && std::abs(c) < 0.01 * reach) continue;
+        CHECK_AT_MOST(best, mean(c) + 2e-3 * size);
+      }
     }
 }
 

@@ -236,7 +236,8 @@ Eigen::VectorXd BallMaximum::steepest(const Quadratic& quadratic) {
   Eigen::VectorXd v = Eigen::VectorXd::LinSpaced(quadratic.b.size(), 1.0, 2.0).normalized();
   l_ = good_l_ > 0.0 ? good_l_ : l_;
   mu_ = 0.0;
-  while (!factorise(problem)) l_ *= 1.5;
+  for (int tries = 0; !factorise(problem); l_ *= 2.0)
+    if (++tries > kSteps) return v;  // nothing here is finite
   for (int k = 0; k < kInverse; ++k) {
     llt_.solveInPlace(v);
     v.normalize();

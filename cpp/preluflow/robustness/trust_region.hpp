@@ -1,19 +1,19 @@
 // A tighter certified radius of m(x) = sum_j side_j a_j phi(<x,u_j> + o_j) where the tangent form of tangent.hpp is
 // loose.
 //
-// On a ball of radius r, -y f(x + d) = sum_j -+a_j sigma(z_j + <u_j,d>)^p is bounded above by a quadratic: each term is
-// by one in <u_j,d> on its range [z_j - r ||u_j||, z_j + r ||u_j||]. For rivals the quadratic touches sigma^p at a
-// contact c and has the largest curvature found on the range; for own neurons, whose terms are concave, the least. The
-// maximum over the ball of the sum, c0 + <b,d> + d^T Q d, is below 0, and r certified, if for some l >
-// max(lambda_max(Q), 0)
+// On a ball of radius r, -m(x + d) = sum_j -side_j a_j phi(z_j + <u_j,d>) is bounded above by a quadratic: each term is
+// by one in <u_j,d>, on its range [z_j - r ||u_j||, z_j + r ||u_j||]. It touches phi at a contact c; above a rival it has
+// the largest curvature found on the range, below an own neuron the least. The maximum over the ball of the sum, c0 +
+// <b,d> + d^T Q d, is below 0, and r certified, if for some l > max(lambda_max(Q), 0)
 //
 //   c0 + l r^2 + b^T (l - Q)^-1 b / 4 < 0                              (S-lemma; nothing is lost in this step)
 //
-// Contacts are at first the values at the witness, scaled to r, where the bound is then exact; while it is not below 0
-// they move towards the values at its maximiser. Because f is homogeneous the same
-// may be said on the slice <y,x> = ||x||^2 of the cone over the ball, a ball of radius tan(asin(r/||x||)) ||x|| in
-// which neurons aligned with x do not move: exact for orthogonal neurons. All forms are tried and the best radius is
-// kept. (docs/mathematics.md#trust-region and what follows it there.)
+// Contacts are searched for: from the values at the witness, where the bound is exact if that is the nearest error, to
+// the best for the mixture of the maximisers so far. Where one direction bends too much the ball is cut into slabs
+// across it. If m is homogeneous the same may be said on the slice <y,x> = ||x||^2 of the cone over the ball, a ball of
+// radius tan(asin(r/||x||)) ||x|| in which neurons aligned with x do not move: exact for orthogonal neurons. Search and
+// proof are one: a radius counts once its bound, rounding added, is below 0. (docs/mathematics.md#trust-region and what
+// follows it there.)
 #pragma once
 
 #include <vector>
