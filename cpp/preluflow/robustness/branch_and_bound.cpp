@@ -25,6 +25,7 @@ constexpr double kDominant = 1e3;        // a rival's term that may be so large 
 // other way to cut is tried.
 constexpr double kRise = 0.02;
 constexpr int kStalled = 8;
+constexpr Index kLowRank = 4;                  // dimensions that chords search well without a slice
 constexpr Index kFewRivals = 10;               // up to so many, cutting their ranges ends sooner than anything else
 constexpr int kFirstPasses = 20, kPasses = 2;  // of quadratics, for the first node and for any other
 
@@ -160,12 +161,12 @@ class Search {
   ExactTrace trace_;
 };
 
-// Slices serve quadratics. At kinks, and without rivals, errors may be met in a face or a corner only, which a ray
-// through the slice misses by rounding.
-bool take_slice(const Neurons& net, const Pair& pair) {
+// Slices serve quadratics. At kinks in few dimensions, and without rivals, errors may be met in a face or a corner
+// only, which a ray through the slice misses by rounding.
+bool take_slice(const Neurons& net, const Pair& pair, Index rank) {
   Index rivals = 0;
   for (Index j = 0; j < net.width; ++j) rivals += pair.side[j] < 0.0 && std::isfinite(pair.log_a[j]) ? 1 : 0;
-  return net.homogeneous && net.p >= 2.0 && rivals > 0;
+  return net.homogeneous && rivals > 0 && (net.p >= 2.0 || rank > kLowRank);
 }
 
 }  // namespace
@@ -185,7 +186,7 @@ Index exact_radius(const Neurons& net, const Span& span, const Pair& pair, const
     if (!(length > 0.0)) hint = -at;
   }
   if (!(reach > 0.0) || !std::isfinite(reach)) return 0;
-  const Slice slice(at, reach, hint, take_slice(net, pair));
+  const Slice slice(at, reach, hint, take_slice(net, pair, span.rank));
   Sides sides;
   if (!sides.set(net, span, pair, point, slice.reach(), slice.through())) return 0;
   const auto began = Clock::now();
