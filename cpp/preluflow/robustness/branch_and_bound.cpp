@@ -25,8 +25,12 @@ constexpr double kDominant = 1e3;        // a rival's term that may be so large 
 // other way to cut is tried.
 constexpr double kRise = 0.02;
 constexpr int kStalled = 8;
+constexpr Index kLowRank = 4;                  // dimensions that chords search well without a slice
 constexpr Index kFewRivals = 10;               // up to so many, cutting their ranges ends sooner than anything else
 constexpr int kFirstPasses = 20, kPasses = 2;  // of quadratics, for the first node and for any other
+
+// Whether chords say where to cut: at kinks, and where rivals are few.
+bool by_chords(double p, Index rivals) { return p < 2.0 || rivals <= kFewRivals; }
 
 class Search {
  public:
@@ -41,7 +45,7 @@ class Search {
         best_(hint),
         upper_(reach) {
     const Side& rival = sides.rival;
-    kinks_ = p < 2.0 || rival.count() <= kFewRivals;
+    kinks_ = by_chords(p, rival.count());
     for (Index k = 0; k < rival.count(); ++k)
       kinks_ = kinks_ || !(rival.a(k) * relu_power(rival.z(k) + reach * rival.length(k), p) <= kDominant);
   }
@@ -95,8 +99,8 @@ class Search {
     const double inherited = node.bound;
     node.bound = 0.0;
     chords_.bound(node, upper_, enough);
-    const double by_chords = node.bound;
-    node.bound = std::max(inherited, by_chords);
+    const double of_chords = node.bound;
+    node.bound = std::max(inherited, of_chords);
     if (node.bound >= enough) return true;
     follow_shortest();
     if (!(node.centre.squaredNorm() > 0.0)) node.centre = chords_.shortest();
@@ -104,7 +108,7 @@ class Search {
     if (node.bound >= enough) return true;
     try_error(node.centre);
     node.stalled = node.bound > inherited + kRise * (enough - inherited) ? 0 : node.stalled + 1;
-    const bool kinks = kinks_ || by_chords > quadratics_.found() || node.stalled > kStalled;
+    const bool kinks = kinks_ || of_chords > quadratics_.found() || node.stalled > kStalled;
     if (kinks && chords_.choose_cut(node, upper_)) return true;
     return quadratics_.choose_cut(node, upper_, best_) || chords_.choose_cut(node, upper_);
   }
@@ -157,6 +161,14 @@ class Search {
   ExactTrace trace_;
 };
 
+// Slices serve quadratics. At kinks in few dimensions, and without rivals, errors may be met in a face or a corner
+// only, which a ray through the slice misses by rounding.
+bool take_slice(const Neurons& net, const Pair& pair, Index rank) {
+  Index rivals = 0;
+  for (Index j = 0; j < net.width; ++j) rivals += pair.side[j] < 0.0 && std::isfinite(pair.log_a[j]) ? 1 : 0;
+  return net.homogeneous && rivals > 0 && (net.p >= 2.0 || rank > kLowRank);
+}
+
 }  // namespace
 
 Index exact_radius(const Neurons& net, const Span& span, const Pair& pair, const Point& point, const double* x,
@@ -174,7 +186,7 @@ Index exact_radius(const Neurons& net, const Span& span, const Pair& pair, const
     if (!(length > 0.0)) hint = -at;
   }
   if (!(reach > 0.0) || !std::isfinite(reach)) return 0;
-  const Slice slice(at, reach, hint, net.homogeneous);
+  const Slice slice(at, reach, hint, take_slice(net, pair, span.rank));
   Sides sides;
   if (!sides.set(net, span, pair, point, slice.reach(), slice.through())) return 0;
   const auto began = Clock::now();
