@@ -170,7 +170,8 @@ Trace::Form Tightening::run() {
 double coarse(double limit) {
   constexpr int kBits = 32;
   int exponent = 0;
-  return std::ldexp(std::floor(std::ldexp(std::frexp(limit, &exponent), kBits)), exponent - kBits);
+  const double share = std::frexp(limit, &exponent);
+  return std::ldexp(std::floor(std::ldexp(share, kBits)), exponent - kBits);
 }
 
 }  // namespace
