@@ -10,7 +10,7 @@ namespace preluflow {
 // c0 + <b,d> + sum_k bend_k <column_k,d>^2 + grow ||d||^2 in the span; across it grow t^2 + cross t besides.
 struct Quadratic {
   Quadratic(Index rank, Index width)
-      : b(rank), bend(width), columns(rank, width), weighted(rank, width), Q(rank, rank) {}
+      : b(rank), bend(width), columns(rank, width), weighted(rank, width), Q(Eigen::MatrixXd::Zero(rank, rank)) {}
 
   double c0 = 0.0, grow = 0.0, cross = 0.0;
   double scale = 0.0;  // what its terms' absolute values add up to, at most

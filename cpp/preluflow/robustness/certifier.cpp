@@ -16,6 +16,13 @@ constexpr double kInside = 0.3, kOutside = 0.9;
 constexpr double kThinnest = 0.05;  // of r: slabs that would be thinner are given up
 constexpr double kRoom = 1e-12;     // of r ||u||: rounding of ranges in slabs
 
+// Entries to 2^-30, so that a witness that rounding has moved is the same one, and the search takes the same way.
+VectorXd coarse(VectorXd unit) {
+  constexpr double kGrain = 1073741824.0;
+  for (double& entry : unit) entry = std::round(entry * kGrain) / kGrain;
+  return unit;
+}
+
 }  // namespace
 
 Certifier::Certifier(const Neurons& net, const Span& span, const SpanPoint& point, View view, VectorXd x,
@@ -25,7 +32,7 @@ Certifier::Certifier(const Neurons& net, const Span& span, const SpanPoint& poin
       interrupt_(interrupt),
       view_(std::move(view)),
       x_(std::move(x)),
-      towards_(d / std::max(d.norm(), kTiny)),
+      towards_(coarse(d / std::max(d.norm(), kTiny))),
       move_(view_.columns.transpose() * towards_),
       majorant_(net, span, point),
       quadratic_(span.rank, net.width),
@@ -121,7 +128,7 @@ bool Certifier::slabs(double radius, int most_rounds, int most_slabs) {
     double l, mu;  // where the search for multipliers begins
   };
   if (along_.size() == 0) {
-    if (!std::isfinite(bound_) || !(l_ > 0.0)) return false;
+    if (!std::isfinite(bound_) || !(l_ > 0.0) || quadratic_.curved == 0) return false;
     along_ = maximum_.steepest(quadratic_);
     if (along_.dot(towards_) < 0.0) along_ = -along_;
     cosines_ = view_.columns.transpose() * along_;

@@ -166,6 +166,14 @@ Trace::Form Tightening::run() {
   return found_;
 }
 
+// A limit to 32 bits, rounded down: one that rounding has moved asks for the same radii.
+double coarse(double limit) {
+  constexpr int kBits = 32;
+  int exponent = 0;
+  const double share = std::frexp(limit, &exponent);
+  return std::ldexp(std::floor(std::ldexp(share, kBits)), exponent - kBits);
+}
+
 }  // namespace
 
 bool tighten(const Neurons& net, const Span& span, const Pair& pair, const Point& point, const double* x,
@@ -178,7 +186,7 @@ bool tighten(const Neurons& net, const Span& span, const Pair& pair, const Point
   if (!(change.norm() > 0.0)) change = steepest(net, directions, at);
   const double size = at.x.norm();
   const bool cone = net.homogeneous && net.curve == Curve::power && at.norm_weight == 0.0 && size > 0.0;
-  const double most = net.homogeneous ? std::min(limit, size * kOutward) : limit;
+  const double most = coarse(net.homogeneous ? std::min(limit, size * kOutward) : limit);
   std::vector<Form> forms;
   forms.reserve(2);
   if (cone) {
