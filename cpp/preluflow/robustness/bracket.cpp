@@ -157,7 +157,7 @@ class FastBlock {
   // The rivals in the order of their certificates; one whose certificate is beyond the best attack cannot be nearer.
   bool attack(Index i, Attack& search) {
     Work& at = work(i);
-    if (!at.correct) return true;
+    if (!at.correct || canonical_.width() == 0) return true;
     const Point point = points_.at(i);
     double best = kInfinity;
     for (Rival& rival : at.rivals) {
@@ -270,15 +270,21 @@ class Refinement {
         x_(span_coordinates(points_.direction(0))) {}
 
   void tighten() {
+    double least = kInfinity;  // what is certified against the rivals so far: more against others is of no use
     for (Rival& rival : work_.rivals) {
-      if (!open(rival)) continue;
+      const double limit = std::min(work_.upper, least / (1.0 - call_.options.gap));
+      if (!(rival.lower < (1.0 - call_.options.gap) * limit)) {
+        least = std::min(least, rival.lower);
+        continue;
+      }
       const std::vector<double> d = witness_of(rival);
       Trace trace;
       const bool went_on =
           preluflow::tighten(canonical_.neurons(), canonical_.span(), pair(rival).pair, points_.at(0), x_.data(),
-                             d.data(), work_.upper, call_.options.gap, call_.interrupt, rival.lower, &trace);
+                             d.data(), limit, call_.options.gap, call_.interrupt, rival.lower, &trace);
       note(rival, trace);
       rival.cap();
+      least = std::min(least, rival.lower);
       if (!went_on) {
         work_.done = false;
         return;
