@@ -45,7 +45,7 @@ def robust_radius(
     restarts: int = 2,
     steps: int = 30,
     seed: int = 0,
-    max_nodes: int = 20_000,
+    max_nodes: int = 2000,
     max_seconds: float | None = None,
     progress: bool = False,
     num_threads: int | None = None,
@@ -66,8 +66,8 @@ def robust_radius(
     - ``"tight"``: where that is more than 0.1% below the attack, also trust-region certificates: quadratic bounds of
       every neuron's term, maximised exactly over the ball, or over its slice through x. Milliseconds a point.
     - ``"exact"``: where a gap of 1e-4 is left, branch and bound over what the rival neurons see, which also shortens
-      witnesses. For networks with up to about 40 neurons that matter to a point; after ``max_nodes`` it gives what is
-      proved until then, as it does for tanh.
+      witnesses; a node takes some milliseconds. After ``max_nodes`` it gives what is proved until then, as it does for
+      tanh and for normalised input with an output bias.
 
     Any other classifier is asked for its own certificate, ``certified_radius(X, y)``, and for ``nearest_error(X, y)``
     (see ``preluflow.classifiers.Classifier``), and attacked by ``attacks.minimal_norm``; without a certificate lower is
@@ -100,7 +100,7 @@ def robust_radius(
         Refinements of each start.
     seed : int, default 0
         Of the random starts, with the number of the point.
-    max_nodes : int, default 20000
+    max_nodes : int, default 2000
         Nodes of level "exact" for each point, at most.
     max_seconds : float, optional
         Seconds that branch and bound may take for each point, at most; what is proved until then counts. Where a limit
