@@ -33,7 +33,8 @@ void Quadratic::clear() {
 void Quadratic::form_Q() {
   for (Index k = 0; k < curved; ++k) weighted.col(k) = bend(k) * columns.col(k);
   Q.setZero();
-  Q.triangularView<Eigen::Lower>() = weighted.leftCols(curved) * columns.leftCols(curved).transpose();
+  if (curved > 0)  // Eigen divides by the inner size
+    Q.triangularView<Eigen::Lower>() = weighted.leftCols(curved) * columns.leftCols(curved).transpose();
   Q.diagonal().array() += grow;
 }
 
