@@ -21,6 +21,7 @@ from preluflow.classifiers import as_classifier
 from preluflow.network import TwoLayerNetwork
 
 LARGEST_STEP = 1e15  # beyond, points go where the gradient points; squares are to fit float32
+MV24_BATCH = 20_000  # points of the authors' test batch
 _FLOOR = np.float32(1e-7)  # the authors', added to ||g||
 _ROWS = 512  # points handled at a time: they share n alone, and memory does not grow with it
 
