@@ -150,7 +150,11 @@ def test_seed_and_width_decide_the_numbers_and_threads_do_not(tmp_path, monkeypa
         (["fig5", "--from", "file"], 1, "--from"),
         (["fig5", "--from", "empty"], 1, "--from"),
         (["fig5", "fig6", "--from", "file"], 2, "--from must be a folder"),
-        (["fig5", "--loss", "logistic"], 2, "fig5 does not use --loss; its own are --width, --dynamics and --recipe"),
+        (
+            ["fig5", "--loss", "logistic"],
+            2,
+            "fig5 does not use --loss; its own are --width and --dynamics and --recipe",
+        ),
         (["fig5", "--alpha", "0.3"], 2, "fig5 does not use --alpha"),
         (["fig1", "--width", "7"], 2, "fig1 does not use --width; it has none of its own"),
         (["mv24", "fig5", "--quick", "--alpha", "0.3"], 2, "fig5 does not use --alpha"),

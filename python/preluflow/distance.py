@@ -154,11 +154,11 @@ def distance_estimate(
 
         x <- normalise(x + step_size * g / (||g|| + 1e-7)),    g the gradient in x of the batch's mean of (c f - F)^2,
 
-    and the largest |c f - F| at the last iterates of all batches is returned. This c is not the best one, and may be
-    negative, so that what is found is a lower bound of sup |c f - F| at this c, which inf_c sup |c f - F| may be far
-    below: of Figure 5's start, where f is nothing but noise, it is 88, since c f is fitted at points to which all
-    neurons are nearly orthogonal. With c = 1 it is 1.0 there, the truth, and of f = 0 0.02 / 0.49 / 0.91 / 1.0 by 20 /
-    100 / 200 / 500 steps of one batch: Figure 5's 0.52 comes from less effort than this.
+    and the largest |c f - F| at the last iterates of all batches is returned. What is found is a lower bound of
+    sup |c f - F| at this c, which is not the best one and may be negative: inf_c sup |c f - F| may be far below. Of
+    Figure 5's start (one seed), where f is nothing but noise, it is 88, as c is fitted at points to which all neurons
+    are nearly orthogonal. With c = 1 it is 1.0 there, the truth; of f = 0 it is 0.02 / 0.49 / 0.91 / 1.0 by 20 / 100 /
+    200 / 500 steps of one batch, so that Figure 5's 0.52 comes from far less effort.
 
     Parameters
     ----------
