@@ -271,6 +271,7 @@ def choice(*words: str) -> Kind:
 LOSS = choice("squared", "exponential", "logistic")
 ACTIVATION = choice("prelu", "polynomial", "tanh")
 NORM = choice("l2", "linf")
+RECIPE = choice("mv24")
 MASK = labels_of(
     optional=True,
     more=lambda _: {"ints": [1, 0, 0], "all": [True] * 3, "short": [True], "words": ["a"] * 3, "twice": [[True] * 3]},
@@ -686,10 +687,28 @@ case(
     pf.distance_estimate,
     **network,
     **gmm,
-    batch=(3, integer(1, HUGE - 1, enough=100)),
-    steps=(1, COUNT),
-    step_size=(0.1, real(maximum=1e15, above=0.0)),
+    batch=(3, integer(1, HUGE - 1, enough=100, optional=True)),
+    steps=(1, replace(COUNT, optional=True)),
+    step_size=(0.1, real(maximum=1e15, above=0.0, optional=True)),
     **rng,
+    recipe=(None, replace(RECIPE, optional=True)),
+    batches=(None, labels_of(optional=True, more=lambda _: {"of no recipe": 1})),
+    scale=(None, labels_of(optional=True, more=lambda _: {"of no recipe": 1.0})),
+    **threads,
+)
+few = integer(0, enough=100)
+case(
+    "distance_estimate by a recipe",
+    pf.distance_estimate,
+    **network,
+    **gmm,
+    batch=(3, integer(1, HUGE - 1, enough=100, optional=True)),
+    steps=(1, replace(few, verdict=lambda label, value: LEFT if value is None else few.verdict(label, value))),
+    step_size=(0.1, real(maximum=1e15, above=0.0, optional=True)),
+    **rng,
+    recipe=("mv24", RECIPE),
+    batches=(2, integer(1, HUGE - 1, enough=100, optional=True)),
+    scale=(1.0, real(above=0.0, optional=True)),
     **threads,
 )
 case(
@@ -721,6 +740,25 @@ case(
     normalize=(True, replace(FLAG, optional=True)),
     stop_early=(True, FLAG),
     **again,
+    recipe=(None, labels_of(optional=True, more=lambda _: {"with bounds": "mv24"})),
+    batch=(None, labels_of(optional=True, more=lambda _: {"of no recipe": 20_000})),
+)
+case(
+    "attacks.pgd by a recipe",
+    attacks.pgd,
+    **aimed,
+    eps=(0.1, POSITIVE),
+    norm=("l2", labels_of(fine=lambda _: {"l2": "l2"}, more=lambda _: {"linf": "linf"})),
+    bounds=(None, labels_of(optional=True, more=lambda _: {"any": (-2.0, 2.0)})),
+    steps=(2, count),
+    step=(0.1, real(maximum=1e15, above=0.0)),
+    objective=(None, replace(choice("exponential"), optional=True, more=lambda _: {"margin": "margin"})),
+    normalize=(None, labels_of(optional=True, more=lambda _: {"False": False})),
+    restarts=(0, integer(0, 0)),
+    stop_early=(True, replace(FLAG, more=lambda _: {"False": False})),
+    seed=(0, SEED),
+    recipe=("mv24", RECIPE),
+    batch=(20_000, integer(1, optional=True)),
 )
 case(
     "attacks.apgd",

@@ -150,7 +150,11 @@ def test_seed_and_width_decide_the_numbers_and_threads_do_not(tmp_path, monkeypa
         (["fig5", "--from", "file"], 1, "--from"),
         (["fig5", "--from", "empty"], 1, "--from"),
         (["fig5", "fig6", "--from", "file"], 2, "--from must be a folder"),
-        (["fig5", "--loss", "logistic"], 2, "fig5 does not use --loss; its own are --width and --dynamics"),
+        (
+            ["fig5", "--loss", "logistic"],
+            2,
+            "fig5 does not use --loss; its own are --width and --dynamics and --recipe",
+        ),
         (["fig5", "--alpha", "0.3"], 2, "fig5 does not use --alpha"),
         (["fig1", "--width", "7"], 2, "fig1 does not use --width; it has none of its own"),
         (["mv24", "fig5", "--quick", "--alpha", "0.3"], 2, "fig5 does not use --alpha"),
@@ -183,7 +187,7 @@ def test_numbers_of_another_figure_are_refused(quick, tmp_path):
 
 
 def test_help_of_a_figure_lists_its_options_and_no_other():
-    own = {"width", "dynamics", "alpha", "batch", "loss", "epochs", "scale"}
+    own = {"width", "dynamics", "alpha", "batch", "loss", "epochs", "recipe", "scale"}
     for name, experiment in REGISTRY.items():
         text = " ".join(invoke("reproduce", name, "--help").output.split())
         listed = {option for option in own if f"--{option} " in text}

@@ -224,7 +224,8 @@ def test_what_was_not_reached_is_said_in_words():
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_an_option_is_used_or_refused(name):
-    values = {"width": 7, "dynamics": "flow", "alpha": 0.3, "batch": 9, "loss": "squared", "epochs": 3, "full": True}
+    values = {"width": 7, "dynamics": "flow", "alpha": 0.3, "batch": 9, "loss": "squared", "epochs": 3}
+    values |= {"recipe": "mv24", "full": True}
     for option, value in values.items():
         options = Options(quick=option != "full", **{option: value})
         if option not in REGISTRY[name].options:

@@ -113,3 +113,18 @@ def test_the_options_that_count():
     assert PGD_GAP.configure(Options()) == pgd_gap.FULL
     config = PGD_GAP.configure(Options(quick=True, alpha=0.4, width=30))
     assert config == replace(pgd_gap.QUICK, alpha=0.4, width=30)
+
+
+def test_by_mv24s_recipe_no_point_is_left_out_at_any_radius():
+    small = replace(pgd_gap.QUICK, points=30, radii=(0.5, 0.72, 1.0), pgd_steps=200, ddn_steps=100, apgd_starts=1)
+    config = replace(small, recipe="mv24")
+    plain, outcome = (PGD_GAP.run(Options(seed=1, quick=True, num_threads=1), each) for each in (small, config))
+    arrays = outcome.arrays
+    np.testing.assert_array_equal(arrays["gradients_papers"], config.pgd_steps * config.points)
+    assert np.all(plain.arrays["gradients_papers"] <= config.pgd_steps * config.points)
+    assert pgd_gap.ball_accuracy(outcome, "papers")[1] == 1.0 > pgd_gap.floor(outcome)
+    for key in ("broken_margin", "broken_apgd", "lower", "upper", "ddn"):
+        np.testing.assert_array_equal(arrays[key], plain.arrays[key])
+    told = "papers' PGD, 200 steps as in MV24"
+    assert measured(PGD_GAP.table(outcome), f"{told}: the same") == "- / - / 1.000 / -"
+    assert told in [text.get_text() for text in PGD_GAP.draw(outcome).axes[0].get_legend().get_texts()]

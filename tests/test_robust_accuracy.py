@@ -144,6 +144,11 @@ def test_the_restriction_is_the_same_problem(recipe):
     told = pgd_accuracy(model, test, eps, 50)
     one_by_one = [pf.attacks.pgd(whole, X, test.y, eps=radius, steps=50).accuracy for radius in eps[1:]]
     np.testing.assert_allclose(told, np.minimum.accumulate([right.mean(), *one_by_one]), atol=1e-12)
+    # By a recipe every point is attacked at every radius, and its 1/n is that of the authors' test points.
+    told = pgd_accuracy(model, test, eps, 50, "mv24")
+    options = {"steps": 50, "recipe": "mv24", "batch": 20_000}
+    one_by_one = [pf.attacks.pgd(whole, X, test.y, eps=radius, **options).accuracy for radius in eps[1:]]
+    np.testing.assert_allclose(told, [right.mean(), *one_by_one], atol=1e-12)
 
 
 def test_layers_are_what_torch_computes():

@@ -17,7 +17,7 @@ from preluflow.distance import distance_bracket, distance_estimate, estimator_op
 from preluflow.initialization import VOID, center_cosines, voronoi_regions
 from preluflow.network import TwoLayerNetwork, require_plain
 
-_ESTIMATOR = ("batch", "steps", "step_size", "rng")
+_ESTIMATOR = ("batch", "steps", "step_size", "rng", "recipe", "batches", "scale")
 _MOST_STOPS = 10_000_000  # of a run: what is recorded there is kept in memory
 
 
@@ -182,7 +182,7 @@ class Observe:
     at : sequence of int or float, optional
         Stops by name instead of, or besides, ``every``.
     estimator : dict, optional
-        Keyword arguments of ``distance_estimate``: batch, steps, step_size, rng.
+        Keyword arguments of ``distance_estimate``: batch, steps, step_size, rng, recipe, batches, scale.
     networks : bool, default False
         Keep the network of every stop in ``run.networks``: h (D + 3) numbers each, refused where they do not fit.
 

@@ -22,3 +22,6 @@ Norm = Literal["l2", "linf"]
 
 Objective = Literal["exponential", "margin", "cross_entropy", "dlr"]
 """Of ``attacks.pgd``; APGD takes all but the first, DDN the two in the middle."""
+
+Recipe = Literal["mv24"]
+"""Of ``attacks.pgd`` and ``distance_estimate``: a paper's search as its authors ran it."""

@@ -53,6 +53,9 @@ RUN_OPTIONS: tuple[click.Option, ...] = (
     click.Option(["--batch"], type=click.IntRange(1), help="Points of a step of SGD."),
     click.Option(["--loss"], type=click.Choice(["squared", "exponential", "logistic"]), help="What SGD descends on."),
     click.Option(["--epochs"], type=click.IntRange(1, _LARGEST_EPOCHS), help="At most so many."),
+    click.Option(
+        ["--recipe"], type=click.Choice(["mv24"]), help="The papers' attack or estimator as MV24's authors ran it."
+    ),
     click.Option(["--scale", "full"], is_flag=True, help="The paper's size instead of one for a laptop."),
 )
 COMMON_OPTIONS: tuple[click.Option, ...] = (

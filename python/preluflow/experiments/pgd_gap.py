@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from preluflow import attacks, plots
 from preluflow._arrays import Float64
+from preluflow._recipes import MV24_BATCH
 from preluflow._span import InBasis, in_span
 from preluflow.experiments._harness import (
     Experiment,
@@ -43,7 +44,7 @@ from preluflow.margins import RobustRadius, robust_radius
 from preluflow.network import TwoLayerNetwork
 from preluflow.results import Run
 from preluflow.theory import MAX_RADIUS
-from preluflow.typing import Level, Method
+from preluflow.typing import Level, Method, Recipe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,6 +71,7 @@ class Config(Problem):
     points: int = 200
     radii: tuple[float, ...] = (0.3, 0.5, 0.6, 0.65, 0.68, MAX_RADIUS, 0.72, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
     pgd_steps: int = 2000
+    recipe: Recipe | None = None  # of the papers' PGD
     apgd_steps: int = 100
     apgd_starts: int = 5
     ddn_steps: int = 1000
@@ -106,7 +108,8 @@ class Ball:
 
 
 def _papers(config: Config, network: TwoLayerNetwork, X: Float64, y: Float64, eps: float, seed: int) -> Attack:
-    return attacks.pgd(network, X, y, eps=eps, steps=config.pgd_steps)
+    batch = None if config.recipe is None else MV24_BATCH
+    return attacks.pgd(network, X, y, eps=eps, steps=config.pgd_steps, recipe=config.recipe, batch=batch)
 
 
 def _margin(config: Config, network: TwoLayerNetwork, X: Float64, y: Float64, eps: float, seed: int) -> Attack:
@@ -121,7 +124,7 @@ def _apgd(config: Config, network: TwoLayerNetwork, X: Float64, y: Float64, eps:
 
 
 BALLS: dict[str, Ball] = {
-    "papers": Ball("papers' PGD", lambda c: f"{c['pgd_steps']} steps", _papers),
+    "papers": Ball("papers' PGD", lambda c: f"{c['pgd_steps']} steps{' as in MV24' * bool(c.get('recipe'))}", _papers),
     "margin": Ball("PGD on the margin", lambda c: f"{c['pgd_steps']} unit-gradient steps", _margin),
     "apgd": Ball("APGD", lambda c: f"{c['apgd_starts']} starts of {c['apgd_steps']} steps", _apgd),
 }
@@ -451,6 +454,6 @@ PGD_GAP = Experiment(
     draw,
     table,
     presets={"paper": FULL, "quick": QUICK},
-    options=("width", "alpha"),
+    options=("width", "alpha", "recipe"),
     seconds={"paper": 50, "quick": 1},
 )

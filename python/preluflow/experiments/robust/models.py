@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from preluflow import attacks
+from preluflow import attacks, typing
+from preluflow._recipes import MV24_BATCH
 from preluflow.classifiers import Bayes, Linear, fit_linear
 from preluflow.data import Dataset, OrthonormalGMM
 from preluflow.events import Event
@@ -359,16 +360,22 @@ def radii(model: Model, recipe: Recipe, gmm: OrthonormalGMM, test: Dataset, num_
     return np.where(found.correct, np.stack([found.lower, found.upper]), WRONG)
 
 
-def pgd_accuracy(model: Model, test: Dataset, eps: ArrayLike, steps: int) -> Array:
+def pgd_accuracy(model: Model, test: Dataset, eps: ArrayLike, steps: int, search: typing.Recipe | None = None) -> Array:
     """Accuracy left by the papers' PGD at ascending radii, (R,), on the given points.
 
-    What is broken within a ball counts as broken within larger ones and is not attacked again.
+    What is broken within a ball counts as broken within larger ones and is not attacked again. Not so by a recipe,
+    ``search``, whose authors attack every point at every radius anew.
     """
     inside, y = test.X.astype(np.float64) @ model.basis, test.y
     alive = np.flatnonzero(y * model.classifier.decision_function(inside) > 0)
     left = []
     for radius in np.asarray(eps, dtype=np.float64):
-        if radius > 0 and alive.size:
+        if radius > 0 and search is not None:
+            found = attacks.pgd(
+                model.classifier, inside, y, eps=float(radius), steps=steps, recipe=search, batch=MV24_BATCH
+            )
+            alive = np.flatnonzero(~found.success)
+        elif radius > 0 and alive.size:
             found = attacks.pgd(model.classifier, inside[alive], y[alive], eps=float(radius), steps=steps)
             alive = alive[~found.success]
         left.append(len(alive) / len(y))
