@@ -289,6 +289,7 @@ class Objects:
 
     def __init__(self) -> None:
         self.gmm = pf.OrthonormalGMM(3, 1, 1, 0.3, rng=0)
+        self.mixture = pf.GaussianMixture([[1.0, 0.0, 0.5], [0.8, 0.6, 0.0]], [1, -1], noise=0.3)
         self.network = pf.TwoLayerNetwork([[1.0, 0.2, 0.0], [0.0, 1.0, 0.3]], [1.0, -0.8])
         self.X = np.array([[1.0, 0.1, 0.2], [0.2, 1.1, 0.3], [0.9, 0.2, 0.1], [0.1, 0.8, 0.1]])
         self.y = np.array([1.0, -1.0, 1.0, -1.0])
@@ -417,6 +418,48 @@ case(
     centers=(np.eye(2, 3), ORTHONORMAL),
     **rng,
 )
+LABELS_OF_ANY = replace(
+    LABELS,
+    more=lambda good: {**spoilt(good), "0.5 within": put(good, 0.5), "one more": longer(good), "the same": [1, 1]},
+    fine=lambda good: {"a list": list(good), "others": [7, 0], "large": [-(2**53), 2**53]},
+)
+AS_MANY = replace(array(), more=lambda good: {**spoilt(good), "0 within": put(good, 0), "one more": longer(good)})
+case(
+    "GaussianMixture",
+    pf.GaussianMixture,
+    centers=(
+        O.X[:2],
+        replace(CENTERS, more=lambda good: {**spoilt(good), "too few": good[:1], "too many": longer(good)}),
+    ),
+    labels=(np.array([3, -1]), LABELS_OF_ANY),
+    weights=(np.array([2.0, 1.0]), replace(AS_MANY, optional=True)),
+    noise=(
+        np.ones((2, 3, 2)),
+        replace(
+            array(),  # numbers and (K, D) are right, but not with a floor
+            more=lambda good: {
+                **spoilt(good),
+                "of another D": np.ones((2, 4)),
+                "of another K": np.ones(3),
+            },
+            fine=lambda good: {"a list": good.tolist(), "one column": good[..., :1]},
+        ),
+    ),
+    covariances=(None, MAYBE),
+    floor=(0.1, real(0.0, 1e150)),
+    label_noise=(0.1, real(0.0, 0.49)),
+)
+case(
+    "GaussianMixture of a covariance",
+    pf.GaussianMixture,
+    centers=(O.X[:2], NO),
+    labels=(np.array([3, -1]), NO),
+    weights=(None, MAYBE),
+    noise=(None, labels_of(optional=True)),
+    covariances=(np.stack([np.eye(3)] * 2), array()),
+    floor=(0.0, real(0.0, 1e150)),
+    label_noise=(0.0, real(0.0, 0.49)),
+)
 READ_ONLY = np.empty((2, 3))
 READ_ONLY.flags.writeable = False
 case(
@@ -441,7 +484,10 @@ case(
     ),
     **rng,
 )
-case("OrthonormalGMM.config", O.gmm.config)
+for owner, mixture in (("GaussianMixture", O.mixture), ("OrthonormalGMM", O.gmm)):
+    TABLE[f"{owner}.sample"] = replace(TABLE["OrthonormalGMM.sample"], function=mixture.sample)
+    case(f"{owner}.config", mixture.config)
+    case(f"{owner}.covariance", mixture.covariance, k=(1, integer(0, 1)))
 WEIGHTS = replace(array(), more=lambda good: {**spoilt(good), "one more": longer(good)})
 network_options = {
     "activation": ("prelu", ACTIVATION),
