@@ -836,7 +836,10 @@ case(
 case("classifiers.cluster_prelu", classifiers.cluster_prelu, **gmm, p=(3.0, DEGREE))
 for name in ("class_average_relu", "Bayes", "NearestCluster"):
     case(f"classifiers.{name}", getattr(classifiers, name), **gmm)
+for name in ("MixtureBayes", "NearestCenter"):
+    case(f"classifiers.{name}", getattr(classifiers, name), mixture=(O.mixture, NO))
 RULES = [O.linear, classifiers.Bayes(O.gmm), classifiers.NearestCluster(O.gmm)]
+RULES += [classifiers.MixtureBayes(O.mixture), classifiers.NearestCenter(O.mixture)]
 if torch is not None:
     module = O.network.to_torch()
     case("TwoLayerNetwork.to_torch", O.network.to_torch)
@@ -869,7 +872,8 @@ for rule in RULES:
     owner = f"classifiers.{type(rule).__name__}"
     kind = WIDE_POINTS if owner.endswith("TorchClassifier") else POINTS  # torch alone knows the dimension
     for name in ("decision_function", "value_and_input_gradient", "input_gradient", "predict"):
-        more = output_weights if rule is O.linear and "gradient" in name else {}
+        weighted = isinstance(rule, (classifiers.Linear, classifiers.MixtureBayes, classifiers.NearestCenter))
+        more = output_weights if weighted and "gradient" in name else {}
         case(f"{owner}.{name}", getattr(rule, name), X=(O.X, kind), **more)
     for name in ("certified_radius", "nearest_error"):
         if hasattr(rule, name):
@@ -1073,6 +1077,13 @@ def excused(name: str) -> bool:
     return name in NOT_CALLED or owner == "classifiers.Classifier" or no_torch or no_sklearn
 
 
+def at_home(value: Any, module: ModuleType) -> bool:
+    """Whether a public module's name was made there, or in a file of its own that it makes public."""
+    made = getattr(value, "__module__", "")
+    more = {"preluflow.classifiers": ["preluflow._mixture_rules"]}.get(module.__name__, [])
+    return made in (module.__name__, *more) or (made.startswith("preluflow.data.") and module is pf.data)
+
+
 def public() -> dict[str, Callable[..., Any]]:
     """Everything one can call: functions and classes of ``__all__`` and of the public modules, and their methods."""
     found: dict[str, Callable[..., Any]] = {}
@@ -1080,11 +1091,13 @@ def public() -> dict[str, Callable[..., Any]]:
         value = getattr(pf, name)
         if callable(value):
             found[name] = value
-    modules: list[ModuleType] = [attacks, classifiers, events, plots, theory] + ([torch_module] if torch else [])
+    modules: list[ModuleType] = [attacks, classifiers, pf.data, events, plots, theory] + (
+        [torch_module] if torch else []
+    )
     for module in modules:
         short = module.__name__.rsplit(".", 1)[1]
         for name, value in vars(module).items():
-            if callable(value) and not name.startswith("_") and getattr(value, "__module__", "") == module.__name__:
+            if callable(value) and not name.startswith("_") and at_home(value, module):
                 found.setdefault(name if value in found.values() else f"{short}.{name}", value)
     for owner, value in list(found.items()):
         if inspect.isclass(value) and not issubclass(value, getattr(torch, "nn", plots).Module if torch else ()):
