@@ -250,6 +250,7 @@ class MixtureBayes(_MixtureRule):
         super().__init__(mixture)
         noise, floor, dim = mixture.noise, mixture.floor, mixture.dim
         self._log_weights = np.log(mixture.weights)
+        self._gram = self._centers @ self._centers.T
         self._tau = 0.0  # the variance that all have in common
         if noise.ndim < 3 and np.all(noise == noise.flat[0]):
             self._tau = float(variances(noise, 0, dim)[0])
@@ -300,55 +301,61 @@ class MixtureBayes(_MixtureRule):
         for c, rows in parts:
             x = points[rows].astype(np.float64) - self._origin
             o = self._products(x) + self._tau * self._log_weights
+            doubt = self._doubt(x, o)
             radius[rows] = np.inf
             for rival in np.setdiff1d(np.arange(len(self.classes)), c):
-                radius[rows] = np.minimum(radius[rows], self._without_error(x, o, self._class == c, rival))
+                radius[rows] = np.minimum(radius[rows], self._without_error(o, doubt, self._class == c, rival))
         return _SAFETY * radius
 
-    def _without_error(self, x: Float64, o: Float64, own: NDArray[np.bool_], rival: int) -> Float64:
+    def _without_error(self, o: Float64, doubt: Float64, own: NDArray[np.bool_], rival: int) -> Float64:
         """The best of the three bounds, from below, on the distance to errors of one rival class."""
         others = np.flatnonzero(self._class == rival)
         softmax = _log_sum_exp(o[:, own] / self._tau)[1]
-        alone, likeliest = np.full(len(x), np.inf), np.argmax(o[:, others], axis=1)
+        alone, likeliest = np.full(len(o), np.inf), np.argmax(o[:, others], axis=1)
         faces = np.empty_like(softmax)
         for i, k in enumerate(others):
             normals = self._centers[k] - self._centers[own]
             multipliers = _multipliers(normals @ normals.T, o[:, own] - o[:, k, None])
             total = multipliers.sum(axis=1, keepdims=True)
             q = np.divide(multipliers, total, out=softmax.copy(), where=total > 0)
-            level, apart = self._level(x, o, own, q, [k])
+            level, apart = self._level(o, doubt, own, q, [k])
             alone = np.minimum(alone, (level - o[:, k] - self._tau * np.log(len(others))) / apart[:, 0])
             faces[likeliest == i] = q[likeliest == i]
-        bounds = [self._together(x, o, own, others, q) for q in (softmax, faces)]
+        bounds = [self._together(o, doubt, own, others, q) for q in (softmax, faces)]
         return np.asarray(np.maximum(alone, np.maximum(*bounds)))
 
+    def _doubt(self, x: Float64, o: Float64) -> Float64:
+        """What float64 may have done to a difference of weighted o, for each row of x."""
+        K = len(self._centers)
+        doubt = 4.0 * self._rounding(x) * np.linalg.norm(self._centers, axis=1).max()
+        sums = 8.0 * (K + 4.0) * _EPS * (np.abs(o).max(axis=1) + self._tau * np.log(K + 1.0))
+        return np.asarray(doubt + sums)
+
     def _level(
-        self, x: Float64, o: Float64, own: NDArray[np.bool_], q: Float64, others: Any
+        self, o: Float64, doubt: Float64, own: NDArray[np.bool_], q: Float64, others: Any
     ) -> tuple[Float64, Float64]:
         """<q,o> + tau H(q) (n,) from below, and the distances ||mu_l - sum q_k mu_k|| (n, others) from above."""
-        lengths = np.linalg.norm(self._centers, axis=1)
-        doubt = 4.0 * self._rounding(x) * lengths.max()
-        doubt += 8.0 * (len(lengths) + 4.0) * _EPS * (np.abs(o).max(axis=1) + self._tau * np.log(len(lengths) + 1.0))
         entropy = -(q * np.log(np.where(q > 0, q, 1.0))).sum(axis=1)
-        means = q @ self._centers[own]
-        squares = (means**2).sum(axis=1)[:, None] - 2.0 * means @ self._centers[others].T + lengths[others] ** 2
-        squares = np.maximum(squares, _SMALLEST) + 8.0 * (x.shape[1] + 16.0) * _EPS * lengths.max() ** 2
+        gram, sizes = self._gram, np.diag(self._gram)
+        squares = ((q @ gram[np.ix_(own, own)]) * q).sum(axis=1)[:, None] + sizes[others]
+        squares -= 2.0 * q @ gram[own][:, others]
+        squares = np.maximum(squares, _SMALLEST) + 8.0 * (self.dim + 16.0) * _EPS * sizes.max()
         return (q * o[:, own]).sum(axis=1) + self._tau * entropy - doubt, np.sqrt(squares)
 
-    def _together(self, x: Float64, o: Float64, own: NDArray[np.bool_], others: Any, q: Float64) -> Float64:
+    def _together(self, o: Float64, doubt: Float64, own: NDArray[np.bool_], others: Any, q: Float64) -> Float64:
         """The r at which the rivals' log-sum-exp, each raised by r ||mu_l - m||, meets the own level; from below."""
-        level, apart = self._level(x, o, own, q, others)
+        level, apart = self._level(o, doubt, own, q, others)
         room = level[:, None] - o[:, others]
 
         def free(r: Float64) -> NDArray[np.bool_]:
             return np.asarray(_log_sum_exp((r[:, None] * apart - room) / self._tau)[0] < 0.0)
 
-        low, high = np.zeros(len(x)), np.maximum((room / apart).min(axis=1), 0.0)
+        low, high = np.zeros(len(o)), np.maximum((room / apart).min(axis=1), 0.0)
         for _ in range(_HALVINGS):
             middle = 0.5 * (low + high)
             inside = free(middle)
             low, high = np.where(inside, middle, low), np.where(inside, high, middle)
-        return np.where(free(np.zeros(len(x))), low, 0.0)
+        return np.where(free(np.zeros(len(o))), low, 0.0)
 
 
 def _multipliers(gram: Float64, b: Float64) -> Float64:
