@@ -1,6 +1,8 @@
 import copy
 import os
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -76,6 +78,30 @@ def test_python_threads_may_train_at_once(small):
         runs = list(pool.map(train, range(8)))
     for run in runs:
         assert_same_runs(run, runs[0])
+
+
+def test_bits_depend_on_neither_threads_nor_load():
+    """Alone and beside processes that take helpers off their processors, within tasks too."""
+    data = pf.OrthonormalGMM(60, 2, 2, 0.1, rng=0).sample(1500, rng=1)
+    network = pf.initialize(150, 60, 0.1, rng=2)
+
+    def train(threads):
+        X, y = data.X, data.y
+        yield pf.gradient_descent(network, X, y, step=0.1, steps=5, num_threads=threads)
+        yield pf.sgd(network, X, y, step=0.02, batch=100, epochs=4, rng=3, num_threads=threads)
+        yield pf.gradient_flow(network, X, y, t1=0.5, num_threads=threads)
+
+    def bits(runs):
+        return [(run.network.directions.tobytes(), run.network.log_norm.tobytes()) for run in runs]
+
+    alone = bits(train(1))
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * _threads.processors())]
+    try:
+        assert [bits(train(threads)) for threads in (1, 2, 3)] == [alone] * 3
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
 
 
 def test_a_network_that_was_used_can_be_pickled_and_copied(small):

@@ -321,14 +321,19 @@ class TwoLayerNetwork:
         The coefficient of a neuron is its contribution, or v_j for tanh; output biases count as well. m = 0 when all
         are 0.
         """
-        logs = self.log_abs_v if self.activation == "tanh" else self.log_contributions
-        largest = float(np.max(logs))
-        if self.output_bias is not None:
-            largest = max(largest, float(np.log(np.abs(self.output_bias).max())))
+        largest = self._log_largest()
         if np.isneginf(largest):
             return self, 0.0
         bias = None if self.output_bias is None else _scaled(self.output_bias, -largest)
         return self.replace(log_abs_v=self.log_abs_v - largest, output_bias=bias), largest
+
+    def _log_largest(self) -> float:
+        """Logarithm of the largest coefficient, as ``rescaled`` counts them; -inf when all are 0."""
+        logs = self.log_abs_v if self.activation == "tanh" else self.log_contributions
+        largest = float(np.max(logs))
+        if self.output_bias is not None:
+            largest = max(largest, float(np.log(np.abs(self.output_bias).max())))
+        return largest
 
     # ---- from and to elsewhere
 

@@ -77,9 +77,12 @@ class Snapshot:
     @lazy
     def scaled_margins(self) -> tuple[Float64, float]:
         """(y g, m) with f = e^m g, g of ordinary size: signs survive where f underflows float64."""
-        scaled, m = self.network.rescaled()
-        if m > -600.0:
+        m = self.network._log_largest()
+        if np.isneginf(m):  # f is 0
+            m = 0.0
+        if m > -600.0:  # f itself will do, and no network need be made
             return self.y * self.outputs * np.exp(-m), m
+        scaled, m = self.network.rescaled()
         return self.y * scaled.decision_function(self.X, num_threads=self.num_threads), m
 
 
