@@ -65,7 +65,7 @@ struct Case {
     return net;
   }
   Pair pair() const {
-    Pair out{log_a.data(), side.data(), doubt.data(), 1e-14, 0.0, nullptr, 0};
+    Pair out{log_a.data(), side.data(), doubt.data(), 1e-14, 0.0};
     out.norm_side = norm_side;
     out.log_norm_weight = norm_weight;
     return out;

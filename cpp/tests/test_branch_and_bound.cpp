@@ -19,6 +19,12 @@ using Eigen::VectorXd;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kGap = 1e-3;
 
+VectorXd plane(double x, double y) {
+  VectorXd v(2);
+  v << x, y;
+  return v;
+}
+
 // A pair of classes with offsets, seen from one point; coordinates are the span's.
 struct Problem {
   RowMatrix<double> u;  // (h, rank)
@@ -124,7 +130,7 @@ Problem two_neurons(double p, double a_own, double a_rival, bool cone) {
   out.offset = {0.0, 0.0};
   out.log_a = {std::log(a_own), std::log(a_rival)};
   out.side = {1.0, -1.0};
-  out.x = Eigen::Vector2d(1.0, 0.0);
+  out.x = plane(1.0, 0.0);
   out.prepare();
   return out;
 }
@@ -134,7 +140,7 @@ TEST(branch_and_bound_knows_two_orthogonal_neurons) {
     for (bool cone : {false, true})
       for (double limit : {1.0, 0.8, kInfinity}) {
         const Problem problem = two_neurons(p, 1.0, 1.0, cone);
-        const auto answer = problem.solve(Eigen::Vector2d(-0.6, 0.6), limit);
+        const auto answer = problem.solve(plane(-0.6, 0.6), limit);
         CHECK(answer.nodes > 0 && answer.trace.closed);
         CHECK_AT_MOST(answer.lower, std::sqrt(0.5) * (1.0 + 1e-12));
         CHECK_AT_MOST(std::sqrt(0.5) * (1.0 - 1.01 * kGap), answer.lower);
@@ -150,13 +156,13 @@ TEST(branch_and_bound_knows_a_neuron_against_a_constant) {
       problem.u.row(1).setZero();  // the second is a constant: an error once the first falls to it
       problem.offset = {offset, 0.25 + offset};
       problem.prepare();
-      const auto answer = problem.solve(Eigen::Vector2d(-0.9, 0.1), kInfinity);
+      const auto answer = problem.solve(plane(-0.9, 0.1), kInfinity);
       CHECK_AT_MOST(answer.lower, 0.75 * (1.0 + 1e-12));
       CHECK_AT_MOST(0.75 * (1.0 - 1.01 * kGap), answer.lower);
       problem.side = {-1.0, 1.0};  // or rises to it
       problem.offset = {offset, 1.5 + offset};
       problem.prepare();
-      const auto other = problem.solve(Eigen::Vector2d(0.9, 0.1), kInfinity);
+      const auto other = problem.solve(plane(0.9, 0.1), kInfinity);
       CHECK_AT_MOST(other.lower, 0.5 * (1.0 + 1e-12));
       CHECK_AT_MOST(0.5 * (1.0 - 1.01 * kGap), other.lower);
     }
@@ -193,7 +199,7 @@ TEST(branch_and_bound_agrees_with_a_dense_search_of_the_plane) {
 TEST(branch_and_bound_says_nothing_beyond_the_limit) {
   const Problem problem = two_neurons(3.0, 1.0, 1.0, false);
   for (double limit : {0.1, 0.5, 0.7}) {
-    const VectorXd none = VectorXd::Zero(2), far = Eigen::Vector2d(-0.9, 0.9);
+    const VectorXd none = VectorXd::Zero(2), far = plane(-0.9, 0.9);
     for (const VectorXd& witness : {none, far}) {
       const auto answer = problem.solve(witness, limit);
       CHECK_AT_MOST(answer.lower, limit);
@@ -207,10 +213,10 @@ TEST(branch_and_bound_leaves_alone_what_it_cannot_bound) {
   Problem problem = two_neurons(3.0, 1.0, 1.0, false);
   CHECK(problem.solve(VectorXd::Zero(2), kInfinity).nodes == 0);  // no length to look within
   problem.side = {-1.0, -1.0};                                    // an error already
-  CHECK(problem.solve(Eigen::Vector2d(0.1, 0.1), 1.0).nodes == 0);
+  CHECK(problem.solve(plane(0.1, 0.1), 1.0).nodes == 0);
   problem = two_neurons(3.0, 1.0, 1.0, false);
   problem.log_a[1] = -kInfinity;  // no part of this pair: an error is x_1 <= 0
-  const auto answer = problem.solve(Eigen::Vector2d(-1.1, 0.0), kInfinity);
+  const auto answer = problem.solve(plane(-1.1, 0.0), kInfinity);
   CHECK_AT_MOST(answer.lower, 1.0);
   CHECK_AT_MOST(1.0 - 1.01 * kGap, answer.lower);
 }

@@ -49,7 +49,7 @@ struct Linear {
     return d;
   }
   Place place() const {
-    Place out{x.data(), static_cast<Index>(x.size()), e.data(), size, exponent, 1e-15, beta == 0.0, w.data(), 0};
+    Place out{x.data(), static_cast<Index>(x.size()), e.data(), size, exponent, 1e-15, beta == 0.0, 1.0, w.data(), 0};
     out.centre = centre.data();
     return out;
   }
@@ -180,7 +180,7 @@ TEST(confirm_pushes_neurons_off_their_kinks) {
   const Judge judge = [&](const double* moved, bool) {
     return moved[0] < 0.0 && 0.6 * moved[0] + 0.8 * moved[1] < 0.0 && moved[2] > 0.49;
   };
-  const Place place{x, 3, e, size, 0, 1e-18, true, U, 2};
+  const Place place{x, 3, e, size, 0, 1e-18, true, 1.0, U, 2};
   double witness[3];
   CHECK_AT_MOST(Confirmation(place, judge).run(d, witness), std::hypot(e[0], e[1]) * (1.0 + 1e-7));
   CHECK(judge(std::vector<double>{x[0] + witness[0], x[1] + witness[1], x[2] + witness[2]}.data(), true));
