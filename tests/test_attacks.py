@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import preluflow as pf
-from preluflow import _searches, attacks
+from preluflow import _scores, _searches, attacks
 
 BALL = {
     "fgsm": attacks.fgsm,
@@ -14,6 +14,7 @@ BALL = {
 }
 MINIMAL = {
     "ddn": lambda *a, **k: attacks.ddn(*a, **{"steps": 300, **k}),
+    "fmn": lambda *a, **k: attacks.fmn(*a, **{"steps": 300, **k}),
     "minimal_norm": lambda *a, **k: attacks.minimal_norm(*a, **{"ddn_steps": 50, **k}),
 }
 
@@ -359,6 +360,361 @@ def test_checkpoints_are_the_published_ones():
     assert _searches._checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
 
 
+# ---- several outputs
+
+
+class Outputs:
+    """W_2 tanh(W_1 x + b_1) + W_0 x + b_0 with C outputs, by the protocol and nothing else; linear without W_1."""
+
+    def __init__(self, W0, b0, W1=None, b1=None, W2=None, classes=None):
+        self.linear, self.hidden = (W0, b0), None if W1 is None else (W1, b1, W2)
+        if classes is not None:
+            self.classes = classes
+
+    @classmethod
+    def random(cls, dim, classes, hidden=0, rng=0):
+        rng = np.random.default_rng(rng)
+        parts = [rng.standard_normal((classes, dim)) / dim**0.5, 0.3 * rng.standard_normal(classes)]
+        if hidden:
+            parts += [2.0 * rng.standard_normal((hidden, dim)) / dim**0.5, 0.3 * rng.standard_normal(hidden)]
+            parts += [rng.standard_normal((classes, hidden)) / hidden**0.5]
+        return cls(*parts)
+
+    def decision_function(self, X):
+        F = X @ self.linear[0].T + self.linear[1]
+        return F if self.hidden is None else F + np.tanh(X @ self.hidden[0].T + self.hidden[1]) @ self.hidden[2].T
+
+    def input_gradient(self, X, weights):
+        gradient = weights @ self.linear[0]
+        if self.hidden is None:
+            return gradient
+        W1, b1, W2 = self.hidden
+        return gradient + ((weights @ W2) / np.cosh(X @ W1.T + b1) ** 2) @ W1
+
+    def torch(self):
+        torch = pytest.importorskip("torch")
+        W0, b0, W1, b1, W2 = (torch.from_numpy(part) for part in (*self.linear, *self.hidden))
+        return lambda x: x @ W0.T + b0 + torch.tanh(x @ W1.T + b1) @ W2.T
+
+
+class Pair:
+    """Outputs (0, f) of a classifier of one."""
+
+    classes = (3, 1)
+
+    def __init__(self, classifier):
+        self.classifier = classifier
+
+    def decision_function(self, X):
+        f = self.classifier.decision_function(X)
+        return np.stack([np.zeros_like(f), f], axis=1)
+
+    def input_gradient(self, X, weights):
+        return weights[:, 1:] * self.classifier.input_gradient(X)
+
+
+def labelled(classifier, n, dim, wrong=0, rng=1):
+    """Points, what the classifier takes them for, and the first few labels wrong."""
+    X = np.random.default_rng(rng).standard_normal((n, dim))
+    F = classifier.decision_function(X)
+    y = np.argmax(F, axis=1)
+    y[:wrong] = (y[:wrong] + 1) % F.shape[1]
+    return X, y
+
+
+def pair_radii(classifier, X, y):
+    """Exact distance of each point to the boundary of every pair of classes of linear outputs, (n, C)."""
+    W, _ = classifier.linear
+    F, rows = classifier.decision_function(X), np.arange(len(X))
+    length = np.linalg.norm(W[y][:, None] - W, axis=2)
+    gap = F[rows, y][:, None] - F
+    return np.where(np.arange(len(W)) == y[:, None], np.inf, gap / np.where(length > 0, length, 1.0))
+
+
+def test_minimal_norms_of_linear_outputs():
+    classifier = Outputs.random(8, 5)
+    X, y = labelled(classifier, 60, 8, wrong=4)
+    radii = np.maximum(pair_radii(classifier, X, y).min(axis=1), 0.0)
+    nearest = pair_radii(classifier, X, y).argmin(axis=1)
+    for name, found, rtol in (
+        ("ddn", attacks.ddn(classifier, X, y, rivals=4), 1e-3),
+        ("fmn", attacks.fmn(classifier, X, y, rivals=4), 1e-4),
+        ("minimal_norm", attacks.minimal_norm(classifier, X, y, ddn_steps=20, rivals=4), 1e-9),
+    ):
+        assert found.success.all(), name
+        np.testing.assert_allclose(found.norms, radii, rtol=rtol, err_msg=name)
+        clear = np.sort(pair_radii(classifier, X, y), axis=1)[:, :2]
+        clear = clear[:, 1] > clear[:, 0] * 1.01
+        np.testing.assert_array_equal(found.reached[clear & (radii > 0)], nearest[clear & (radii > 0)], err_msg=name)
+    predicted = classifier.decision_function(X[:4]).argmax(axis=1)
+    np.testing.assert_array_equal(found.reached[:4], predicted)  # wrong to begin with: what they are taken for
+
+
+def test_within_a_ball_linear_outputs_are_not_broken_below_their_radius():
+    classifier = Outputs.random(8, 4)
+    X, y = labelled(classifier, 60, 8)
+    radii = pair_radii(classifier, X, y).min(axis=1)
+    eps = float(np.median(radii))
+    for name, attack in BALL.items():
+        for objective in (None,) if name in ("fgsm", "pgd-margin") else ("margin", "cross_entropy", "dlr"):
+            options = {} if objective is None else {"objective": objective, "steps": 100}
+            found = attack(classifier, X, y, eps=eps, **options)
+            assert not found.success[radii > eps * (1 + 1e-9)].any(), name
+            assert found.success[radii < 0.9 * eps].mean() > 0.8, (name, objective)
+            np.testing.assert_array_equal(found.reached[~found.success], y[~found.success], err_msg=name)
+            np.testing.assert_array_equal(
+                found.reached, classifier.decision_function(X + found.delta).argmax(axis=1), err_msg=name
+            )
+
+
+def test_two_outputs_are_their_difference_bit_for_bit(trained):
+    network, fresh, gmm, _ = trained
+    one = Hidden(network.rescaled()[0])
+    X, y = fresh.X[:30].astype("float64"), fresh.y[:30].copy()
+    y[0] *= -1
+    two, named = Pair(one), np.where(y > 0, 1, 3)
+    centers = {"centers": gmm.centers, "center_labels": gmm.labels}
+    renamed = {"centers": gmm.centers, "center_labels": np.where(gmm.labels > 0, 1, 3)}
+    tasks = {name: (attack, {"eps": 0.74}, {"eps": 0.74}) for name, attack in BALL.items()}
+    del tasks["pgd"]  # its default objective is another of several outputs; see the next two
+    for objective in ("exponential", "cross_entropy"):
+        options = {"eps": 0.74, "steps": 100, "objective": objective, "restarts": 1}
+        tasks[f"pgd {objective}"] = (attacks.pgd, options, options)
+    tasks |= {name: (attack, {}, {"rivals": 0}) for name, attack in MINIMAL.items()}
+    tasks["swap"] = (attacks.swap, centers, {**renamed, "rivals": 0})
+    for name, (attack, options, others) in tasks.items():
+        single, double = attack(one, X, y, **options), attack(two, X, named, **others)
+        np.testing.assert_array_equal(single.delta, double.delta, err_msg=name)
+        np.testing.assert_array_equal(single.success, double.success, err_msg=name)
+        np.testing.assert_array_equal(np.where(single.reached > 0, 1, 3), double.reached, err_msg=name)
+        np.testing.assert_array_equal(single.reached != y, single.success, err_msg=name)
+
+
+def test_names_and_order_of_the_classes_do_not_matter():
+    plain = Outputs.random(6, 4, hidden=9, rng=3)
+    X, y = labelled(plain, 40, 6)
+    order, names = np.array([2, 0, 3, 1]), np.array([7, -2, 40, 5])  # output k is now called names[k]
+    W0, b0 = plain.linear
+    W1, b1, W2 = plain.hidden
+    other = Outputs(W0[order], b0[order], W1, b1, W2[order], classes=names)
+    renamed = names[np.argsort(order)[y]]
+    for name, attack in (("ddn", MINIMAL["ddn"]), ("minimal_norm", MINIMAL["minimal_norm"])):
+        first, second = attack(plain, X, y), attack(other, X, renamed)
+        np.testing.assert_allclose(first.norms, second.norms, rtol=1e-6, err_msg=name)
+        np.testing.assert_array_equal(names[np.argsort(order)[first.reached]], second.reached, err_msg=name)
+    other.classes_ = other.classes  # as scikit-learn has it
+    del other.classes
+    np.testing.assert_array_equal(attacks.ddn(other, X, renamed, steps=50).success, True)
+
+
+def test_the_shortest_attack_of_several_outputs_is_minimal_norm():
+    classifier = Outputs.random(10, 6, hidden=30, rng=5)
+    X, y = labelled(classifier, 60, 10)
+    ours = attacks.minimal_norm(classifier, X, y, rivals=5)
+    for other in (
+        attacks.ddn(classifier, X, y, steps=500, rivals=5),
+        attacks.ddn(classifier, X, y, steps=500, objective="margin"),
+        attacks.fmn(classifier, X, y, steps=500, rivals=5),
+    ):
+        assert np.all(ours.norms <= other.norms * 1.001)
+    moved = classifier.decision_function(X + ours.delta)
+    np.testing.assert_array_equal(ours.success, True)
+    rows = np.arange(len(X))
+    assert np.all(moved[rows, ours.reached] >= moved[rows, y])
+    assert np.all(ours.reached != y)
+
+
+def test_points_of_one_class_alone():
+    """A block without rivals of some class: nothing is asked of the classifier for no points."""
+
+    class Strict(Outputs):
+        def input_gradient(self, X, weights):
+            assert len(X)
+            return super().input_gradient(X, weights)
+
+    classifier = Strict(*Outputs.random(5, 3).linear)
+    X, y = labelled(classifier, 60, 5)
+    for c in range(3):
+        some = y == c
+        radii = pair_radii(classifier, X[some], y[some]).min(axis=1)
+        found = attacks.minimal_norm(classifier, X[some], y[some], rivals=2)
+        np.testing.assert_allclose(found.norms, radii, rtol=1e-9)
+
+
+def test_scores_have_the_gradients_they_claim():
+    rng = np.random.default_rng(0)
+    F, own = rng.standard_normal((30, 5)), rng.integers(0, 5, 30)
+    for name, score in _scores.SCORES.items():
+        for scale in (1e-3, 1.0, 20.0):
+            weights = score(F, own, scale)[1]
+            for c in range(5):
+                step = np.zeros(5)
+                step[c] = 1e-6
+                slope = (score(F + step, own, scale)[0] - score(F - step, own, scale)[0]) / 2e-6
+                np.testing.assert_allclose(weights[:, c], slope, atol=1e-6, err_msg=f"{name} {scale}")
+    found = _scores.soft_margin(F, own, 1.0)[0] - np.log(4)
+    entropy = np.log(np.exp(F - F[range(30), own][:, None]).sum(axis=1))
+    np.testing.assert_allclose(np.log1p(np.exp(-found)), entropy, rtol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [np.exp(-700.0), np.exp(700.0)])
+@pytest.mark.parametrize("size", [1e-300, 1.0, 1e300])
+def test_the_cross_entropy_goes_on_where_its_exponentials_do_not(scale, size):
+    F = size * np.array([[1.0, 0.5, -0.5, 0.5], [0.0, 0.0, 0.0, 0.0], [3.0, -1.0, -2.0, 1.0]])
+    value, weights = _scores.soft_margin(F, np.array([0, 1, 0]), scale)
+    assert np.isfinite(value).all() and np.isfinite(weights).all()
+    np.testing.assert_allclose(weights.sum(axis=1), 0.0, atol=1e-15)
+    np.testing.assert_array_equal(weights[[0, 1, 2], [0, 1, 0]], 1.0)
+
+
+# ---- several outputs: how the algorithms go in torch
+
+
+def torch_cross_entropy(model, x, y):
+    torch = pytest.importorskip("torch")
+    return torch.nn.functional.cross_entropy(model(x), y, reduction="none")
+
+
+def torch_dlr(model, x, y):
+    """As in the authors' code (autopgd_base.py), without its 1e-12."""
+    logits = model(x)
+    ranked, order = logits.sort(dim=1)
+    first = (order[:, -1] == y).double()
+    own = logits[range(len(y)), y]
+    other = ranked[:, -2] * first + ranked[:, -1] * (1.0 - first)
+    return -(own - other) / (ranked[:, -1] - ranked[:, -3])
+
+
+def torch_gradient(loss, model, x, y):
+    x = x.detach().requires_grad_()
+    value = loss(model, x, y)
+    value.sum().backward()
+    return value.detach(), x.grad
+
+
+def torch_ball(delta, eps):
+    return delta * (eps / delta.norm(dim=1, keepdim=True)).clamp(max=1.0)
+
+
+@pytest.fixture(scope="module")
+def smooth():
+    """Four outputs of a tanh network, points, labels, and both as torch has them."""
+    torch = pytest.importorskip("torch")
+    classifier = Outputs.random(12, 4, hidden=20, rng=7)
+    X, y = labelled(classifier, 40, 12)
+    return classifier, X, y, classifier.torch(), torch.from_numpy(X), torch.from_numpy(y)
+
+
+def test_pgd_on_cross_entropy_goes_as_in_torch(smooth):
+    classifier, X, y, model, x, label = smooth
+    path = [0.0 * x]
+    for _ in range(15):
+        delta = path[-1]
+        path.append(torch_ball(delta + 0.05 * torch_gradient(torch_cross_entropy, model, x + delta, label)[1], 0.4))
+    found = attacks.pgd(classifier, X, y, eps=0.4, steps=15, step=0.05, stop_early=False)
+    margins = np.array([_scores.margin(classifier.decision_function(X + d.numpy()), y, 1.0)[0] for d in path])
+    best = margins.argmin(axis=0)
+    np.testing.assert_allclose(found.delta, [path[k][i].numpy() for i, k in enumerate(best)], atol=1e-10)
+    assert (best == 15).mean() > 0.5
+
+
+@pytest.mark.parametrize("objective", ["cross_entropy", "dlr"])
+def test_apgd_goes_as_in_torch(smooth, objective):
+    """Algorithm 1 of Croce and Hein, point by point, from the same start."""
+    classifier, X, y, model, x, label = smooth
+    torch = pytest.importorskip("torch")
+    loss = torch_cross_entropy if objective == "cross_entropy" else torch_dlr
+    eps, steps = 0.1, 30
+    ball = _searches.Ball(eps, "l2", None)
+    points, data = _searches.prepared(classifier, X)
+    start = ball.start(_searches.Points(points, data, y, np.arange(len(X))), 3, 0)
+    found = attacks.apgd(classifier, X, y, eps=eps, steps=steps, objective=objective, seed=3)
+    robust = np.flatnonzero(~found.success)
+    assert 10 < len(robust)
+    for i in robust:
+        at, target = x[i : i + 1], label[i : i + 1]
+        delta = torch.from_numpy(start[i : i + 1])
+        value, gradient = torch_gradient(loss, model, at + delta, target)
+        best, top, top_gradient, previous = delta, float(value), gradient, delta
+        size, rises, halved, top_then, last = 2 * eps, 0, False, float(value), 0
+        lowest = [_scores.margin(classifier.decision_function(X[i : i + 1] + delta.numpy()), y[i : i + 1], 1.0)[0][0]]
+        for k in range(1, steps + 1):
+            ahead = torch_ball(delta + size * gradient / gradient.norm(), eps)
+            weight = 0.75 if k > 1 else 1.0
+            ahead = torch_ball(delta + weight * (ahead - delta) + (1 - weight) * (delta - previous), eps)
+            previous, delta, before = delta, ahead, float(value)
+            value, gradient = torch_gradient(loss, model, at + delta, target)
+            lowest.append(
+                _scores.margin(classifier.decision_function(X[i : i + 1] + delta.numpy()), y[i : i + 1], 1.0)[0][0]
+            )
+            rises += float(value) > before
+            if float(value) > top:
+                best, top, top_gradient = delta, float(value), gradient
+            if k in _searches._checkpoints(steps) and k < steps:
+                stuck = rises < 0.75 * (k - last) or (not halved and top_then == top)
+                if stuck:
+                    size, delta, gradient, value = size / 2, best, top_gradient, torch.tensor(top)
+                halved, top_then, rises, last = stuck, top, 0, k
+        margin = _scores.margin(classifier.decision_function(X[i : i + 1] + found.delta[i]), y[i : i + 1], 1.0)[0][0]
+        assert margin == pytest.approx(min(lowest), rel=1e-7)
+
+
+@pytest.mark.parametrize("objective", ["cross_entropy", "margin"])
+def test_ddn_goes_as_in_torch(smooth, objective):
+    classifier, X, y, model, x, label = smooth
+    torch = pytest.importorskip("torch")
+
+    def loss(model, x, y):
+        if objective == "cross_entropy":
+            return torch_cross_entropy(model, x, y)
+        logits = model(x)
+        own = torch.nn.functional.one_hot(y, 4).bool()
+        return logits.masked_fill(own, -np.inf).max(dim=1).values - logits[own]
+
+    steps, gamma = 40, 0.05
+    delta, radius = torch.zeros_like(x), torch.ones(len(x), dtype=torch.float64)
+    shortest = torch.full((len(x),), np.inf, dtype=torch.float64)
+    for k in range(steps + 1):
+        wrong = model(x + delta).argmax(dim=1) != label
+        shortest = torch.where(wrong, torch.minimum(shortest, delta.norm(dim=1)), shortest)
+        gradient = torch_gradient(loss, model, x + delta, label)[1]
+        rate = 0.01 + 0.99 * (1 + np.cos(np.pi * k / steps)) / 2
+        delta = delta + rate * gradient / gradient.norm(dim=1, keepdim=True)
+        radius = torch.where(wrong, radius * (1 - gamma), radius * (1 + gamma))
+        delta = delta * (radius / delta.norm(dim=1))[:, None]
+    found = attacks.ddn(classifier, X, y, steps=steps, objective=objective)
+    np.testing.assert_allclose(found.norms, shortest.numpy(), rtol=1e-8)
+    assert np.isfinite(found.norms).mean() > 0.9
+
+
+def test_fmn_goes_as_in_torch(smooth):
+    """Algorithm 1 of Pintor et al. for l2."""
+    classifier, X, y, model, x, label = smooth
+    torch = pytest.importorskip("torch")
+    own = torch.nn.functional.one_hot(label, 4).bool()
+
+    def loss(model, x, y):
+        logits = model(x)
+        return logits.masked_fill(own, -np.inf).max(dim=1).values - logits[own]
+
+    steps, delta = 40, torch.zeros_like(x)
+    radius = torch.full((len(x),), np.inf, dtype=torch.float64)
+    shortest = radius.clone()
+    for k in range(steps + 1):
+        value, gradient = torch_gradient(loss, model, x + delta, label)
+        wrong, length = value >= 0, delta.norm(dim=1)
+        shortest = torch.where(wrong, torch.minimum(shortest, length), shortest)
+        cosine = (1 + np.cos(np.pi * k / steps)) / 2
+        share, rate = 0.001 + 0.049 * cosine, 0.01 + 0.99 * cosine
+        grown = torch.where(torch.isfinite(shortest), radius * (1 + share), length + value.abs() / gradient.norm(dim=1))
+        radius = torch.where(wrong, torch.minimum(radius * (1 - share), shortest), grown)
+        delta = delta + rate * gradient / gradient.norm(dim=1, keepdim=True)
+        delta = delta * (radius / delta.norm(dim=1)).clamp(max=1.0)[:, None]
+    found = attacks.fmn(classifier, X, y, steps=steps)
+    np.testing.assert_allclose(found.norms, shortest.numpy(), rtol=1e-8)
+    assert np.isfinite(found.norms).mean() > 0.9
+
+
 # ---- bad input
 
 
@@ -392,6 +748,15 @@ def test_checkpoints_are_the_published_ones():
         ("swap", {"starts": 0}, "starts"),
         ("minimal_norm", {"center_labels": None}, "together"),
         ("minimal_norm", {"ddn_steps": 0}, "ddn_steps"),
+        ("minimal_norm", {"rivals": -1}, "rivals"),
+        ("pgd", {"objective": "dlr"}, "three outputs"),
+        ("apgd", {"objective": "exponential"}, "objective"),
+        ("apgd", {"objective": "dlr"}, "three outputs"),
+        ("ddn", {"objective": "dlr"}, "objective"),
+        ("ddn", {"rivals": -1}, "rivals"),
+        ("fmn", {"step": 0.0}, "step"),
+        ("fmn", {"gamma": 1.0}, "gamma"),
+        ("fmn", {"steps": 0}, "steps"),
     ],
 )
 def test_bad_input_is_refused(name, change, message):
@@ -412,3 +777,36 @@ def test_a_classifier_that_returns_nonsense_is_named():
     broken.decision_function = lambda X: np.full(len(X), np.nan)
     with pytest.raises(ValueError, match="not finite"):
         attacks.fgsm(broken, np.ones((2, 3)), [1, 1], eps=0.1)
+
+
+@pytest.mark.parametrize(
+    ("classes", "y", "message"),
+    [
+        (None, [0, 3], "y must hold the classes"),
+        (None, [0.5, 1], "y must hold the classes"),
+        (None, [0, 1, 2], "y must have shape"),
+        (None, ["a", "b"], "y must hold members"),
+        ([4, 5, 6], [0, 1], r"y must hold the classes \[4, 5, 6\]"),
+        ([0, 1], [0, 1], "classes must be 3 distinct integers"),
+        ([0, 1, 1], [0, 1], "classes must be 3 distinct integers"),
+        ([0.5, 1, 2], [0, 1], "classes must be integers"),
+        (["a", "b", "c"], [0, 1], "classes must be integers"),
+    ],
+)
+def test_labels_are_members_of_the_classes(classes, y, message):
+    classifier = Outputs.random(4, 3)
+    if classes is not None:
+        classifier.classes = classes
+    with pytest.raises((TypeError, ValueError), match=message):
+        attacks.fgsm(classifier, np.ones((2, 4)), y, eps=0.1)
+
+
+def test_classes_of_one_output_name_its_signs(linear):
+    classifier, X, y = linear
+    named = Linear(classifier.w, classifier.b)
+    named.classes_ = np.array([8, 2])
+    first, second = attacks.ddn(classifier, X, y, steps=50), attacks.ddn(named, X, np.where(y > 0, 2, 8), steps=50)
+    np.testing.assert_array_equal(first.delta, second.delta)
+    np.testing.assert_array_equal(np.where(first.reached > 0, 2, 8), second.reached)
+    with pytest.raises(ValueError, match=r"y must hold the classes \[8, 2\]"):
+        attacks.ddn(named, X, y, steps=50)

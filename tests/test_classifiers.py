@@ -524,3 +524,99 @@ def test_fit_linear_refuses(problem, change, message):
     options = {"X": data.X, "y": data.y, "step": 0.1, "batch": 4, "epochs": 5, **change}
     with pytest.raises(ValueError, match=message):
         fit_linear(options.pop("X"), options.pop("y"), **options)
+
+
+# ---- linear, of several outputs
+
+
+def several(C=4, D=6, seed=0):
+    rng = np.random.default_rng(seed)
+    classes = rng.permutation(20)[:C] - 10
+    return pf.classifiers.Linear(rng.standard_normal((C, D)), rng.standard_normal(C), classes=classes), rng
+
+
+def test_outputs_and_gradients_of_several():
+    linear, rng = several()
+    X, weights = rng.standard_normal((30, 6)), rng.standard_normal((30, 4))
+    F = X @ linear.w.T + linear.b
+    np.testing.assert_allclose(linear.decision_function(X), F, rtol=0, atol=1e-14)
+    np.testing.assert_array_equal(linear.predict(X), linear.classes[np.argmax(F, axis=1)])
+    _, slopes = linear.value_and_input_gradient(X, weights)
+    np.testing.assert_allclose(slopes, weights @ linear.w, rtol=0, atol=1e-14)
+    np.testing.assert_array_equal(linear.input_gradient(X, weights), slopes)
+    with pytest.raises(ValueError, match="weights must be given"):
+        linear.input_gradient(X)
+    one = pf.classifiers.Linear(linear.w[0], 0.3)
+    np.testing.assert_allclose(one.input_gradient(X, weights[:, 0]), weights[:, :1] * one.w, rtol=1e-15)
+
+
+@pytest.mark.parametrize("C", [2, 3, 7])
+def test_the_radius_of_several_is_exact(C):
+    linear, rng = several(C)
+    X, y = rng.standard_normal((60, 6)), linear.classes[rng.integers(C, size=60)]
+    radius, d = linear.certified_radius(X, y), linear.nearest_error(X, y)
+    right = linear.predict(X) == y
+    assert right.any()
+    assert not right.all()
+    np.testing.assert_array_equal(radius[~right], 0.0)
+    np.testing.assert_array_equal(d[~right], 0.0)
+    lengths = np.linalg.norm(d, axis=1)
+    assert np.all(radius <= lengths)
+    np.testing.assert_allclose(radius, lengths, rtol=1e-8)
+    own = np.searchsorted(np.sort(linear.classes), y)
+    own = np.argsort(linear.classes)[own]
+    F = linear.decision_function(X + d)
+    rows = np.arange(60)
+    mine = F[rows, own].copy()
+    F[rows, own] = -np.inf
+    assert np.all(mine <= F.max(axis=1))
+    np.testing.assert_array_equal(linear.predict(X + 0.999 * d)[right], y[right])
+
+
+def test_two_outputs_are_their_difference():
+    linear, rng = several(2)
+    one = pf.classifiers.Linear(linear.w[1] - linear.w[0], linear.b[1] - linear.b[0], classes=linear.classes)
+    X = rng.standard_normal((40, 6))
+    np.testing.assert_array_equal(linear.predict(X), one.predict(X))
+    y = one.predict(X)
+    np.testing.assert_allclose(linear.certified_radius(X, y), one.certified_radius(X, y), rtol=1e-12)
+    np.testing.assert_allclose(linear.nearest_error(X, y), one.nearest_error(X, y), rtol=0, atol=1e-12)
+
+
+def test_equal_rows_are_decided_by_their_biases():
+    linear = pf.classifiers.Linear([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], [0.5, 0.0, 0.0])
+    X = np.array([[2.0, 0.0]])
+    np.testing.assert_allclose(linear.certified_radius(X, [0]), 2.5 / np.sqrt(2), rtol=1e-8)
+    np.testing.assert_array_equal(linear.certified_radius(X, [1]), 0.0)
+    np.testing.assert_array_equal(linear.nearest_error(X, [1]), 0.0)
+    for X, y in (([[2.0, 0.0]], [0]), ([[1.0, 3.0]], [2])):
+        radius, d = linear.certified_radius(X, y), linear.nearest_error(X, y)
+        np.testing.assert_allclose(np.linalg.norm(d, axis=1), radius, rtol=1e-8)
+
+
+def test_bad_linear_classifiers_of_several_are_refused():
+    Linear = pf.classifiers.Linear
+    for arguments, message in (
+        (([[1.0, 2.0], [1.0, 2.0]],), "w must not be the same in all rows"),
+        (([[1.0, 2.0], [1.0, 3.0]], [1.0, 2.0, 3.0]), r"b must be a number or have shape \(2,\)"),
+        (([1.0, 2.0], 0.0), r"classes must have shape \(2,\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Linear(*arguments, classes=[1, 2, 3] if "classes" in message else None)
+    with pytest.raises(ValueError, match=r"y must hold the labels 5, 3, but y\[0\] is 4"):
+        Linear([1.0, 2.0], classes=[5, 3]).certified_radius([[1.0, 1.0]], [4])
+
+
+def test_as_classifier_returns_ours_unchanged(gmm):
+    for classifier in (pf.TwoLayerNetwork([[1.0]], [1.0]), pf.classifiers.Linear([1.0]), pf.classifiers.Bayes(gmm)):
+        assert pf.classifiers.as_classifier(classifier) is classifier
+    for wrong in (None, 3, pf.classifiers.Linear, "relu"):
+        with pytest.raises(TypeError, match="classifier must be a TwoLayerNetwork or have decision_function"):
+            pf.classifiers.as_classifier(wrong)
+
+
+def test_as_classifier_reads_torch_modules(torch):
+    module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
+    assert pf.classifiers.as_classifier(module).num_outputs == 2
+    network = pf.TwoLayerNetwork([[1.0]], [1.0])
+    assert pf.classifiers.as_classifier(network.to_torch()).plain

@@ -86,9 +86,6 @@ def test_the_figure(outcome):
     assert "gradients" in left.get_xlabel()
     assert "step" in right.get_xlabel()
     for ax in (left, right):
-        assert ax.get_ylabel()
         assert ax.get_xscale() == ax.get_yscale() == "log"
     drawn = {text.get_text() for text in left.get_legend().get_texts()}
     assert drawn == set(descent_vs_flow.methods(outcome))
-    assert "seeds from 1" in figure.get_suptitle()
-    assert "quick" in figure.get_suptitle()

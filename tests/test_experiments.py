@@ -1,5 +1,6 @@
 """What every experiment promises: Ctrl-C keeps what is done, files bring it back, options are used or refused."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -106,6 +107,23 @@ CASES = {
         {0: 0, 1: 0, 2: 1, 7: 6, 30: 28}, runs=False,
     ),
 }  # fmt: skip
+# Flat panels (of mv24 two colour bars) and spheres of a figure, and what its title begins with.
+FIGURES = {
+    "fig1": (2, 0, "Figure 1"),
+    "fig2": (3, 0, "Figure 2"),
+    "fig3": (1, 1, "Figure 3"),
+    "fig4": (2, 0, "Figure 4"),
+    "fig5": (3, 0, "Figure 5"),
+    "fig6": (3, 0, "Figure 6"),
+    "fig7": (2, 0, "Figure 7"),
+    "pgd-gap": (2, 0, "An attack that fails"),
+    "mv24": (10, 0, "What SGD learns"),
+    "neurons": (2, 4, "Neuron directions"),
+    "theorem1": (2, 0, "Theorem 1"),
+    "proposition4": (2, 0, "Proposition 4"),
+    "descent-vs-flow": (2, 0, "Descent against flow"),
+}
+SHARES_Y = {"fig2", "fig7", "pgd-gap"}  # its panels are of one quantity, named at the left one
 DRAWN_WITHOUT = {("pgd-gap", 0), ("pgd-gap", 1)}  # the bracket alone is drawn
 NOT_DRAWN = {("fig5", 1), ("fig6", 1)}  # what happens at alpha = 0 is not
 
@@ -140,8 +158,25 @@ def test_an_outcome_survives_its_file(name, tmp_path):
     assert experiment.table(again) == experiment.table(outcome)
     figure = experiment.draw(again)
     np.testing.assert_array_equal(pixels(figure), pixels(experiment.draw(outcome)))
-    assert "quick" in figure.get_suptitle()
-    assert "interrupted" not in figure.get_suptitle()
+    flat_panels, spheres, begins = FIGURES[name]
+    title = figure.get_suptitle()
+    assert title.startswith(begins)
+    assert "quick" in title
+    assert "interrupted" not in title
+    assert re.search(r"seeds?( from)? 1\b", title)
+    flat = [ax for ax in figure.axes if ax.name != "3d"]
+    assert (len(flat), len(figure.axes) - len(flat)) == (flat_panels, spheres)
+    if name != "mv24":  # its cosines have names for numbers
+        assert all(ax.get_xlabel() for ax in flat)
+        assert all(ax.get_ylabel() for ax in flat[: 1 if name in SHARES_Y else None])
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+@pytest.mark.parametrize("name", ["fig3", "neurons"])
+def test_few_neurons_are_drawn_too(name, width):
+    outcome = REGISTRY[name].run(Options(quick=True, width=width))
+    assert REGISTRY[name].table(outcome)
+    REGISTRY[name].draw(outcome)
 
 
 WAYS = {False: ("exception",), True: ("exception", "status")}
@@ -189,7 +224,8 @@ def test_what_was_not_reached_is_said_in_words():
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_an_option_is_used_or_refused(name):
-    values = {"width": 7, "dynamics": "flow", "alpha": 0.3, "batch": 9, "loss": "squared", "epochs": 3, "full": True}
+    values = {"width": 7, "dynamics": "flow", "alpha": 0.3, "batch": 9, "loss": "squared", "epochs": 3}
+    values |= {"recipe": "mv24", "full": True}
     for option, value in values.items():
         options = Options(quick=option != "full", **{option: value})
         if option not in REGISTRY[name].options:

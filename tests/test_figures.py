@@ -89,10 +89,6 @@ def test_the_figure(outcome):
     assert left.get_xlabel() == right.get_xlabel() == "iteration"
     assert "cos" in left.get_ylabel()
     assert "loss" in right.get_ylabel()
-    title = figure.get_suptitle()
-    assert title.startswith(f"Figure {outcome.name[-1]}")
-    assert "quick" in title
-    assert "seed 1" in title
     lines = [line.get_ydata() for line in right.get_lines()]
     noisy = outcome.runs["noisy"]
     for drawn in (noisy["loss"], noisy["distance_estimate"]):
@@ -133,3 +129,21 @@ def test_figures_5_and_6(seed):
     assert 0.05 <= nudged["alignment_quartiles"][0, 1] <= 0.07
     assert aligned_nudged < aligned
     assert fell_nudged < fell
+
+
+def test_the_estimator_by_a_recipe_stands_beside_the_bracket():
+    small = replace(fig5.QUICK, n=200, width=30, every=100, recipe_points=50)
+    plain, outcome = (fig5.FIG5.run(Options(quick=True), replace(small, recipe=recipe)) for recipe in (None, "mv24"))
+    noisy = outcome.runs["noisy"]
+    assert "distance_mv24" not in plain.runs["noisy"]
+    for name in plain.runs["noisy"]:
+        np.testing.assert_array_equal(plain.runs["noisy"][name], noisy[name])
+    found = noisy["distance_mv24"]
+    assert found.shape == noisy["loss"].shape
+    assert np.all(found <= noisy["distance_upper"] * (1 + 1e-5))
+    assert 0.5 < found[0] <= 1.0 + 1e-5
+    for ax in fig5.FIG5.draw(outcome).axes[1:]:
+        assert any(np.array_equal(found, line.get_ydata()) for line in ax.get_lines())
+        assert "estimator as in MV24, c = 1" in [text.get_text() for text in ax.get_legend().get_texts()]
+    (row,) = [row for row in fig5.FIG5.table(outcome) if "as in MV24" in row.quantity]
+    assert row.measured.startswith(f"{found[0]:.4f}, ")

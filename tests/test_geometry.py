@@ -15,18 +15,6 @@ def case(request):
     return experiment, experiment.run(Options(seed=1, quick=True))
 
 
-def test_the_figure(case):
-    experiment, outcome = case
-    figure = experiment.draw(outcome)
-    flat = [ax for ax in figure.axes if ax.name != "3d"]
-    assert (len(figure.axes), len(flat)) == {"fig1": (2, 2), "fig3": (2, 1)}[outcome.name]
-    assert all(ax.get_xlabel() and ax.get_ylabel() for ax in flat)
-    title = figure.get_suptitle()
-    assert title.startswith(f"Figure {outcome.name[-1]}")
-    assert "quick" in title
-    assert "seed 1" in title
-
-
 def test_the_seed_decides(case):
     experiment, outcome = case
     same, other = (experiment.run(Options(seed=seed, quick=True)) for seed in (1, 2))
@@ -81,10 +69,3 @@ def test_directions_go_to_the_centre_of_their_region():
     # The output stays zero: every neuron moves by itself.
     np.testing.assert_allclose(kept["loss"], 1.0, rtol=0, atol=1e-12)
     np.testing.assert_allclose(kept["directions"][0], start[: kept["directions"].shape[1]], rtol=0, atol=1e-15)
-
-
-@pytest.mark.parametrize("width", [1, 2])
-def test_few_neurons_are_drawn_too(width):
-    outcome = fig3.FIG3.run(Options(seed=0, quick=True, width=width))
-    assert fig3.FIG3.table(outcome)
-    fig3.FIG3.draw(outcome)

@@ -244,16 +244,23 @@ def test_no_threads_are_left_between_calls_and_none_takes_signals(run_python):
 import time
 tasks = lambda: len(os.listdir("/proc/self/task"))
 before, blocked, stop = tasks(), set(), False
+def mask_of(task):
+    status = open(f"/proc/self/task/{task}/status").read()
+    if status.split("State:")[1].split()[0] in "XZ":
+        return None
+    return int(status.split("SigBlk:")[1].split()[0], 16)
 def watch():
     ours.add(threading.get_native_id())
     while not stop:
         for task in os.listdir("/proc/self/task"):
             try:
-                status = open(f"/proc/self/task/{task}/status").read()
+                mask = mask_of(task)
+                if mask is not None and not mask >> (signal.SIGINT - 1) & 1:
+                    mask = mask_of(task)  # one that was ending has no mask, and is dead by now
             except OSError:
                 continue
-            if int(task) not in ours:
-                blocked.add(int(status.split("SigBlk:")[1].split()[0], 16))
+            if mask is not None and int(task) not in ours:
+                blocked.add(mask)
 ours = {int(task) for task in os.listdir("/proc/self/task")}
 watcher = threading.Thread(target=watch)
 watcher.start()

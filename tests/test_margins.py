@@ -8,6 +8,14 @@ import preluflow as pf
 from preluflow import margins
 
 
+class Uncertified:
+    """A network that shows nothing but its outputs and their gradient."""
+
+    def __init__(self):
+        network = pf.TwoLayerNetwork(np.eye(3), [1.0, -1.0, -1.0], "tanh")
+        self.decision_function, self.input_gradient = network.decision_function, lambda X: network.input_gradient(X)
+
+
 def random_network(rng, D, *, width=None, p=None):
     """A net as hostile as one finds: few neurons, ratios of 10^4, near-opposite pairs, p from 1 to 6."""
     h = int(rng.integers(1, 8)) if width is None else width
@@ -198,7 +206,15 @@ def test_results_are_saved_and_loaded(trained, tmp_path):
     ("change", "message"),
     [
         ({"network": "net"}, "classifier"),
-        ({"network": pf.TwoLayerNetwork(np.ones((1, 3)), [1.0], "tanh"), "level": "tight"}, "level"),
+        ({"network": Uncertified(), "level": "tight"}, "level"),
+        ({"network": Uncertified(), "fixed": [True, False, False]}, "fixed"),
+        ({"network": Uncertified(), "bounds": (-5.0, 5.0)}, "bounds"),
+        ({"fixed": [1, 0, 0]}, "fixed must hold bools"),
+        ({"fixed": [True, True, True]}, "fixed must leave"),
+        ({"bounds": (0.0, 0.5)}, "X must lie within bounds"),
+        ({"bounds": (1.0, 1.0)}, "low < high"),
+        ({"bounds": 3.0}, "pair"),
+        ({"bounds": ([0.0, 0.0], 2.0)}, "bounds\\[0\\] must be a number or have shape"),
         ({"level": "best"}, "level"),
         ({"max_nodes": 0}, "max_nodes"),
         ({"X": np.ones((2, 4))}, "X must have shape"),
@@ -326,7 +342,7 @@ def test_classifiers_bring_their_own_certificates():
 
 
 def test_without_a_certificate_a_result_says_attacked_only(tmp_path):
-    network = pf.TwoLayerNetwork(np.eye(3), [1.0, -1.0, -1.0], "tanh")
+    network = Uncertified()
     x = np.array([[1.0, 0.2, 0.1], [0.1, 0.9, 0.0]])
     found = pf.robust_radius(network, x, [1, -1])
     assert not found.lower.any()
@@ -373,7 +389,7 @@ def test_margins_are_what_they_say():
 def test_ctrl_c_returns_the_points_done(trained, monkeypatch):
     network, fresh, _ = trained
     whole = pf.robust_radius(network, fresh.X[:30], fresh.y[:30])
-    bracket, calls = margins.Polar.bracket, []
+    bracket, calls = margins.Brackets.bracket, []
 
     def interrupted(self, X, y, first, effort):
         if len(calls) == 2:
@@ -382,7 +398,7 @@ def test_ctrl_c_returns_the_points_done(trained, monkeypatch):
         return bracket(self, X, y, first, effort)
 
     monkeypatch.setitem(margins._ROWS, "fast", 10)
-    monkeypatch.setattr(margins.Polar, "bracket", interrupted)
+    monkeypatch.setattr(margins.Brackets, "bracket", interrupted)
     found = pf.robust_radius(network, fresh.X[:30], fresh.y[:30])
     assert calls == [0, 10]
     np.testing.assert_allclose(found.lower, whole.lower[:20], rtol=1e-12)

@@ -1,6 +1,8 @@
 import copy
 import os
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -78,6 +80,30 @@ def test_python_threads_may_train_at_once(small):
         assert_same_runs(run, runs[0])
 
 
+def test_bits_depend_on_neither_threads_nor_load():
+    """Alone and beside processes that take helpers off their processors, within tasks too."""
+    data = pf.OrthonormalGMM(60, 2, 2, 0.1, rng=0).sample(1500, rng=1)
+    network = pf.initialize(150, 60, 0.1, rng=2)
+
+    def train(threads):
+        X, y = data.X, data.y
+        yield pf.gradient_descent(network, X, y, step=0.1, steps=5, num_threads=threads)
+        yield pf.sgd(network, X, y, step=0.02, batch=100, epochs=4, rng=3, num_threads=threads)
+        yield pf.gradient_flow(network, X, y, t1=0.5, num_threads=threads)
+
+    def bits(runs):
+        return [(run.network.directions.tobytes(), run.network.log_norm.tobytes()) for run in runs]
+
+    alone = bits(train(1))
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * _threads.processors())]
+    try:
+        assert [bits(train(threads)) for threads in (1, 2, 3)] == [alone] * 3
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
 def test_a_network_that_was_used_can_be_pickled_and_copied(small):
     network, data, _ = small
     f = network.decision_function(data.X)
@@ -94,10 +120,11 @@ def test_omp_num_threads_is_the_default_up_to_the_processors(run_python, count):
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="no list of a process's threads on this system")
 def test_radii_on_one_thread_leave_the_processors_to_others(run_python):
-    """No thread but the caller's works meanwhile, those of NumPy's BLAS neither, whose products are not used."""
+    """No thread but the caller's works meanwhile, those of NumPy's BLAS neither: they are not used, or held back."""
     done = run_python(
         """
 import os
+import time
 import numpy as np
 import preluflow as pf
 
@@ -115,6 +142,12 @@ for level, rows in (("fast", 1500), ("tight", 80), ("exact", 8)):
     before = ticks()
     pf.robust_radius(network, data.X[:rows], data.y[:rows], level, max_nodes=50, num_threads=1)
     assert ticks() - before <= 1, (level, ticks() - before)
+gmm = pf.OrthonormalGMM(400, 20, 20, 0.1, rng=0)  # products large enough for a BLAS to share out
+data = gmm.sample(200, balanced=True, dtype="float64", rng=1)
+before, own = ticks(), time.thread_time()
+pf.robust_radius(pf.classifiers.NearestCluster(gmm), data.X, data.y, restarts=1, steps=10, num_threads=1)
+others, own = (ticks() - before) / os.sysconf("SC_CLK_TCK"), time.thread_time() - own
+assert others < 0.25 * own, (others, own)  # helpers that were at work until then go on waiting for a while
 """
     )
     assert done.returncode == 0, done.stderr

@@ -33,9 +33,6 @@ def test_what_is_measured_follows_the_nominal_curves(outcome):
 def test_the_figure(outcome):
     left, right = fig4.draw(outcome).axes
     assert len(left.lines) == len(right.lines) - 1  # eq. 14 is drawn over the norms
-    for ax in (left, right):
-        assert ax.get_xlabel()
-        assert ax.get_ylabel()
 
 
 def test_flow_and_descent_share_a_time_axis():

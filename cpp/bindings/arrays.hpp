@@ -4,11 +4,14 @@
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "preluflow/evaluate.hpp"
 #include "preluflow/gradient.hpp"
 
 namespace preluflow::bindings {
@@ -77,6 +80,55 @@ class NetworkArrays {
   Activation activation_;
   double p_;
   PanelMatrix<T> panels_;
+};
+
+// The arrays of any network in float64, kept alive, and the view of them. sign and log_abs_v are (h, C), also for C
+// = 1.
+class GeneralArrays {
+ public:
+  using Part = std::optional<Array<double>>;
+
+  GeneralArrays(Array<double> U, Array<double> log_norm, Array<double> sign, Array<double> log_abs_v,
+                const std::string& activation, double p, Part offsets, Part output_bias, Part center,
+                bool normalize_input)
+      : U_(std::move(U)),
+        log_norm_(std::move(log_norm)),
+        sign_(std::move(sign)),
+        log_abs_v_(std::move(log_abs_v)),
+        offsets_(std::move(offsets)),
+        output_bias_(std::move(output_bias)),
+        center_(std::move(center)),
+        activation_(parse_activation(activation)),
+        p_(p),
+        normalize_input_(normalize_input) {
+    require(U_.ndim() == 2 && U_.shape(0) > 0 && U_.shape(1) > 0, "U must have shape (h, D)");
+    require_vector(log_norm_, U_.shape(0), "log_norm");
+    for (const Array<double>* matrix : {&sign_, &log_abs_v_})
+      require(matrix->ndim() == 2 && matrix->shape(0) == U_.shape(0) && matrix->shape(1) > 0 &&
+                  matrix->shape(1) == sign_.shape(1),
+              "sign and log_abs_v must have shape (h, C)");
+    if (offsets_) require_vector(*offsets_, U_.shape(0), "offsets");
+    if (output_bias_) require_vector(*output_bias_, sign_.shape(1), "output_bias");
+    if (center_) require_vector(*center_, U_.shape(1), "center");
+    require(p_ >= 1.0, "p must be >= 1");
+  }
+
+  GeneralNetwork<double> view() const {
+    const auto data = [](const Part& part) { return part ? part->data() : nullptr; };
+    return {{U_.data(), log_norm_.data(), sign_.data(), log_abs_v_.data(), U_.shape(0), U_.shape(1), activation_, p_},
+            sign_.shape(1),
+            data(offsets_),
+            data(output_bias_),
+            data(center_),
+            normalize_input_};
+  }
+
+ private:
+  Array<double> U_, log_norm_, sign_, log_abs_v_;
+  Part offsets_, output_bias_, center_;
+  Activation activation_;
+  double p_;
+  bool normalize_input_;
 };
 
 // The data a stepper works on, checked and kept alive.

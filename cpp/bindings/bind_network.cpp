@@ -1,7 +1,11 @@
 // Network views and the array functions on them: forward, input_gradient, loss_gradient.
+
+#include <optional>
+
 #include "arrays.hpp"
 #include "bindings.hpp"
 #include "names.hpp"
+#include "preluflow/evaluate.hpp"
 #include "preluflow/gradient.hpp"
 
 namespace preluflow::bindings {
@@ -17,6 +21,7 @@ Array<double> forward_values(NetworkArrays<T>& net, const Array<T>& X, int threa
   {
     py::gil_scoped_release release;
     forward(X.data(), X.shape(0), view, threads, out);
+    mend_range(view.scalars, X.data(), X.shape(0), threads, out);
   }
   return f;
 }
@@ -32,6 +37,7 @@ py::tuple input_gradients(NetworkArrays<T>& net, const Array<T>& X, int threads)
   {
     py::gil_scoped_release release;
     input_gradient(X.data(), X.shape(0), view, threads, out, gradient_out);
+    mend_range(view.scalars, X.data(), X.shape(0), threads, out);
   }
   return py::make_tuple(f, gradient);
 }
@@ -69,11 +75,70 @@ void bind(py::module_& m, const char* class_name) {
            py::arg("threads"));
 }
 
+// Any network in float64: the arrays, kept alive, and what evaluates it.
+class BoundEvaluator {
+ public:
+  BoundEvaluator(Array<double> U, Array<double> log_norm, Array<double> sign, Array<double> log_abs_v,
+                 const std::string& activation, double p, std::optional<Array<double>> offsets,
+                 std::optional<Array<double>> output_bias, std::optional<Array<double>> center, bool normalize_input)
+      : arrays_(std::move(U), std::move(log_norm), std::move(sign), std::move(log_abs_v), activation, p,
+                std::move(offsets), std::move(output_bias), std::move(center), normalize_input),
+        evaluator_(arrays_.view()) {}
+
+  Array<double> outputs(const Array<double>& X, int threads) const {
+    return run(X, threads, [&](Team& team, double* F) { evaluator_.outputs(team, X.data(), X.shape(0), F); });
+  }
+
+  Array<double> relative_outputs(const Array<double>& X, int threads) const {
+    return run(X, threads, [&](Team& team, double* F) { evaluator_.relative_outputs(team, X.data(), X.shape(0), F); });
+  }
+
+  py::tuple gradient(const Array<double>& X, const Array<double>& weights, int threads) {
+    require_matrix(weights, evaluator_.network().outputs, "weights");
+    require(weights.shape(0) == X.shape(0), "weights must have as many rows as X");
+    require_matrix(X, evaluator_.network().scalars.dim, "X");
+    evaluator_.prepare_gradient();
+    Array<double> result({X.shape(0), X.shape(1)});
+    double* out = result.mutable_data();
+    Array<double> F = run(X, threads, [&](Team& team, double* values) {
+      evaluator_.gradient(team, X.data(), X.shape(0), weights.data(), values, out);
+    });
+    return py::make_tuple(F, result);
+  }
+
+ private:
+  // F (n, C), written by body(team, F) without the GIL.
+  template <class Body>
+  Array<double> run(const Array<double>& X, int threads, const Body& body) const {
+    const GeneralNetwork<double>& net = evaluator_.network();
+    require_matrix(X, net.scalars.dim, "X");
+    Array<double> F({X.shape(0), static_cast<py::ssize_t>(net.outputs)});
+    double* out = F.mutable_data();
+    const double flops = 2.0 * static_cast<double>(X.size()) * static_cast<double>(net.scalars.width);
+    py::gil_scoped_release release;
+    Team::run(threads, flops, [&](Team& team) { body(team, out); });
+    return F;
+  }
+
+  GeneralArrays arrays_;
+  Evaluator evaluator_;
+};
+
 }  // namespace
 
 void bind_network(py::module_& m) {
   bind<float>(m, "Network32");
   bind<double>(m, "Network64");
+  py::class_<BoundEvaluator>(m, "Evaluator", py::module_local())
+      .def(py::init<Array<double>, Array<double>, Array<double>, Array<double>, const std::string&, double,
+                    std::optional<Array<double>>, std::optional<Array<double>>, std::optional<Array<double>>, bool>(),
+           py::arg("U").noconvert(), py::arg("log_norm").noconvert(), py::arg("sign").noconvert(),
+           py::arg("log_abs_v").noconvert(), py::arg("activation"), py::arg("p"), py::arg("offsets").noconvert(),
+           py::arg("output_bias").noconvert(), py::arg("center").noconvert(), py::arg("normalize_input"))
+      .def("outputs", &BoundEvaluator::outputs, py::arg("X").noconvert(), py::arg("threads"))
+      .def("relative_outputs", &BoundEvaluator::relative_outputs, py::arg("X").noconvert(), py::arg("threads"))
+      .def("gradient", &BoundEvaluator::gradient, py::arg("X").noconvert(), py::arg("weights").noconvert(),
+           py::arg("threads"));
 }
 
 }  // namespace preluflow::bindings

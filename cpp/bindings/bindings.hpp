@@ -8,6 +8,6 @@ namespace preluflow::bindings {
 void bind_network(pybind11::module_& m);
 void bind_descent(pybind11::module_& m);
 void bind_flow(pybind11::module_& m);
-void bind_margin(pybind11::module_& m);
+void bind_robustness(pybind11::module_& m);
 
 }  // namespace preluflow::bindings

@@ -1,6 +1,5 @@
 // One extension module per instruction set, from the same sources: PRELUFLOW_MODULE is its name.
 #include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 
 #include <string>
 
@@ -55,5 +54,5 @@ PYBIND11_MODULE(PRELUFLOW_MODULE, m) {
   preluflow::bindings::bind_network(m);
   preluflow::bindings::bind_descent(m);
   preluflow::bindings::bind_flow(m);
-  preluflow::bindings::bind_margin(m);
+  preluflow::bindings::bind_robustness(m);
 }

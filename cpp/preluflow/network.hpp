@@ -12,6 +12,7 @@
 #include <cmath>
 #include <limits>
 
+#include "preluflow/thread.hpp"
 #include "preluflow/types.hpp"
 
 namespace preluflow {
@@ -49,8 +50,9 @@ double log_coefficient(const Network<T>& net, Index j) {
 template <class T>
 class RowActivation {
  public:
-  // Takes the network's activation and coefficients; allocates only when the width grows.
-  void set(const Network<T>& net) {
+  // Takes the network's activation and coefficients; allocates only when the width grows. (One copy of the machine
+  // code: a product and a sum may be fused here and not there, and outputs would depend on who asks for them.)
+  PRELUFLOW_NOINLINE void set(const Network<T>& net) {
     tanh_ = net.activation == Activation::tanh;
     p_ = net.p;
     // Coefficients relative to the largest, whose scale is put back in double: 1e-60 is no float32.
@@ -73,7 +75,8 @@ class RowActivation {
   }
 
   // z (h,) becomes phi'(z); value (h,) becomes phi(z). Returns f = sum_j c_j phi_j.
-  double apply(RowArrayMap<T> z, RowArrayMap<T> value) const {
+  // (One copy of the machine code, so that its sums have the same bits wherever they are called from.)
+  PRELUFLOW_NOINLINE double apply(RowArrayMap<T> z, RowArrayMap<T> value) const {
     if (tanh_) {
       value = (z * norms_).tanh();
       z = T(1) - value.square();
@@ -82,6 +85,9 @@ class RowActivation {
     }
     return scale_ * static_cast<double>((value * coefficients_).sum());
   }
+
+  // z (h,) becomes sigma'(z) and value sigma(z)^p, no coefficients; not for tanh.
+  void power(RowArrayMap<T> z, RowArrayMap<T> value) const { slope(z, value); }
 
   // d f / d z of the row, given the phi' that apply() left in z: multiplied in place.
   void chain(RowArrayMap<T> dz) const {

@@ -72,17 +72,16 @@ class Team {
       for (Index task = 0; task < tasks; ++task) invoke<Body>(&body, task);
       return;
     }
-    body_ = &body;
-    call_ = &invoke<Body>;
-    tasks_ = tasks;
-    next_.store(0, std::memory_order_relaxed);
-    busy_.store(helpers, std::memory_order_relaxed);
-    round_.fetch_add(1, std::memory_order_release);
-    work();
+    job_.body = &body;
+    job_.call = &invoke<Body>;
+    job_.tasks = tasks;
+    done_.store(0, std::memory_order_relaxed);
+    job_.left.store(tasks, std::memory_order_release);
+    Index mine = work();
     detail::wait_until([&] {
-      look();
+      mine += look();
       // In a child forked meanwhile, by a signal's handler, the helpers' tasks would never be done.
-      return busy_.load(std::memory_order_acquire) == 0 || detail::forks() != forks_;
+      return mine + done_.load(std::memory_order_acquire) == tasks || detail::forks() != forks_;
     });
     if (detail::forks() != forks_)
       throw std::runtime_error("preluflow core: a forked child cannot go on with this call");
@@ -104,7 +103,7 @@ class Team {
   }
 
   // Helpers, up to `count` or as many as there are to be had. They need not have begun when this returns: one that
-  // comes late finds the round that is under way, in which its leader waits for it.
+  // comes late finds what is left of the round that is under way, if anything is.
   void hire(int count) {
     helpers_.reset(new (std::nothrow) detail::Thread[static_cast<std::size_t>(count)]);
     if (!helpers_) return;
@@ -115,69 +114,95 @@ class Team {
   // Outside of a round, on the leader's thread.
   void dismiss() {
     if (detail::forks() != forks_) return;  // there is nobody
-    closed_ = true;
-    round_.fetch_add(1, std::memory_order_release);
+    job_.left.store(kClosed, std::memory_order_relaxed);
     for (int k = 0; k < hired_; ++k) helpers_[static_cast<std::size_t>(k)].join();
   }
 
-  // A helper: one turn of work() for each round. What the leader wrote before it raised round_ (release) is seen after
-  // round_ is read (acquire); what this thread wrote in its tasks, after busy_ has come down.
+  // How the threads agree, in full. One word, job_.left, says how many tasks of the round nobody has claimed: 0 between
+  // rounds, kClosed at the end. A task is claimed by a compare-and-swap that takes the word from k > 0 to k - 1, and is
+  // then task number `tasks - k`. Every claimed task is counted once when it is done, by its helper in done_, by the
+  // leader on its own, and the leader leaves the round when the counts make up all tasks. So it never waits for a
+  // helper that has claimed nothing, be it asleep, late, or not yet begun.
+  //
+  // - What the leader wrote before a round, the rest of job_ among it, is seen in that round's tasks. The leader stores
+  //   the word with release, the other changes of the word in a round are read-modify-write operations, which continue
+  //   that release sequence, and a claim is one with acquire.
+  // - No helper touches a round that is over, or its body, whose frame may be gone. It reads job_ after its claim and
+  //   only then; a task that is claimed and not yet counted keeps the leader in the round, so job_ is that round's.
+  //   What a helper knew of the word before does not matter: if it went to sleep between its look at the word and its
+  //   compare-and-swap, and the word has gone to 0 and on to a later round, the swap fails, or it finds the very number
+  //   it expects and claims a task of the later round like any other. The word needs no number of the round for that.
+  // - What helpers wrote in tasks is seen after the round, and by tasks of the next: counts are added with release and
+  //   read by the leader with acquire, which then starts the next round. So is job_ rewritten after it has been read,
+  //   and done_ set to 0 when nobody is left to add to it.
+
   void follow() {
-    const bool able = detail::can_throw();  // else the others do the work
-    std::uint64_t seen = 0;
+    if (!detail::can_throw()) return;  // the others do the work
     for (;;) {
-      detail::wait_until([&] { return round_.load(std::memory_order_acquire) != seen; });
-      seen = round_.load(std::memory_order_acquire);
-      if (closed_) return;
-      if (able) work();
-      busy_.fetch_sub(1, std::memory_order_release);
+      detail::wait_until([&] { return job_.left.load(std::memory_order_relaxed) != 0; });
+      if (job_.left.load(std::memory_order_relaxed) == kClosed) return;
+      const Index done = work();
+      if (done > 0) done_.fetch_add(done, std::memory_order_release);
     }
   }
 
-  void work() {
-    for (Index task = next_.fetch_add(1, std::memory_order_relaxed); task < tasks_;
-         task = next_.fetch_add(1, std::memory_order_relaxed)) {
+  // Does tasks while there are some to claim; how many of them need no longer be waited for.
+  Index work() {
+    Index done = 0;
+    Index left = job_.left.load(std::memory_order_relaxed);
+    while (left > 0) {
+      if (!job_.left.compare_exchange_weak(left, left - 1, std::memory_order_acquire, std::memory_order_relaxed))
+        continue;
+      ++done;
       try {
-        call_(body_, task);
+        job_.call(job_.body, job_.tasks - left);
       } catch (...) {
-        keep_error();
+        done += keep_error();
       }
+      left = job_.left.load(std::memory_order_relaxed);
     }
+    return done;
   }
 
-  // Helpers are at work on what the caller's frame holds: nothing may leave parallel_for before they are done.
-  void look() {
-    if (watch_ == nullptr) return;
+  // Helpers are at work on what the caller's frame holds: nothing may leave parallel_for before they are done. How many
+  // tasks need no longer be waited for.
+  Index look() {
+    if (watch_ == nullptr) return 0;
     try {
       (*watch_)();
     } catch (...) {
-      keep_error();
+      return keep_error();
     }
+    return 0;
   }
 
-  // The first exception, to be thrown again when the round is over; what is left of the round need not be done.
-  void keep_error() {
+  // Keeps the first exception, to be thrown again when the round is over. What is left of the round need not be done:
+  // claims all of it and says how many tasks that were.
+  Index keep_error() {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (!error_) error_ = std::current_exception();
-    next_.store(tasks_, std::memory_order_relaxed);
+    return job_.left.exchange(0, std::memory_order_relaxed);
   }
 
   static constexpr int kMostThreads = 1024;  // where a caller has not asked what there is
+  static constexpr Index kClosed = -1;       // no number of tasks
+
+  // A round, on one cache line: who has claimed a task has it at hand.
+  struct alignas(64) Job {
+    std::atomic<Index> left{0};
+    Index tasks = 0;
+    const void* body = nullptr;
+    void (*call)(const void*, Index) = nullptr;
+  };
 
   const decltype(detail::forks()) forks_ = detail::forks();
   std::unique_ptr<detail::Thread[]> helpers_;
   int hired_ = 0;
-  // The job, written by the leader before it raises round_.
-  const void* body_ = nullptr;
-  void (*call_)(const void*, Index) = nullptr;
-  Index tasks_ = 0;
-  bool closed_ = false;
   const Interrupt* watch_ = nullptr;
   std::exception_ptr error_;
   std::mutex mutex_;
-  alignas(64) std::atomic<std::uint64_t> round_{0};
-  alignas(64) std::atomic<Index> next_{0};
-  alignas(64) std::atomic<int> busy_{0};
+  Job job_;
+  alignas(64) std::atomic<Index> done_{0};  // tasks of the round that helpers have done or found needless
 };
 
 }  // namespace preluflow

@@ -1,11 +1,12 @@
-// Quadratics that touch sigma^p, which trust regions are built of: above (below) it on all of their range, and no
-// further than they must be.
+// Quadratics that touch sigma^p or tanh, which trust regions are built of: above (below) it on all of their range, and
+// no further than they must be.
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "check.hpp"
 #include "preluflow/relu_power.hpp"
+#include "preluflow/tanh_curve.hpp"
 
 namespace preluflow::tests {
 
@@ -81,6 +82,78 @@ TEST(curvature_bounds_are_attained) {
     CHECK_AT_MOST(most_curvature(range.low, range.high, range.c, range.p), largest * (1.0 + 1e-6) + step);
     CHECK_AT_MOST(smallest * (1.0 - 1e-6), least_curvature(range.low, range.high, range.c, range.p));
   });
+}
+
+// Contacts and ranges of tanh: around where its curvature is largest, narrow and wide, saturated, the contact outside.
+template <class Body>
+void for_tanh_ranges(const Body& body) {
+  Numbers numbers(2);
+  for (const double scale : {1e-6, 1e-3, 0.1, 1.0, 10.0, 1e3})
+    for (int repeat = 0; repeat < (kSanitized ? 30 : 300); ++repeat) {
+      double c = numbers.uniform(-1.0, 1.0) * (repeat % 3 == 0 ? 12.0 : 2.0);
+      if (repeat % 10 == 0) c = (repeat % 20 == 0 ? 0.65847894846 : -0.65847894846) + numbers.uniform(-0.03, 0.03);
+      double low = c - scale * numbers.uniform(), high = c + scale * numbers.uniform();
+      if (repeat % 7 == 0) {
+        low = c + scale * numbers.uniform(-1.0, 1.0);
+        high = low + scale * numbers.uniform();
+      }
+      body(low, high, c);
+    }
+}
+
+long double tanh_quotient(double t, double c) {
+  const long double d = static_cast<long double>(t) - c, most = std::cosh(static_cast<long double>(c));
+  return (std::tanh(static_cast<long double>(t)) - std::tanh(static_cast<long double>(c)) - d / (most * most)) /
+         (d * d);
+}
+
+// Half of the grid over the range, half where tanh bends.
+double tanh_grid(double low, double high, int i) {
+  const double share = static_cast<double>(i / 2) / (kGrid / 2);
+  return i % 2 == 0 ? low + (high - low) * share : std::min(std::max(-8.0 + 16.0 * share, low), high);
+}
+
+TEST(curvature_of_tanh_stays_above) {
+  for_tanh_ranges([](double low, double high, double c) {
+    const long double k = tanh_curvature(low, high, c);
+    for (int i = 0; i <= kGrid; ++i) {
+      const double t = tanh_grid(low, high, i);
+      const long double d = std::abs(static_cast<long double>(t) - c);
+      if (d < 1e-5L) continue;
+      const long double rounding = 1e-18L * (2.0L + d) / (d * d);  // of the quotient in more digits
+      CHECK(k >= tanh_quotient(t, c) - rounding);
+    }
+  });
+}
+
+TEST(curvature_of_tanh_is_attained) {
+  for_tanh_ranges([](double low, double high, double c) {
+    if (high - low < 1e-4) return;    // the quotient's own rounding is larger
+    if (c < low || c > high) return;  // right, but not close, where the contact is where tanh bends most
+    long double most = tanh_quotient(high, c), last = most, step = 0.0L;
+    for (int i = 0; i <= kGrid; ++i) {
+      const double t = tanh_grid(low, high, i);
+      if (std::abs(t - c) < 1e-5) continue;
+      const long double here = tanh_quotient(t, c);
+      if (i % 2 == 0) {
+        step = std::max(step, std::abs(here - last));
+        last = here;
+      }
+      most = std::max(most, here);
+    }
+    // Near the point of the largest curvature that is taken for it.
+    CHECK_AT_MOST(tanh_curvature(low, high, c), static_cast<double>(most + step) + 1e-4);
+  });
+}
+
+TEST(curvature_of_tanh_far_out) {
+  for (const double c : {-800.0, -40.0, 0.0, 40.0, 800.0})
+    for (const double far : {1.0, 1e3, 1e9}) {
+      const double k = tanh_curvature(c - far, c + far, c);
+      CHECK(std::isfinite(k) && k <= 2.0 / (3.0 * std::sqrt(3.0)) && k >= -1e-12);
+      for (const double t : {c - far, c + far})
+        CHECK_AT_MOST(std::tanh(t), std::tanh(c) + tanh_slope(c) * (t - c) + k * (t - c) * (t - c) + 1e-15);
+    }
 }
 
 }  // namespace

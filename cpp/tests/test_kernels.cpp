@@ -1,16 +1,13 @@
 // The kernels on teams of several threads: the same bits as on one thread, and, under ThreadSanitizer, no races.
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <limits>
 
 #include "check.hpp"
-#include "preluflow/attack.hpp"
-#include "preluflow/canonical.hpp"
 #include "preluflow/descent.hpp"
-#include "preluflow/exact.hpp"
 #include "preluflow/flow.hpp"
-#include "preluflow/margin.hpp"
-#include "preluflow/tight.hpp"
+#include "preluflow/robustness/bracket.hpp"
 
 namespace preluflow::tests {
 
@@ -125,113 +122,119 @@ TEST(kernels_train_to_the_same_bits_on_any_number_of_threads) {
   check_training<double>();
 }
 
-// A small network and points in its span, which are their own coordinates: the basis is the unit vectors.
-struct Brackets {
-  static constexpr Index n = 40, width = 8, dim = 5;
+// A small network of three classes with all its parts, and points.
+struct Classes {
+  static constexpr Index n = 40, width = 8, dim = 12, outputs = 3;
 
-  Brackets()
-      : U(width, dim), x(n, dim), gram(width, width), z(n, width), y(n), log_a(width), sign(width), group(width) {
+  explicit Classes(Activation activation)
+      : kind(activation),
+        U(width, dim),
+        X(n, dim),
+        sign(width, outputs),
+        log_abs_v(width, outputs),
+        log_norm(width),
+        offsets(width),
+        bias(outputs) {
     Numbers numbers(2);
     U = numbers.directions(width, dim);
-    x = numbers.directions(n, dim);
+    X = numbers.directions(n, dim);
     for (Index j = 0; j < width; ++j) {
-      log_a(j) = numbers.uniform(-1.0, 1.0);
-      sign(j) = j % 2 == 0 ? 1.0 : -1.0;
-      group(j) = j;
+      log_norm(j) = numbers.uniform(-1.0, 1.0);
+      offsets(j) = numbers.uniform(-0.2, 0.2);
+      for (Index c = 0; c < outputs; ++c) {
+        sign(j, c) = numbers.uniform() < 0.5 ? -1.0 : 1.0;
+        log_abs_v(j, c) = numbers.uniform(-1.0, 1.0);
+      }
     }
-    for (Index i = 0; i < n; ++i) y(i) = i % 2 == 0 ? 1.0 : -1.0;
-    Team::run(1, kWork, [&](Team& team) {
-      products(team, U.data(), width, U.data(), width, dim, gram.data());
-      products(team, x.data(), n, U.data(), width, dim, z.data());
-    });
+    for (Index c = 0; c < outputs; ++c) bias(c) = numbers.uniform(-0.1, 0.1);
+    for (Index i = 0; i < n; ++i) label.push_back(i % outputs);
   }
 
-  MarginNetwork margin() const {
-    double sums[2] = {0.0, 0.0};  // of a, whose root bounds the Lipschitz constant of a side
-    for (Index j = 0; j < width; ++j) sums[sign(j) > 0.0 ? 0 : 1] += std::exp(log_a(j));
-    return {gram.data(), log_a.data(), sign.data(),
-            width,       kPower,       {std::log(sums[0]) / kPower, std::log(sums[1]) / kPower},
-            kSlack,      kSlack,       group.data(),
-            width,       nullptr,      0};
+  GeneralNetwork<double> network() const {
+    return {{U.data(), log_norm.data(), sign.data(), log_abs_v.data(), width, dim, kind, 3.0},
+            outputs,
+            offsets.data(),
+            bias.data(),
+            nullptr,
+            kind == Activation::prelu};
   }
-  SpanNetwork span() const { return {U.data(), log_a.data(), sign.data(), width, dim, kPower, kSlack, kSlack}; }
 
-  static constexpr double kPower = 3.0, kSlack = 1e-14;
-  RowMatrix<double> U, x, gram, z;
-  Vector<double> y, log_a, sign;
-  Vector<Index> group;
+  Activation kind;
+  RowMatrix<double> U, X, sign, log_abs_v;
+  Vector<double> log_norm, offsets, bias;
+  std::vector<Index> label;
 };
 
-// What all levels find; lower and upper in turn, then what the witness is made of.
+// What a call of bracket() gives.
 struct Radii {
-  Vector<double> fast, tight, exact, upper;
-  RowMatrix<double> witness;
+  static constexpr Index n = Classes::n;
+  Vector<double> lower = Vector<double>::Zero(n), upper = lower;
+  RowMatrix<double> witness = RowMatrix<double>::Zero(n, Classes::dim);
+  std::vector<std::uint8_t> correct = std::vector<std::uint8_t>(n), done = correct, certificate = correct;
+  std::vector<std::int64_t> reached = std::vector<std::int64_t>(n), rival = reached, rounds = reached, nodes = reached;
+
+  BracketResult view() {
+    return {lower.data(), upper.data(),       witness.data(), correct.data(), reached.data(),
+            done.data(),  certificate.data(), rival.data(),   rounds.data(),  nodes.data()};
+  }
   bool operator==(const Radii& o) const {
-    return fast == o.fast && tight == o.tight && exact == o.exact && upper == o.upper && witness == o.witness;
+    return lower == o.lower && upper == o.upper && witness == o.witness && correct == o.correct &&
+           reached == o.reached && certificate == o.certificate && rival == o.rival && rounds == o.rounds &&
+           nodes == o.nodes;
   }
 };
 
-Radii radii(const Brackets& data, int threads) {
-  constexpr Index n = Brackets::n;
-  const MarginNetwork net = data.margin();
-  const SpanNetwork span = data.span();
+Radii radii(const Classes& problem, Level level, int threads, const Interrupt& interrupt) {
   Radii out;
-  out.fast = out.upper = Vector<double>::Zero(n);
-  Vector<double> corner = Vector<double>::Zero(n);
-  Vector<std::uint8_t> correct(n), done(n);
-  RowMatrix<double> beta = RowMatrix<double>::Zero(n, data.width), corner_beta = beta;
-  std::vector<Index> nodes(static_cast<std::size_t>(n));
-  std::atomic<int> asked{0};
-  const Interrupt interrupt = [&] { return ++asked < 0; };
+  BracketOptions options;
+  options.level = level;
+  options.seed = 1;
+  options.gap = 1e-3;
+  options.most_nodes = 100;
+  options.most_seconds = kInfinity;
   Team::run(threads, kWork, [&](Team& team) {
     team.watch(&interrupt);
-    certify(team, net, data.z.data(), data.y.data(), n, out.fast.data(), correct.data());
-    attack(team, net, data.z.data(), data.y.data(), correct.data(), out.fast.data(), n, {8, 4, 20, 1, 0}, interrupt,
-           {out.upper.data(), beta.data(), corner.data(), corner_beta.data()});
-    out.witness = beta.lazyProduct(data.U);
-    out.tight = out.fast;
-    tighten(team, span, data.x.data(), out.witness.data(), data.y.data(), n, 1e-3, interrupt, out.tight.data(),
-            done.data());
-    out.exact = out.tight;
-    RowMatrix<double> shortest = out.witness;
-    exact_radii(team, span, data.x.data(), data.y.data(), n, {1e-2, 200, 1e3}, interrupt, out.exact.data(),
-                shortest.data(), nodes.data());
+    Canonical canonical(team, problem.network(), nullptr);
+    const Evaluator evaluator(problem.network());
+    canonical.prepare(team, {0, 1, 2});
+    canonical.prepare_span(team);
+    bracket(team, canonical, evaluator, problem.X.data(), problem.label.data(), problem.n, options, interrupt,
+            out.view());
   });
-  CHECK(asked.load() > 0);
-  for (Index i = 0; i < n; ++i) {
-    if (!correct(i)) continue;
-    CHECK_AT_MOST(out.fast(i), out.tight(i));
-    CHECK_AT_MOST(out.tight(i), out.exact(i));
-    CHECK_AT_MOST(out.exact(i), out.upper(i));
-    CHECK_AT_MOST(std::abs(out.witness.row(i).norm() - out.upper(i)), 1e-6);
-  }
   return out;
 }
 
-TEST(kernels_bracket_radii_to_the_same_bits_on_any_number_of_threads) {
-  const Brackets data;
-  const Radii alone = radii(data, 1);
-  CHECK(radii(data, 3) == alone);
-  CHECK(radii(data, 2) == alone);
+void check_brackets(Activation activation, Level level) {
+  const Classes problem(activation);
+  const Interrupt never = [] { return false; };
+  const Radii alone = radii(problem, level, 1, never);
+  CHECK(radii(problem, level, 3, never) == alone);
+  CHECK(radii(problem, level, 2, never) == alone);
+  Index correct = 0;
+  for (Index i = 0; i < problem.n; ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    CHECK(alone.done[at] == 1);
+    CHECK_AT_MOST(alone.lower(i), alone.upper(i));
+    if (alone.correct[at] && std::isfinite(alone.upper(i)))
+      CHECK_AT_MOST(std::abs(alone.witness.row(i).norm() - alone.upper(i)), 1e-12);
+    correct += alone.correct[at];
+  }
+  CHECK(correct > 5);
 }
 
-// Threads of a team ask at once; whoever is told to stop leaves what is not begun as it was.
+TEST(kernels_bracket_radii_to_the_same_bits_on_any_number_of_threads) {
+  for (const Level level : {Level::fast, Level::tight, Level::exact})
+    for (const Activation kind : {Activation::prelu, Activation::polynomial, Activation::tanh})
+      check_brackets(kind, level);
+}
+
+// Threads of a team ask at once; whoever is told to stop leaves what is not begun undone.
 TEST(kernels_stop_when_asked_to) {
-  const Brackets data;
-  const MarginNetwork net = data.margin();
-  const Index n = data.n;
+  const Classes problem(Activation::polynomial);
   std::atomic<int> asked{0};
-  const Interrupt interrupt = [&] { return asked.fetch_add(1) >= 5; };
-  Vector<double> lower = Vector<double>::Zero(n), upper = Vector<double>::Constant(n, -1.0), corner = upper;
-  Vector<std::uint8_t> correct(n);
-  RowMatrix<double> beta = RowMatrix<double>::Zero(n, data.width), corner_beta = beta;
-  Team::run(3, kWork, [&](Team& team) {
-    certify(team, net, data.z.data(), data.y.data(), n, lower.data(), correct.data());
-    attack(team, net, data.z.data(), data.y.data(), correct.data(), lower.data(), n, {8, 4, 20, 1, 0}, interrupt,
-           {upper.data(), beta.data(), corner.data(), corner_beta.data()});
-  });
-  const Index untouched = (upper.array() == -1.0).count();
-  CHECK(untouched > 0 && asked.load() > 5);
+  const Radii found = radii(problem, Level::tight, 3, [&] { return asked.fetch_add(1) >= 30; });
+  CHECK(std::count(found.done.begin(), found.done.end(), 0) > 0);
+  CHECK(asked.load() > 30);
 }
 
 }  // namespace

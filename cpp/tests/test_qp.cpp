@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "check.hpp"
-#include "preluflow/min_norm_qp.hpp"
+#include "preluflow/robustness/min_norm_qp.hpp"
 
 namespace preluflow::tests {
 

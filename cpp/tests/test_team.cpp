@@ -5,6 +5,13 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <vector>
+
+#if !defined(_WIN32)
+#include <pthread.h>
+#include <time.h>
+#include <csignal>
+#endif
 
 #include "check.hpp"
 #include "preluflow/parallel.hpp"
@@ -175,6 +182,151 @@ TEST(team_rethrows_what_the_watch_throws_when_all_tasks_are_done) {
     CHECK(finished.load());
   });
 }
+
+TEST(team_leaves_a_round_early_however_many_tasks_it_has) {
+  for (int threads : {1, 2, 4})
+    Team::run(threads, kWork, [&](Team& team) {
+      for (int repeat = 0; repeat < 50; ++repeat) {
+        CHECK(thrown(team, Index{1} << 40, [](Index) { throw std::runtime_error("early"); }) == "early");
+        CHECK(sum_of_tasks(team, 3) == 6);
+      }
+    });
+}
+
+struct Rounds {
+  long wrong = 0, helped = 0;  // rounds, and tasks done by helpers
+};
+
+// One round, in a frame that ends with it: whoever comes late must find neither this body nor what it refers to. It is
+// right if each task is done once or, if the round is to fail, at most once.
+PRELUFLOW_NOINLINE void one_round(Team& team, int round, Index tasks, bool fail, Rounds& rounds) {
+  constexpr std::size_t kMostTasks = 8;
+  std::atomic<int> done[kMostTasks] = {};
+  std::atomic<int> mistaken{0}, helped{0};
+  const std::thread::id leader = std::this_thread::get_id();
+  const std::string said = thrown(team, tasks, [&](Index task) {
+    if (task < 0 || task >= tasks) {
+      ++mistaken;
+      return;
+    }
+    if (std::this_thread::get_id() != leader) {
+      ++helped;
+    } else if (round % 2 == 0) {
+      std::this_thread::yield();  // to a helper, on a busy machine
+    }
+    done[static_cast<std::size_t>(task)].fetch_add(1, std::memory_order_relaxed);
+    if (fail && task == round % tasks) throw std::runtime_error("round " + std::to_string(round));
+  });
+  rounds.helped += helped.load();
+  bool right = mistaken.load() == 0 && said == (fail ? "round " + std::to_string(round) : "");
+  for (Index task = 0; task < static_cast<Index>(kMostTasks); ++task) {
+    const int count = done[static_cast<std::size_t>(task)].load();
+    right = right && (task >= tasks ? count == 0 : fail ? count <= 1 : count == 1);
+  }
+  rounds.wrong += !right;
+}
+
+// Rounds until helpers have had their share of them, which on a busy machine may not be soon; before(round) comes
+// first.
+template <class Before>
+Rounds many_rounds(Team& team, const Before& before) {
+  const long enough = kSanitized ? 2000 : 20000;
+  const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(1500);
+  Rounds rounds;
+  for (int round = 0; rounds.helped < enough && std::chrono::steady_clock::now() < end; ++round) {
+    before(round);
+    one_round(team, round, 2 + round % 3, round % 5 == 4, rounds);
+  }
+  return rounds;
+}
+
+TEST(team_keeps_rounds_apart_with_more_threads_than_tasks) {
+  for (int threads : {2, 3, 9})
+    Team::run(threads, kWork, [&](Team& team) { CHECK(many_rounds(team, [](int) {}).wrong == 0); });
+}
+
+#if !defined(_WIN32)
+
+// While one lives, a thread that gets SIGTRAP, which helpers do not block, calls `handler` wherever it is.
+class OnTrap {
+ public:
+  explicit OnTrap(void (*handler)(int)) {
+    struct sigaction action = {};
+    action.sa_handler = handler;
+    sigaction(SIGTRAP, &action, &before_);
+  }
+  ~OnTrap() { sigaction(SIGTRAP, &before_, nullptr); }
+  OnTrap(const OnTrap&) = delete;
+  OnTrap& operator=(const OnTrap&) = delete;
+
+ private:
+  struct sigaction before_;
+};
+
+// Whether there is a helper, and which.
+bool find_helper(Team& team, pthread_t& helper) {
+  const std::thread::id here = std::this_thread::get_id();
+  std::atomic<bool> found{false};
+  team.parallel_for(2, [&](Index) {
+    if (std::this_thread::get_id() != here && !found) {
+      helper = pthread_self();
+      found = true;
+    }
+    comes_true([&] { return found.load(); });
+  });
+  return found.load();
+}
+
+std::atomic<bool> stopped{false}, released{false};
+
+void stop(int) {
+  stopped = true;
+  while (!released) std::this_thread::yield();
+}
+
+TEST(team_does_not_wait_for_a_helper_that_has_claimed_nothing) {
+  stopped = released = false;
+  const OnTrap trap(stop);
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  bool waited = false;
+  const Interrupt watch = [&] {  // the way out for a leader that does wait
+    if (stopped && !released && std::chrono::steady_clock::now() > end) waited = released = true;
+    return false;
+  };
+  Team::run(2, kWork, [&](Team& team) {
+    team.watch(&watch);
+    pthread_t helper{};
+    CHECK(find_helper(team, helper));
+    pthread_kill(helper, SIGTRAP);
+    CHECK(comes_true([] { return stopped.load(); }));
+    for (Index tasks : {2, 3, 100, 2, 1000}) CHECK(sum_of_tasks(team, tasks) == tasks * (tasks + 1) / 2);
+    CHECK(thrown(team, 5, [](Index) { throw std::runtime_error("alone"); }) == "alone");
+    CHECK(!waited);
+    released = true;
+    CHECK(sum_of_tasks(team, 100) == 5050);
+    CHECK(find_helper(team, helper));  // and it is back
+  });
+}
+
+void sleep_a_little(int) {
+  const timespec time = {0, 100000};  // 0.1 ms: many rounds
+  nanosleep(&time, nullptr);
+}
+
+// Stops helpers at any instruction, so between their look at what is left and their claim too, while rounds go on.
+TEST(team_keeps_rounds_apart_from_helpers_that_are_stopped_anywhere) {
+  const OnTrap trap(sleep_a_little);
+  for (int threads : {2, 4})
+    Team::run(threads, kWork, [&](Team& team) {
+      pthread_t helper{};
+      CHECK(find_helper(team, helper));
+      CHECK(many_rounds(team, [&](int round) {
+              if (round % 20 == 0) pthread_kill(helper, SIGTRAP);
+            }).wrong == 0);
+    });
+}
+
+#endif
 
 TEST(team_starts_and_ends_many_times) {
   Index sum = 0;

@@ -3,10 +3,10 @@
 After H. Min and R. Vidal, "Gradient Flow Provably Learns Robust Classifiers for Orthonormal GMMs", ICML 2025 (MV25).
 """
 
-from preluflow import attacks, classifiers, events, theory, typing
+from preluflow import attacks, classifiers, data, events, theory, typing
 from preluflow._version import __version__
 from preluflow.attacks import Attack
-from preluflow.data import Dataset, OrthonormalGMM
+from preluflow.data import Dataset, GaussianMixture, OrthonormalGMM
 from preluflow.distance import DistanceBracket, distance_bracket, distance_estimate
 from preluflow.events import Event
 from preluflow.flow import gradient_flow
@@ -28,6 +28,7 @@ __all__ = [
     "Dataset",
     "DistanceBracket",
     "Event",
+    "GaussianMixture",
     "LossGradient",
     "Observe",
     "OrthonormalGMM",
@@ -40,6 +41,7 @@ __all__ = [
     "center_cosines",
     "classifiers",
     "covers_all_regions",
+    "data",
     "distance_bracket",
     "distance_estimate",
     "events",

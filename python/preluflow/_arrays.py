@@ -169,17 +169,18 @@ def curve(array: ArrayLike, name: str, *shape: int | None, match: str = "") -> F
     return result.astype(np.float64)
 
 
-def logarithms(values: ArrayLike, name: str, *, n: int) -> Float64:
-    """Logarithms (n,) of numbers that may be 0: float64, finite or -inf."""
+def logarithms(values: ArrayLike, name: str, *, shape: tuple[int, ...]) -> Float64:
+    """Logarithms of numbers that may be 0: float64, finite or -inf."""
     given = as_array(values, name)
     _real_kind(given, name)
-    if given.shape != (n,):
-        raise ValueError(f"{name} must have shape ({n},), got {given.shape}")
+    if given.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {given.shape}")
     result = given.astype(np.float64)
     wrong = ~(result < np.inf)
     if wrong.any():
-        index = int(np.argmax(wrong))
-        raise ValueError(f"{name} must be finite or -inf, but {name}[{index}] is {result[index]}")
+        index = np.unravel_index(int(np.argmax(wrong)), shape)
+        place = ", ".join(str(int(i)) for i in index)
+        raise ValueError(f"{name} must be finite or -inf, but {name}[{place}] is {result[index]}")
     return result
 
 
@@ -220,6 +221,23 @@ def labels(y: ArrayLike, *, n: int, name: str = "y") -> Float64:
         index = int(np.argmax(wrong))
         raise ValueError(f"{name} must hold the labels -1 and +1, but {name}[{index}] is {array[index]}")
     return result
+
+
+def class_indices(y: ArrayLike, *, n: int, classes: NDArray[np.int64], name: str = "y") -> NDArray[np.intp]:
+    """For labels (n,) of any real dtype, where among ``classes`` they are."""
+    array = as_array(y, name)
+    words = ", ".join(str(label) for label in classes[:10]) + (", ..." if len(classes) > 10 else "")
+    _real_kind(array, name, f"the labels {words}")
+    if array.shape != (n,):
+        raise ValueError(f"{name} must have shape ({n},) to match the data, got {array.shape}")
+    order = np.argsort(classes)
+    place = np.minimum(np.searchsorted(classes[order], array), len(classes) - 1)
+    found: NDArray[np.intp] = order[place]
+    wrong = classes[found] != array
+    if wrong.any():
+        index = int(np.argmax(wrong))
+        raise ValueError(f"{name} must hold the labels {words}, but {name}[{index}] is {array[index]}")
+    return found
 
 
 # ---- numbers and words

@@ -29,6 +29,26 @@ class _Network:
 class Network32(_Network): ...
 class Network64(_Network): ...
 
+class Evaluator:
+    def __init__(
+        self,
+        U: NDArray[np.float64],
+        log_norm: NDArray[np.float64],
+        sign: NDArray[np.float64],
+        log_abs_v: NDArray[np.float64],
+        activation: str,
+        p: float,
+        offsets: NDArray[np.float64] | None,
+        output_bias: NDArray[np.float64] | None,
+        center: NDArray[np.float64] | None,
+        normalize_input: bool,
+    ) -> None: ...
+    def outputs(self, X: NDArray[np.float64], threads: int) -> NDArray[np.float64]: ...
+    def relative_outputs(self, X: NDArray[np.float64], threads: int) -> NDArray[np.float64]: ...
+    def gradient(
+        self, X: NDArray[np.float64], weights: NDArray[np.float64], threads: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+
 class _Stepper:
     def evaluate(self) -> float: ...
     def state(self) -> tuple[Float, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]: ...
@@ -90,78 +110,41 @@ class _Flow:
 class Flow32(_Flow): ...
 class Flow64(_Flow): ...
 
-class Margin:
+class Brackets:
+    @property
+    def width(self) -> int: ...
     def __init__(
         self,
-        gram: NDArray[np.float64],
-        log_a: NDArray[np.float64],
+        U: NDArray[np.float64],
+        log_norm: NDArray[np.float64],
         sign: NDArray[np.float64],
+        log_abs_v: NDArray[np.float64],
+        activation: str,
         p: float,
-        log_lipschitz_positive: float,
-        log_lipschitz_negative: float,
-        slack: float,
-        doubt: float,
-        group_of: NDArray[np.int64],
-        groups: int,
-        rows: NDArray[np.float64],
-    ) -> None: ...
-    def certify(
-        self,
-        z: NDArray[np.float64],
-        y: NDArray[np.float64],
-        lower: NDArray[np.float64],
-        correct: NDArray[np.uint8],
+        offsets: NDArray[np.float64] | None,
+        output_bias: NDArray[np.float64] | None,
+        center: NDArray[np.float64] | None,
+        normalize_input: bool,
+        fixed: NDArray[np.uint8] | None,
         threads: int,
     ) -> None: ...
-    def attack(
+    def bracket(
         self,
-        z: NDArray[np.float64],
-        y: NDArray[np.float64],
-        correct: NDArray[np.uint8],
-        lower: NDArray[np.float64],
+        X: NDArray[np.float64],
+        label: NDArray[np.int64],
+        *,
+        level: str,
         starts: int,
         restarts: int,
         steps: int,
         seed: int,
         first: int,
-        upper: NDArray[np.float64],
-        d: NDArray[np.float64],
-        corner: NDArray[np.float64],
-        corner_d: NDArray[np.float64],
-        threads: int,
-    ) -> None: ...
-    def errors(self, z: NDArray[np.float64], y: NDArray[np.float64], room: bool, out: NDArray[np.uint8]) -> None: ...
-
-class Span:
-    def __init__(
-        self,
-        directions: NDArray[np.float64],
-        log_a: NDArray[np.float64],
-        sign: NDArray[np.float64],
-        p: float,
-        slack: float,
-        doubt: float,
-    ) -> None: ...
-    def tighten(
-        self,
-        x: NDArray[np.float64],
-        d: NDArray[np.float64],
-        y: NDArray[np.float64],
-        tolerance: float,
-        lower: NDArray[np.float64],
-        done: NDArray[np.uint8],
-        threads: int,
-    ) -> None: ...
-    def exact(
-        self,
-        x: NDArray[np.float64],
-        d: NDArray[np.float64],
-        y: NDArray[np.float64],
         gap: float,
-        most_nodes: int,
-        most_seconds: float,
-        lower: NDArray[np.float64],
-        nodes: NDArray[np.int64],
+        max_nodes: int,
+        max_seconds: float,
+        low: NDArray[np.float64] | None,
+        high: NDArray[np.float64] | None,
+        out: dict[str, NDArray[Any]],
         threads: int,
     ) -> None: ...
 

@@ -16,7 +16,7 @@ from preluflow._arrays import Float, Float64
 from preluflow._dispatch import core
 from preluflow._progress import progress_bar
 from preluflow.events import Event
-from preluflow.network import LOSSES, TwoLayerNetwork
+from preluflow.network import LOSSES, TwoLayerNetwork, require_plain
 from preluflow.observe import Observe, ObserverError, Recorder, Snapshot
 from preluflow.results import Run
 from preluflow.typing import Loss
@@ -47,6 +47,7 @@ class Task:
     ) -> Task:
         """Refuse bad input before any work."""
         _arrays.instance(network, "network", TwoLayerNetwork)
+        require_plain(network, "training")
         request = Observe() if observe is None else _arrays.instance(observe, "observe", Observe)
         request.check(network)
         loss = _arrays.choice(loss, "loss", LOSSES)

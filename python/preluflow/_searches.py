@@ -10,10 +10,11 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from preluflow import _arrays
+from preluflow import _arrays, _scores
 from preluflow._arrays import Float64
-from preluflow.network import TwoLayerNetwork
-from preluflow.typing import Norm
+from preluflow._scores import Ints, Model
+from preluflow.classifiers import as_classifier
+from preluflow.typing import Norm, Objective
 
 NORMS: tuple[Norm, ...] = get_args(Norm)
 
@@ -21,10 +22,10 @@ _ROWS = 512  # points handled at a time: memory does not grow with n
 _INSIDE = 1.0 - 1e-13  # the ball is shrunk by this, so that no way of summing squares finds a point outside
 _FAR = 1e6  # minimal norms are sought up to this many times 1 + ||x||
 _TURNS = (math.pi / 8, math.pi / 4, 3 * math.pi / 8, math.pi / 2)
+_LAST_GAMMA, _LAST_STEP = 0.001, 0.01  # of FMN: where gamma ends, and the step, as a share of the first
 _STRETCHES = (0.0, 1e-13, 1e-12, 1e-11, 1e-10, 1e-9)
 
 Bools = NDArray[np.bool_]
-Ints = NDArray[np.int64]
 Search = Callable[["Points"], Float64]
 
 
@@ -35,20 +36,25 @@ class Attack:
     Attributes
     ----------
     delta : ndarray, shape (n, D)
-        Perturbations, float64. Of attacks within a ball, the iterate of the lowest y f, flipped or not; of minimal-norm
-        attacks the shortest that flips, 0 where none was found. 0 where the point is wrong to begin with.
+        Perturbations, float64. Of attacks within a ball, the iterate of the lowest margin, flipped or not; of
+        minimal-norm attacks the shortest that flips, 0 where none was found. 0 where the point is wrong to begin with.
     success : ndarray of bool, shape (n,)
-        Whether y f(x + delta) <= 0, evaluated on x + delta in float64; true where the point is wrong to begin with.
+        Whether the margin at x + delta is <= 0, evaluated in float64; true where the point is wrong to begin with. The
+        margin is y f of one output, F_y - max_{c != y} F_c of several.
     norms : ndarray, shape (n,)
         Of ``delta``, l2 or l-infinity as asked; of minimal-norm attacks inf where none was found.
     gradients : int
         Gradients evaluated, summed over the points.
+    reached : ndarray of int64, shape (n,)
+        The class that x + delta is taken for, or that ties with the right one: a rival where ``success``, else the
+        right one.
     """
 
     delta: Float64
     success: Bools
     norms: Float64
     gradients: int
+    reached: Ints
 
     @property
     def accuracy(self) -> float:
@@ -63,72 +69,94 @@ class Attack:
 # ---- the classifier, the points and the ball
 
 
-class Margin:
-    """The classifier in float64, every gradient counted.
-
-    A TwoLayerNetwork is rescaled, so that its sign survives where f underflows: f = exp(log_scale) times what is here.
-    """
-
-    def __init__(self, classifier: Any) -> None:
-        self.log_scale = 0.0
-        self.gradients = 0
-        if isinstance(classifier, type):
-            raise TypeError(f"classifier must be an object, not the class {classifier.__name__}")
-        if isinstance(classifier, TwoLayerNetwork):
-            rescaled, self.log_scale = classifier.rescaled()
-            classifier = rescaled.astype("float64")
-        for name in ("decision_function", "input_gradient"):
-            if not callable(getattr(classifier, name, None)):
-                raise TypeError(f"classifier must have a method {name}, but {type(classifier).__name__} has none")
-        self.classifier = classifier
-
-    def value(self, x: Float64) -> Float64:
-        """Evaluate f at x (m, D), shape (m,)."""
-        return _output(self.classifier.decision_function(x), "decision_function", x.shape[:1])
-
-    def both(self, x: Float64) -> tuple[Float64, Float64]:
-        """Evaluate f at x (m, D), shape (m,), and its gradient (m, D)."""
-        self.gradients += len(x)
-        if callable(getattr(self.classifier, "value_and_input_gradient", None)):
-            f, gradient = self.classifier.value_and_input_gradient(x)
-        else:
-            f, gradient = self.classifier.decision_function(x), self.classifier.input_gradient(x)
-        return _output(f, "decision_function", x.shape[:1]), _output(gradient, "input_gradient", x.shape)
-
-
-def _output(array: ArrayLike, name: str, shape: tuple[int, ...]) -> Float64:
-    result = np.asarray(array, dtype=np.float64)
-    if result.shape != shape:
-        raise ValueError(f"classifier.{name} must return shape {shape}, got {result.shape}")
-    if not np.isfinite(result).all():
-        raise ValueError(f"classifier.{name} returned values that are not finite")
-    return result
-
-
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Points x (m, D) under attack, their labels y (m,) and their numbers in the whole."""
+    """Points x (m, D) under attack, their targets y (m,) and their numbers in the whole.
 
-    model: Margin
+    Of one output, y is -1 or +1; of several, the number of the own class. With ``rival`` (m,), numbers of classes, only
+    those count: the margin is that of the pair, and what flips it is an error all the same.
+    """
+
+    model: Model
     x: Float64
-    y: Float64
+    y: Any
     rows: Ints
+    rival: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.x)
 
     def only(self, which: Any) -> Points:
         """Those of an index array or a mask."""
-        return Points(self.model, self.x[which], self.y[which], self.rows[which])
+        rival = None if self.rival is None else self.rival[which]
+        return Points(self.model, self.x[which], self.y[which], self.rows[which], rival)
 
     def value(self, delta: Float64) -> Float64:
-        """Evaluate y f at x + delta, shape (m,)."""
-        return self.y * self.model.value(self.x + delta)
+        """Evaluate the margin at x + delta, shape (m,)."""
+        outputs = self.model.value(self.x + delta)
+        if self.model.outputs == 1:
+            return self._known(self.y * outputs)
+        return self._pair(outputs)[0]
 
     def both(self, delta: Float64) -> tuple[Float64, Float64]:
-        """Evaluate y f at x + delta, shape (m,), and its gradient (m, D)."""
-        f, gradient = self.model.both(self.x + delta)
-        return self.y * f, self.y[:, None] * gradient
+        """Evaluate the margin at x + delta, shape (m,), and its gradient (m, D)."""
+        margin, _, gradient = self.scored(delta, "margin")
+        return margin, gradient
+
+    def scored(self, delta: Float64, objective: str) -> tuple[Float64, Float64, Float64]:
+        """Evaluate the margin (m,), the score of the objective (m,) and its gradient (m, D) at x + delta.
+
+        Of one output every score is y f, of which all objectives are functions.
+        """
+        if self.model.outputs == 1:
+            f, gradient = self.model.both(self.x + delta)
+            margin = self._known(self.y * f)
+            return margin, margin, self.y[:, None] * gradient
+        outputs = self.model.value(self.x + delta)
+        margin, rival = self._pair(outputs)
+        outputs = np.nan_to_num(outputs)
+        if objective == "margin" or self.rival is not None:
+            score, weights = margin, _scores.pair_weights(outputs, self.y, rival)
+        else:
+            score, weights = _scores.SCORES[objective](outputs, self.y, self.model.scale)
+        return margin, score, self.model.gradient(self.x + delta, weights)
+
+    def judge(self, delta: Float64) -> tuple[Float64, Ints]:
+        """Evaluate the margin at x + delta (m,), and the class taken for, or tied with, there (m,)."""
+        outputs, classes = self.model.value(self.x + delta), self.model.classes
+        if self.model.outputs == 1:
+            margin = self._known(self.y * outputs)
+            return margin, classes[((self.y > 0) == (margin > 0)).astype(np.int64)]
+        margin, rival = self._pair(outputs)
+        return margin, classes[np.where(margin > 0, self.y, rival)]
+
+    def rivals(self, count: int) -> Iterator[Points]:
+        """The points against each of their ``count`` nearest rivals alone, where the pair's margin is linear."""
+        if self.model.outputs == 1:
+            return
+        outputs, every = self.model.value(self.x), np.arange(self.model.outputs)
+        reach = np.full(outputs.shape, np.inf)
+        for c in every:
+            rows = np.flatnonzero(self.y != c)
+            if not rows.size:
+                continue
+            weights = _scores.pair_weights(outputs[rows], self.y[rows], np.full(len(rows), c))
+            slope = _norms(self.model.gradient(self.x[rows], weights))
+            gap = self._known(outputs[rows, self.y[rows]] - outputs[rows, c])
+            reach[rows, c] = np.where(slope > 0, gap / np.where(slope > 0, slope, 1.0), np.finfo(np.float64).max)
+        order = np.argsort(reach, axis=1, kind="stable")
+        for k in range(min(count, self.model.outputs - 1)):
+            yield Points(self.model, self.x, self.y, self.rows, order[:, k])
+
+    def _pair(self, outputs: Float64) -> tuple[Float64, Ints]:
+        """Margin (m,) and the rival that makes it (m,), of several outputs (m, C)."""
+        rows = np.arange(len(outputs))
+        rival = _scores.nearest_rival(outputs, self.y) if self.rival is None else self.rival
+        return self._known(outputs[rows, self.y] - outputs[rows, rival]), rival
+
+    def _known(self, margin: Float64) -> Float64:
+        """The margins, those of points whose outputs leave float64 far from any error."""
+        return np.nan_to_num(margin, nan=_scores.FAR) if self.model.singular else margin
 
     def random(self, seed: int, run: int, count: int, kind: str = "normal") -> Float64:
         """Draw (m, count) numbers, normal or uniform in [-1, 1], that depend on seed, run and row numbers alone."""
@@ -168,23 +196,30 @@ class Ball:
         return self.project(points.x, self.eps * drawn / _norms(drawn, self.norm)[:, None])
 
 
-def run(classifier: Any, X: ArrayLike, y: ArrayLike, search: Search, ball: Ball) -> Attack:
+def prepared(classifier: Any, X: ArrayLike) -> tuple[Model, NDArray[Any]]:
+    """The classifier as the attacks see it, and the points (n, D)."""
+    model, data = Model(as_classifier(classifier)), _arrays.points(X)
+    model.look(data)
+    return model, data
+
+
+def run(model: Model, data: NDArray[Any], y: ArrayLike, search: Search, ball: Ball) -> Attack:
     """Search, in blocks, for perturbations of the points that are right, and judge what comes back.
 
     Of minimal norms (``ball.eps`` infinite) what does not flip is dropped.
     """
-    model = Margin(classifier)
-    data = _arrays.points(X)
-    target = _arrays.labels(y, n=len(data))
+    target = model.targets(y, n=len(data))
     if ball.bounds is not None and not (ball.bounds[0] <= data.min() and data.max() <= ball.bounds[1]):
         raise ValueError(f"X must lie within bounds {ball.bounds}, got values from {data.min()} to {data.max()}")
     minimal = math.isinf(ball.eps)
     delta = np.zeros(data.shape)
     success = np.ones(len(data), dtype=bool)
+    reached = np.zeros(len(data), dtype=np.int64)
     for first in range(0, len(data), _ROWS):
         rows = np.arange(first, min(first + _ROWS, len(data)))
         block = Points(model, data[rows].astype(np.float64), target[rows], rows)
-        block = block.only(block.value(np.zeros(1)) > 0)
+        margin, reached[rows] = block.judge(np.zeros(1))
+        block = block.only(margin > 0)
         if not len(block):
             continue
         found = search(block)
@@ -192,9 +227,11 @@ def run(classifier: Any, X: ArrayLike, y: ArrayLike, search: Search, ball: Ball)
         # Minimal norms end on the boundary, where rounding may say otherwise another time: go a hair further.
         for stretch in _STRETCHES if minimal else (0.0,):
             trial = _clip(block.x, found * (1.0 + stretch), ball.bounds)
-            flipped = block.value(trial) <= 0
+            margin, taken = block.judge(trial)
+            flipped = margin <= 0
             success[block.rows] = flipped
             kept = flipped if minimal else np.ones(len(block), dtype=bool)
+            reached[block.rows[kept]] = taken[kept]
             delta[block.rows[kept]] = trial[kept]
             block, found = block.only(~flipped), found[~flipped]
             if not len(block):
@@ -202,7 +239,7 @@ def run(classifier: Any, X: ArrayLike, y: ArrayLike, search: Search, ball: Ball)
     norms = _norms(delta, ball.norm)
     if minimal:
         norms[~success] = np.inf
-    return Attack(delta, success, norms, model.gradients)
+    return Attack(delta, success, norms, model.gradients, reached)
 
 
 def _norms(array: Float64, norm: str = "l2") -> Float64:
@@ -274,7 +311,7 @@ def restarted(
 
 
 class Best:
-    """The iterate of the lowest y f for each point."""
+    """The iterate of the lowest margin for each point."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.delta, self.margin = np.zeros(shape), np.full(shape[0], np.inf)
@@ -292,20 +329,21 @@ def pgd(
     *,
     ball: Ball,
     steps: int,
-    ascent: Callable[[float, Float64, Float64], Float64],
+    objective: Objective,
+    ascent: Callable[[Model, Float64, Float64], Float64],
     stop_early: bool,
 ) -> Best:
     best, live = Best(delta.shape), np.arange(len(points))
     for _ in range(steps):
-        margin, gradient = points.both(delta)
+        margin, score, gradient = points.scored(delta, objective)
         best.see(live, delta, margin)
         if stop_early and (margin <= 0).any():
             on = margin > 0
             points = points.only(on)
-            live, delta, margin, gradient = _only(on, live, delta, margin, gradient)
+            live, delta, score, gradient = _only(on, live, delta, score, gradient)
             if not live.size:
                 return best
-        delta = ball.project(points.x, delta + ascent(points.model.log_scale, margin, gradient))
+        delta = ball.project(points.x, delta + ascent(points.model, score, gradient))
     best.see(live, delta, points.value(delta))
     return best
 
@@ -319,42 +357,97 @@ def _checkpoints(steps: int) -> list[int]:
     return points
 
 
-def apgd(points: Points, delta: Float64, *, ball: Ball, steps: int, rho: float, momentum: float) -> Best:
+def apgd(
+    points: Points,
+    delta: Float64,
+    *,
+    ball: Ball,
+    steps: int,
+    rho: float,
+    momentum: float,
+    objective: Objective,
+) -> Best:
     best, live = Best(delta.shape), np.arange(len(points))
+    # The steps go by the objective, the answer by the margin; where these are one, so are their best.
+    top = best if points.model.outputs == 1 or objective == "margin" else Best(delta.shape)
     checkpoints, last_check = _checkpoints(steps), 0
-    margin, gradient = points.both(delta)
+    margin, score, gradient = points.scored(delta, objective)
     best.see(live, delta, margin)
-    previous, top_gradient, top_then = delta, gradient.copy(), margin
+    top.see(live, delta, score)
+    previous, top_gradient, top_then = delta, gradient.copy(), score
     size = np.full(len(points), 2.0 * ball.eps)
     rises, halved = np.zeros(len(points)), np.zeros(len(points), dtype=bool)
     for k in range(1, steps + 1):
         if (margin <= 0).any():
             on = margin > 0
             points = points.only(on)
-            live, margin, size, rises, halved, top_then = _only(on, live, margin, size, rises, halved, top_then)
+            live, score, size, rises, halved, top_then = _only(on, live, score, size, rises, halved, top_then)
             delta, previous, gradient, top_gradient = _only(on, delta, previous, gradient, top_gradient)
             if not live.size:
                 break
         ahead = ball.project(points.x, delta + size[:, None] * ball.steepest(-gradient))
         weight = momentum if k > 1 else 1.0
         ahead = ball.project(points.x, delta + weight * (ahead - delta) + (1.0 - weight) * (delta - previous))
-        previous, delta, before = delta, ahead, margin
-        margin, gradient = points.both(delta) if k < steps else (points.value(delta), gradient)
-        rises += margin < before
+        previous, delta, before = delta, ahead, score
+        if k == steps:
+            best.see(live, delta, points.value(delta))
+            break
+        margin, score, gradient = points.scored(delta, objective)
+        rises += score < before
         better = best.see(live, delta, margin)
+        if top is not best:
+            better = top.see(live, delta, score)
         top_gradient[better] = gradient[better]
-        if k in checkpoints and k < steps:
-            stuck = (rises < rho * (k - last_check)) | (~halved & (top_then == best.margin[live]))
+        if k in checkpoints:
+            stuck = (rises < rho * (k - last_check)) | (~halved & (top_then == top.margin[live]))
             # A point that is flipped is done at the next step; all others go on from their best.
-            size, halved, top_then = np.where(stuck, 0.5 * size, size), stuck, best.margin[live]
-            delta = np.where(stuck[:, None], best.delta[live], delta)
+            size, halved, top_then = np.where(stuck, 0.5 * size, size), stuck, top.margin[live]
+            delta = np.where(stuck[:, None], top.delta[live], delta)
             gradient = np.where(stuck[:, None], top_gradient, gradient)
-            margin = np.where(stuck, best.margin[live], margin)
+            score = np.where(stuck, top.margin[live], score)
             rises, last_check = np.zeros(len(live)), k
     return best
 
 
 # ---- searches for minimal l2 norms: delta (m, D), 0 where nothing is found
+
+
+def with_rivals(search: Search, points: Points, rivals: int) -> Float64:
+    """The shortest of a search against all rivals at once and, of several outputs, of those against one at a time."""
+    best = search(points)
+    length = _norms(best)
+    shortest = np.where(length > 0, length, np.inf)
+    for pair in points.rivals(rivals):
+        _shorter(best, shortest, np.arange(len(points)), search(pair))
+    return best
+
+
+def _shorter(best: Float64, shortest: Float64, rows: Ints, found: Float64) -> None:
+    """Put what is found for the rows (0 where nothing) into ``best`` where it is shorter."""
+    length = _norms(found)
+    better = (length > 0) & (length < shortest[rows])
+    best[rows[better]], shortest[rows[better]] = found[better], length[better]
+
+
+def _farthest(x: Float64, bounds: tuple[float, float] | None) -> Float64:
+    """Length (m,) beyond which nothing is sought."""
+    if bounds is not None:
+        return _norms(np.maximum(x - bounds[0], bounds[1] - x))
+    return np.asarray(_FAR * (1.0 + _norms(x)))
+
+
+def _annealed(first: float, last: float, k: int, steps: int) -> float:
+    """From first to last by a cosine, as k goes from 0 to ``steps``."""
+    return last + (first - last) * (1.0 + math.cos(math.pi * k / steps)) / 2.0
+
+
+def _uphill(points: Points, gradient: Float64, seed: int, run: int) -> Float64:
+    """Unit steps down the margin, (m, D); random ones where its gradient vanishes."""
+    uphill = _unit(-gradient)
+    lost = np.flatnonzero(~gradient.any(axis=1))
+    if lost.size:
+        uphill[lost] = _unit(points.only(lost).random(seed, run, gradient.shape[1]))
+    return uphill
 
 
 def ddn(
@@ -365,13 +458,38 @@ def ddn(
     init_eps: float,
     seed: int,
     bounds: tuple[float, float] | None,
+    objective: Objective = "cross_entropy",
 ) -> Float64:
     x = points.x
     best, shortest = np.zeros_like(x), np.full(len(x), np.inf)
-    farthest = _FAR * (1.0 + _norms(x))
-    if bounds is not None:
-        farthest = _norms(np.maximum(x - bounds[0], bounds[1] - x))
+    farthest = _farthest(x, bounds)
     delta, radius = np.zeros_like(x), np.minimum(init_eps, farthest)
+    for k in range(steps + 1):
+        margin, _, gradient = points.scored(delta, objective) if k < steps else (points.value(delta), None, delta)
+        flipped, length = margin <= 0, _norms(delta)
+        better = flipped & (length < shortest)
+        best[better], shortest[better] = delta[better], length[better]
+        if k == steps:
+            break
+        radius = np.minimum(radius * np.where(flipped, 1.0 - gamma, 1.0 + gamma), farthest)
+        step = _annealed(1.0, 0.01, k, steps) * _uphill(points, gradient, seed, k)
+        delta = _clip(x, radius[:, None] * _unit(delta + step), bounds)
+    return best
+
+
+def fmn(
+    points: Points,
+    *,
+    steps: int,
+    step: float,
+    gamma: float,
+    seed: int,
+    bounds: tuple[float, float] | None,
+) -> Float64:
+    x = points.x
+    best, shortest = np.zeros_like(x), np.full(len(x), np.inf)
+    farthest = _farthest(x, bounds)
+    delta, radius = np.zeros_like(x), farthest.copy()
     for k in range(steps + 1):
         margin, gradient = points.both(delta) if k < steps else (points.value(delta), delta)
         flipped, length = margin <= 0, _norms(delta)
@@ -379,42 +497,42 @@ def ddn(
         best[better], shortest[better] = delta[better], length[better]
         if k == steps:
             break
-        uphill = _unit(-gradient)
-        lost = np.flatnonzero(~gradient.any(axis=1))
-        if lost.size:
-            uphill[lost] = _unit(points.only(lost).random(seed, k, x.shape[1]))
-        rate = 0.01 + 0.99 * (1.0 + math.cos(math.pi * k / steps)) / 2.0
-        radius = np.minimum(radius * np.where(flipped, 1.0 - gamma, 1.0 + gamma), farthest)
-        delta = _clip(x, radius[:, None] * _unit(delta + rate * uphill), bounds)
+        share = _annealed(gamma, _LAST_GAMMA, k, steps)
+        slope = _norms(gradient)
+        ahead = np.where(slope > 0, length + np.abs(margin) / np.where(slope > 0, slope, 1.0), farthest)
+        larger = np.where(np.isfinite(shortest), radius * (1.0 + share), ahead)
+        radius = np.where(flipped, np.minimum(radius * (1.0 - share), shortest), np.minimum(larger, farthest))
+        delta = delta + _annealed(step, step * _LAST_STEP, k, steps) * _uphill(points, gradient, seed, k)
+        length = _norms(delta)
+        delta = _clip(x, delta * (radius / np.maximum(length, radius))[:, None], bounds)
     return best
 
 
 @dataclass(frozen=True, eq=False)
 class Centers:
-    """Unit centres (K, D), their lengths (K,) and labels (K,)."""
+    """Unit centres (K, D), their lengths (K,) and labels (K,), coded as those of the points are."""
 
     units: Float64
     lengths: Float64
-    labels: Float64
+    labels: NDArray[Any]
 
     @classmethod
-    def of(cls, centers: ArrayLike, center_labels: ArrayLike, X: ArrayLike) -> Centers:
+    def of(cls, centers: ArrayLike, center_labels: ArrayLike, model: Model, data: NDArray[Any]) -> Centers:
         array = np.asarray(_arrays.real_array(centers, "centers", dtype=np.float64, ndim=2), dtype=np.float64)
-        shape = np.shape(_arrays.as_array(X, "X"))
-        if len(shape) == 2 and array.shape[1] != shape[1]:
-            raise ValueError(f"centers must have shape (K, {shape[1]}) to match X, got {array.shape}")
+        if array.shape[1] != data.shape[1]:
+            raise ValueError(f"centers must have shape (K, {data.shape[1]}) to match X, got {array.shape}")
         lengths = _norms(array)
         if not lengths.all():
             raise ValueError(f"centers must not be 0, but centers[{int(np.argmin(lengths))}] is")
-        return cls(_unit(array), lengths, _arrays.labels(center_labels, n=len(array), name="center_labels"))
+        return cls(_unit(array), lengths, model.targets(center_labels, n=len(array), name="center_labels"))
 
-    def own(self, x: Float64, y: Float64) -> Float64:
+    def own(self, x: Float64, y: Any) -> Float64:
         """Unit own centres (m, D); 0 where no centre has the label."""
         products = np.where(self.labels == y[:, None], x @ self.units.T, -np.inf)
         exists = (self.labels == y[:, None]).any(axis=1)
         return np.asarray(self.units[np.argmax(products, axis=1)] * exists[:, None])
 
-    def rivals(self, x: Float64, y: Float64) -> tuple[Ints, Ints]:
+    def rivals(self, x: Float64, y: Any) -> tuple[Ints, Ints]:
         """Numbers of the rival centres, nearest first (m, K), and how many there are (m,)."""
         rival = self.labels != y[:, None]
         order = np.argsort(np.where(rival, -(x @ self.units.T), np.inf), axis=1, kind="stable")
@@ -428,8 +546,9 @@ class Centers:
         return _unit(weight * self.units[rival] - np.where(towards[:, None], x, np.cos(t)[:, None] * own))
 
 
-def swap_options(starts: Any, steps: Any, restarts: Any, seed: Any) -> dict[str, Any]:
+def swap_options(starts: Any, steps: Any, restarts: Any, seed: Any, rivals: Any) -> dict[str, Any]:
     return {
+        "rivals": _arrays.integer(rivals, "rivals", minimum=0),
         "starts": _arrays.integer(starts, "starts", minimum=1),
         "steps": _arrays.integer(steps, "steps", minimum=0),
         "restarts": _arrays.integer(restarts, "restarts", minimum=0),
@@ -445,16 +564,20 @@ def swap(
     steps: int,
     restarts: int,
     seed: int,
+    rivals: int,
     first: Float64 | None = None,
 ) -> Float64:
     best, shortest = np.zeros_like(points.x), np.full(len(points), np.inf)
     for direction, length in _starts(points, mixture, starts, restarts, seed, first, shortest):
         some = np.flatnonzero(np.isfinite(length))
         if some.size:
-            found = _refine(points.only(some), direction[some], length[some], steps)
-            better = _norms(found) < shortest[some]
-            best[some[better]] = found[better]
-            shortest[some[better]] = _norms(found[better])
+            _shorter(best, shortest, some, _refine(points.only(some), direction[some], length[some], steps))
+    for pair in points.rivals(rivals):
+        direction = _unit(-pair.both(np.zeros_like(pair.x))[1])
+        length = _first_crossing(pair, direction, 2.0 * shortest)
+        some = np.flatnonzero(np.isfinite(length))
+        if some.size:
+            _shorter(best, shortest, some, _refine(pair.only(some), direction[some], length[some], steps))
     some = np.flatnonzero(np.isfinite(shortest))
     if some.size:
         direction = _unit(best[some])

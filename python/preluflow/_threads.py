@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 VARIABLE = "OMP_NUM_THREADS"  # OpenMP's and the BLAS libraries' name for it; the core itself uses no OpenMP
 
@@ -23,6 +25,21 @@ def default() -> int:
     The variable is read once, as OpenMP does; what is no positive number is warned of and passed over.
     """
     return min(_variable() or processors(), processors())
+
+
+def held_to(num_threads: int | None) -> AbstractContextManager[Any]:
+    """Hold the threads of others (NumPy's BLAS, OpenMP) to a number meanwhile, where threadpoolctl is installed.
+
+    It is for code that is not ours; None leaves them alone. The limit is the process's, not the calling thread's.
+    """
+    if num_threads is None:
+        return nullcontext()
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        return nullcontext()
+    limits: AbstractContextManager[Any] = threadpool_limits(num_threads)
+    return limits
 
 
 def _affinity() -> int:

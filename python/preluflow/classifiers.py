@@ -5,7 +5,8 @@ All fit the protocol ``Classifier``, which attacks and ``robust_radius`` are wri
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import sys
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -14,6 +15,10 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from preluflow import _arrays, theory
 from preluflow._arrays import Float, Float64
+from preluflow._classifier import _beyond, _Classifier, _log_sum_exp, _products, _rounded_down
+from preluflow._mixture_rules import MixtureBayes as MixtureBayes
+from preluflow._mixture_rules import NearestCenter as NearestCenter
+from preluflow._parts import class_labels, output_weights
 from preluflow.data import OrthonormalGMM, Rng
 from preluflow.network import LOSSES, TwoLayerNetwork, _residual, mean_loss
 from preluflow.typing import Loss
@@ -21,17 +26,14 @@ from preluflow.typing import Loss
 if TYPE_CHECKING:
     import torch
 
-_ROWS = 4096  # rows converted to float64 at a time: X itself is not copied
-# On certificates: some are exactly tight, and rounding must not push them above the truth
-# (docs/mathematics.md#rounding-closed-forms).
-_SAFETY = 1.0 - 1e-9
-_EPS = float(np.finfo(np.float64).eps)
-_HAIR = 1e-13  # how far beyond the boundary witnesses go, relative to ||x|| + ||d||: rounding must not bring them back
-
 
 @runtime_checkable
 class Classifier(Protocol):
-    """A binary classifier: the label is the sign of a real function f, and y f(x) <= 0 is an error.
+    """A classifier: the label is the sign of a real function f, and y f(x) <= 0 is an error.
+
+    Or it has C outputs F_c: ``decision_function`` returns (n, C), ``input_gradient(X, weights)`` takes weights (n, C)
+    and returns the gradient of sum_c weights_ic F_c, and labels are those of ``classes`` (or ``classes_``), by default
+    0 .. C-1. The label is that of the largest output, and F_y <= F_c for another class c is an error.
 
     ``TwoLayerNetwork`` and every class of this module are classifiers; so is any object with these two methods. Two
     more are optional, and used where they exist:
@@ -50,96 +52,146 @@ class Classifier(Protocol):
         """Gradient of f in x at each row of X (n, D); returns (n, D)."""
 
 
-class _Classifier(ABC):
-    """What the classifiers here have in common. They take X of any real dtype; work and results are float64."""
-
-    @abstractmethod
-    def decision_function(self, X: ArrayLike) -> Float64:
-        """Evaluate f on X (n, D); returns (n,)."""
-
-    @abstractmethod
-    def value_and_input_gradient(self, X: ArrayLike) -> tuple[Float64, Float64]:
-        """Return f (n,) and its gradient in x (n, D), in one pass."""
-
-    def input_gradient(self, X: ArrayLike) -> Float64:
-        """Gradient of f in x at each row of X (n, D); returns (n, D)."""
-        return self.value_and_input_gradient(X)[1]
-
-    def predict(self, X: ArrayLike) -> NDArray[np.int64]:
-        """Predict labels -1 and +1 of X (n, D); f = 0, an error for either label, is returned as -1."""
-        return np.where(self.decision_function(X) > 0, 1, -1)
-
-
-def _products(points: Float, vectors: Float64) -> Float64:
-    """Inner products of points (n, D) and vectors (K, D): (n, K), float64."""
-    out = np.empty((len(points), len(vectors)))
-    for first in range(0, len(points), _ROWS):
-        rows = slice(first, first + _ROWS)
-        np.matmul(points[rows].astype(np.float64, copy=False), vectors.T, out=out[rows])
-    return out
-
-
-def _rounded_down(radius: Float64, points: Float, clusters: int = 0, offset: float = 0.0) -> Float64:
-    """A certified radius (n,): less 1e-9 of it, and less what float64 may have done to the products it is made of.
-
-    An inner product of D terms is off by D/2 EPS ||x||, a difference of two by twice that, what is summed over the
-    clusters by a few units for each; ``offset`` is the length of what is added besides.
-    """
-    size = np.linalg.norm(points.astype(np.float64, copy=False), axis=1) + offset
-    units = 2.0 * (points.shape[1] + 16.0) + 8.0 * (clusters + 4.0)
-    return np.asarray(np.maximum(_SAFETY * radius - units * _EPS * size, 0.0))
-
-
-def _beyond(points: Float, d: Float64) -> Float64:
-    """Perturbations d (n, D), lengthened by a hair; zeros stay zeros."""
-    length = np.linalg.norm(d, axis=1)
-    reach = length + np.linalg.norm(points.astype(np.float64, copy=False), axis=1)
-    return np.asarray(d * (1.0 + _HAIR * reach / np.where(length > 0, length, 1.0))[:, None])
-
-
 # ---- linear
 
 
 class Linear(_Classifier):
-    """f(x) = <w,x> + b, with w (D,) not zero: a constant has no boundary."""
+    """f(x) = <w,x> + b with w (D,), decided by its sign; or F_c(x) = <w_c,x> + b_c with w (C, D), by the largest.
 
-    def __init__(self, w: ArrayLike, b: float = 0.0) -> None:
-        self.w: Float64 = _arrays.real_array(w, "w", dtype=np.float64, ndim=1).astype(np.float64)
+    Parameters
+    ----------
+    w : array, shape (D,) or (C, D)
+        Not zero, and of C >= 2 rows not all the same: a constant has no boundary.
+    b : float, or array of shape (C,), default 0
+        Biases.
+    classes : array of int, shape (max(C, 2),), optional
+        Distinct labels: of f <= 0 and f > 0, or of the outputs. By default -1 and +1, and 0 .. C-1.
+    """
+
+    def __init__(self, w: ArrayLike, b: ArrayLike = 0.0, *, classes: ArrayLike | None = None) -> None:
+        ndim = 2 if _arrays.as_array(w, "w").ndim == 2 else 1
+        self.w: Float64 = _arrays.real_array(w, "w", dtype=np.float64, ndim=ndim).astype(np.float64)
         self.w.flags.writeable = False
-        self.b = _arrays.real(b, "b")
-        largest = np.abs(self.w).max()
-        if largest == 0:
-            raise ValueError("w must not be zero: a constant has no decision boundary")
-        self._norm = float(largest * np.linalg.norm(self.w / largest))  # squares of small entries would underflow
+        if ndim == 2 and len(self.w) < 2:
+            raise ValueError(f"w must have 1 dimension, or 2 with C >= 2 rows, got shape {self.w.shape}")
+        self.b: Any = _arrays.real(b, "b") if ndim == 1 else self._biases(b)
+        self.classes: NDArray[np.int64] = class_labels(classes, self.num_outputs)
+        slopes = self.w if ndim == 1 else self.w - self.w[0]
+        if not slopes.any():
+            rows = "zero" if ndim == 1 else "the same in all rows"
+            raise ValueError(f"w must not be {rows}: a constant has no decision boundary")
+
+    def _biases(self, b: ArrayLike) -> Float64:
+        given = _arrays.numbers_in(b, "b")
+        if given.shape not in ((), (len(self.w),)):
+            raise ValueError(f"b must be a number or have shape ({len(self.w)},) to match w, got {given.shape}")
+        result = np.array(np.broadcast_to(given, len(self.w)), dtype=np.float64)
+        result.flags.writeable = False
+        return result
+
+    @classmethod
+    def from_sklearn(cls, estimator: Any) -> Linear:
+        """Copy a fitted linear classifier of scikit-learn, with scalers before it (see ``as_classifier``)."""
+        from preluflow.sklearn_import import linear
+
+        return linear(estimator)
+
+    @property
+    def dim(self) -> int:
+        """Input dimension D."""
+        return int(self.w.shape[-1])
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of outputs C."""
+        return 1 if self.w.ndim == 1 else len(self.w)
 
     def decision_function(self, X: ArrayLike) -> Float64:
-        """Evaluate f on X (n, D); returns (n,)."""
-        return self._value(_arrays.points(X, dim=len(self.w)))
+        """Evaluate the outputs on X (n, D); returns (n,) for one, else (n, C)."""
+        return self._value(_arrays.points(X, dim=self.dim))
 
-    def value_and_input_gradient(self, X: ArrayLike) -> tuple[Float64, Float64]:
-        """Return f (n,) and its gradient w in every row (n, D)."""
+    def predict(self, X: ArrayLike) -> NDArray[np.int64]:
+        """Predict labels from ``classes``: ``classes[1]`` where f > 0; or that of the largest, the first of equals."""
         value = self.decision_function(X)
-        return value, np.tile(self.w, (len(value), 1))
+        which = np.argmax(value, axis=1) if value.ndim == 2 else (value > 0).astype(np.intp)
+        return np.asarray(self.classes[which])
+
+    def input_gradient(self, X: ArrayLike, weights: ArrayLike | None = None) -> Float64:
+        """Gradient of f in x, or of sum_c weights_ic F_c, at each row of X (n, D); returns (n, D)."""
+        return self.value_and_input_gradient(X, weights)[1]
+
+    def value_and_input_gradient(self, X: ArrayLike, weights: ArrayLike | None = None) -> tuple[Float64, Float64]:
+        """Return the outputs and the gradient w, or sum_c weights_ic w_c, in every row (n, D)."""
+        value = self.decision_function(X)
+        factors = output_weights(weights, len(value), self.num_outputs)
+        return value, np.tile(self.w, (len(value), 1)) if weights is None else factors @ self.w.reshape(-1, self.dim)
 
     def certified_radius(self, X: ArrayLike, y: ArrayLike) -> Float64:
-        """Distance to the boundary, [y f]_+ / ||w||, shape (n,)."""
-        points = _arrays.points(X, dim=len(self.w))
-        radius = _arrays.labels(y, n=len(points)) * self._value(points) / self._norm
-        return _rounded_down(radius, points, offset=abs(self.b) / self._norm)
+        """Distance to the boundary (n,): [y f]_+ / ||w||, or min_{c != y} [F_y - F_c]_+ / ||w_y - w_c||.
+
+        Proof: docs/mathematics.md#linear-several.
+        """
+        points = _arrays.points(X, dim=self.dim)
+        radius = np.full(len(points), np.inf)
+        for rows, margin, d, b, _ in self._rivals(points, y):
+            norm = _length(d)
+            if norm == 0.0:
+                radius[rows] = np.where(margin > 0, radius[rows], 0.0)
+                continue
+            radius[rows] = np.minimum(radius[rows], _rounded_down(margin / norm, points[rows], offset=abs(b) / norm))
+        return radius
 
     def nearest_error(self, X: ArrayLike, y: ArrayLike) -> Float64:
-        """Shortest perturbations to the boundary, -y [y f]_+ w / ||w||^2, shape (n, D)."""
-        points = _arrays.points(X, dim=len(self.w))
-        target = _arrays.labels(y, n=len(points))
-        distance = np.maximum(target * self._value(points), 0.0) / self._norm
-        return _beyond(points, -(target * distance)[:, None] * (self.w / self._norm))
+        """Shortest perturbations to the boundary, shape (n, D).
+
+        They are -y [y f]_+ w / ||w||^2, or -[F_y - F_c]_+ (w_y - w_c) / ||w_y - w_c||^2 for the nearest class c.
+        """
+        points = _arrays.points(X, dim=self.dim)
+        distance, result = np.full(len(points), np.inf), np.zeros(points.shape)
+        for rows, signed, d, _, size in self._rivals(points, y):
+            margin, norm = np.maximum(signed, 0.0), _length(d)
+            if norm == 0.0:  # no step changes this margin
+                here = np.flatnonzero(margin == 0.0)
+                distance[rows[here]], result[rows[here]] = 0.0, 0.0
+                continue
+            nearer = margin / norm < distance[rows]
+            which = rows[nearer]
+            distance[which] = margin[nearer] / norm
+            # What rounding does to the two outputs is more than to their difference.
+            result[which] = _beyond(points[which], -distance[which, None] * (d / norm), max(1.0, size / norm))
+        return result
+
+    def _rivals(self, points: Float, y: ArrayLike) -> Iterator[tuple[NDArray[np.intp], Float64, Float64, float, float]]:
+        """Rows of a label and a rival, their margins <d,x> + b, d and b; and ||w_y|| + ||w_c|| of two outputs."""
+        label = _arrays.class_indices(y, n=len(points), classes=self.classes)
+        value = self._value(points) if self.num_outputs == 1 else None
+        for k in range(len(self.classes)):
+            rows = np.flatnonzero(label == k)
+            if not rows.size:
+                continue
+            if value is not None:
+                sign = 2.0 * k - 1.0
+                yield rows, sign * value[rows], sign * self.w, sign * self.b, 0.0
+                continue
+            for c in range(len(self.classes)):
+                if c != k:
+                    d, b = self.w[k] - self.w[c], float(self.b[k] - self.b[c])
+                    margin = _products(points[rows], d[None, :])[:, 0] + b
+                    yield rows, margin, d, b, _length(self.w[k]) + _length(self.w[c])
 
     def _value(self, points: Float) -> Float64:
-        return _products(points, self.w[None, :])[:, 0] + self.b
+        products = _products(points, self.w.reshape(-1, self.dim))
+        return np.asarray(products[:, 0] + self.b if self.w.ndim == 1 else products + self.b)
 
     def __repr__(self) -> str:
-        """Show the dimension and b."""
-        return f"Linear(dim={len(self.w)}, b={self.b:g})"
+        """Show the dimension and b, or the number of outputs."""
+        return f"Linear(dim={self.dim}, " + (f"b={self.b:g})" if self.w.ndim == 1 else f"{self.num_outputs} outputs)")
+
+
+def _length(w: Float64) -> float:
+    """||w||, of entries whose squares may underflow."""
+    largest = float(np.abs(w).max())
+    return float(largest * np.linalg.norm(w / largest)) if largest > 0 else 0.0
 
 
 def fit_linear(
@@ -354,14 +406,6 @@ class NearestCluster(_ClusterRule):
         return _beyond(points, shift @ np.linalg.pinv(self.gmm.centers).T)
 
 
-def _log_sum_exp(z: Float64) -> tuple[Float64, Float64]:
-    """Log of the sum of exp z_k over each row (n,), and its gradient, the softmax (n, k)."""
-    top = z.max(axis=1, keepdims=True)
-    shares = np.exp(z - top)
-    total = shares.sum(axis=1, keepdims=True)
-    return (top + np.log(total))[:, 0], shares / total
-
-
 def _meeting_level(own: Float64, other: Float64) -> Float64:
     """The t >= other with t - other = sum_i (own_i - t)_+ (other itself if no own is larger): own (n, k), other (n,).
 
@@ -370,6 +414,39 @@ def _meeting_level(own: Float64, other: Float64) -> Float64:
     sums = np.cumsum(-np.sort(-own, axis=1), axis=1)
     levels = (other[:, None] + sums) / np.arange(2, own.shape[1] + 2)
     return np.asarray(np.maximum(other, levels.max(axis=1)))
+
+
+# ---- what others have made
+
+
+def as_classifier(classifier: Any) -> Classifier:
+    """Return a classifier of ours for what torch or scikit-learn made; a classifier is returned as it is.
+
+    - A torch module of two layers, as ``TwoLayerNetwork.from_torch`` takes it, becomes a ``TwoLayerNetwork``.
+    - Of scikit-learn, a fitted ``MLPClassifier`` of one hidden layer (relu or tanh) becomes a ``TwoLayerNetwork``, and
+      a ``LogisticRegression``, ``LinearSVC``, ``SGDClassifier`` or ``Perceptron`` becomes a ``Linear``; alone, or the
+      end of a ``Pipeline`` after ``StandardScaler``, ``MinMaxScaler`` or ``MaxAbsScaler``. Scalers are folded into the
+      weights: X, perturbations and radii are in the coordinates of X as the pipeline is given it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For anything else, and for what neither can express.
+    """
+    if not isinstance(classifier, type):
+        if isinstance(classifier, Classifier):
+            return classifier
+        torch, sklearn = (sys.modules.get(name) for name in ("torch", "sklearn.base"))  # who has none has not these
+        if torch is not None and isinstance(classifier, torch.nn.Module):
+            return TwoLayerNetwork.from_torch(classifier)
+        if sklearn is not None and isinstance(classifier, sklearn.BaseEstimator):
+            from preluflow.sklearn_import import from_sklearn
+
+            return from_sklearn(classifier)
+    raise TypeError(
+        "classifier must be a TwoLayerNetwork or have decision_function and input_gradient, "
+        f"got {type(classifier).__name__}"
+    )
 
 
 # ---- any torch module

@@ -11,7 +11,7 @@ from preluflow import _arrays
 from preluflow._arrays import Float64
 from preluflow._dispatch import core
 from preluflow.data import OrthonormalGMM, Rng
-from preluflow.network import ACTIVATIONS, TwoLayerNetwork
+from preluflow.network import ACTIVATIONS, TwoLayerNetwork, require_plain
 from preluflow.typing import Activation, Kind
 
 VOID = -1
@@ -168,6 +168,7 @@ def _nudged(U: Float64, nudge: float, mu: Float64, generator: np.random.Generato
 def center_cosines(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> Float64:
     """cos(mu_k, w_j), shape (h, K), float64; 0 for a dead neuron."""
     _arrays.instance(network, "network", TwoLayerNetwork)
+    require_plain(network, "cosines with the centres")
     _arrays.instance(gmm, "gmm", OrthonormalGMM)
     if network.dim != gmm.dim:
         raise ValueError(f"network has input dimension {network.dim} but gmm has {gmm.dim}")

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from preluflow import _arrays, _npz, attacks
+from preluflow import _arrays, _searches, _threads, attacks
 from preluflow._arrays import Float, Float64
-from preluflow._polar import Block, Effort, Polar
+from preluflow._brackets import Adversary, Block, Brackets, Effort
 from preluflow._progress import progress_bar
-from preluflow.classifiers import Classifier
+from preluflow._radius import RobustRadius
+from preluflow._scores import Model
+from preluflow.classifiers import Classifier, as_classifier
 from preluflow.data import OrthonormalGMM
 from preluflow.network import TwoLayerNetwork
-from preluflow.results import environment, naming, read_npz, write_npz
 from preluflow.typing import Level
+
+__all__ = ["RobustRadius", "functional_margins", "normalized_margins", "robust_radius"]
 
 LEVELS: tuple[Level, ...] = get_args(Level)
 # Points handled at a time, at most: memory does not grow with n. Fewer for wide networks and many inputs, where a point
@@ -28,123 +30,6 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 _ROWS = {"fast": 1024, "tight": 256, "exact": 64}
 _WIDE = 200  # neurons
 _NUMBERS = 2_000_000  # of a block of points
-_ARRAYS = ("lower", "upper", "witness", "correct")  # of a result, and of its file
-
-
-@dataclass
-class RobustRadius:
-    """A bracket on the l2 distance of each point to the decision boundary.
-
-    An error is y f(x) <= 0: the radius of a misclassified point is 0.
-
-    Attributes
-    ----------
-    lower : ndarray, shape (n,)
-        Certified: no perturbation of this length or less changes the decision.
-    upper : ndarray, shape (n,)
-        Attacked: the length of ``witness``, which does; inf where no error was found.
-    witness : ndarray, shape (n, D)
-        Perturbations: y f(x + witness) <= 0, evaluated on the whole network in float64.
-    correct : ndarray of bool, shape (n,)
-        Whether y f(x) > 0, f being exact: also where its powers leave float64.
-    config, environment : dict
-        What was asked, and the versions and instruction set that answered.
-    """
-
-    lower: Float64
-    upper: Float64
-    witness: Float64
-    correct: NDArray[np.bool_]
-    config: dict[str, Any] = field(default_factory=dict)
-    environment: dict[str, Any] = field(default_factory=environment)
-
-    @property
-    def consistent(self) -> NDArray[np.bool_]:
-        """Where lower <= upper, as it must be everywhere; elsewhere is a bug worth reporting."""
-        return np.asarray(self.lower <= self.upper)
-
-    def accuracy(self, eps: ArrayLike) -> tuple[Float64, Float64]:
-        """Share of points that survive every perturbation of length <= ``eps``: at least, and at most.
-
-        Parameters
-        ----------
-        eps : float or array, shape (R,)
-            Radii, not negative.
-
-        Returns
-        -------
-        certified, attacked : ndarray, shape () or (R,)
-            The truth lies between.
-        """
-        radii = _arrays.numbers_in(eps, "eps", minimum=0.0)
-        count = len(self.lower)
-        # Certified: no error within the closed ball; attacked: none was found in it.
-        lower, upper = (np.sort(np.where(self.correct, radius, -1.0)) for radius in (self.lower, self.upper))
-        certified = 1.0 - np.searchsorted(lower, radii, side="left") / count
-        attacked = 1.0 - np.searchsorted(upper, radii, side="right") / count
-        return np.asarray(certified), np.asarray(attacked)
-
-    def summary(self) -> str:
-        """Tell the bracket in a few lines: accuracy, quantiles of the radii and of their ratio."""
-        right = self.correct & (self.upper > 0)
-        note = "" if self.config.get("certified", True) else ", attacked only"
-        lines = [f"{len(self.lower)} points, accuracy {self.correct.mean():.4f}{note}"]
-        if right.any():
-            quantiles = (0.05, 0.5, 0.95)
-            for name, values in (
-                ("certified", self.lower[right]),
-                ("attacked", self.upper[right]),
-                ("certified / attacked", self.lower[right] / self.upper[right]),
-            ):
-                low, median, high = np.quantile(values, quantiles)
-                lines.append(f"{name}: median {median:.4f} (5% {low:.4f}, 95% {high:.4f}, min {values.min():.4f})")
-        return "\n".join(lines)
-
-    def __repr__(self) -> str:
-        """Show the medians."""
-        low, high = np.median(self.lower), np.median(self.upper)
-        note = "" if self.config.get("certified", True) else ", attacked only"
-        return f"RobustRadius({len(self.lower)} points, median in [{low:.4f}, {high:.4f}]{note})"
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Save to an npz file (no pickle), atomically.
-
-        A path that is a symbolic link is written through; anything but a regular file is refused.
-
-        Raises
-        ------
-        ValueError
-            If the arrays do not belong together, so that the file could not be loaded again.
-        OSError
-            If the file cannot be written; one that was there stays.
-        """
-        self._check()
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
-        write_npz(path, "robust_radius", arrays, {"config": self.config, "environment": self.environment})
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> RobustRadius:
-        """Load what ``save`` wrote; ValueError if the file is damaged, hostile or something else."""
-        arrays, meta = read_npz(path, "robust_radius")
-        with naming(path):
-            _npz.expect_names(arrays, _ARRAYS)
-            config, versions = (_npz.field(meta, name, dict) for name in ("config", "environment"))
-            lower, upper, witness, correct = (arrays[name] for name in _ARRAYS)
-            radius = cls(lower, upper, witness, correct, config, versions)
-            radius._check()
-        return radius
-
-    def _check(self) -> None:
-        """Raise ValueError if the arrays do not belong together, or a radius is none."""
-        count = len(_npz.expect(self.lower, "lower", "f", ("n",)))
-        _npz.expect(self.correct, "correct", "b", (count,))
-        for name, radii in (("lower", self.lower), ("upper", self.upper)):
-            if not np.all(_npz.expect(radii, name, "f", (count,)) >= 0):
-                raise ValueError(f"{name} must hold radii, not negative and not NaN")
-        if not count:
-            raise ValueError("lower must hold at least one radius")
-        if not np.isfinite(_npz.expect(self.witness, "witness", "f", (count, "D"))).all():
-            raise ValueError("witness must be finite")
 
 
 def robust_radius(
@@ -154,31 +39,35 @@ def robust_radius(
     level: Level = "fast",
     *,
     gmm: OrthonormalGMM | None = None,
+    fixed: ArrayLike | None = None,
+    bounds: tuple[ArrayLike, ArrayLike] | None = None,
     starts: int = 3,
     restarts: int = 2,
     steps: int = 30,
     seed: int = 0,
-    max_nodes: int = 20_000,
+    max_nodes: int = 2000,
     max_seconds: float | None = None,
     progress: bool = False,
     num_threads: int | None = None,
 ) -> RobustRadius:
     """Bracket the l2 distance of each point to the decision boundary.
 
-    For a pReLU or polynomial ReLU network everything is float64, whatever the dtype of X, and free of scale: neither
-    the length of a point nor the size of weights or of their powers matters. Above is the shortest
-    perturbation found, starting from swaps of an own group of neurons for a rival one (docs/mathematics.md#attack:
-    gradient attacks alone overstate the robustness of such networks), and evaluated again on the whole network. Below,
-    certificates are rounded outward, by the bounds on float64's error that the core takes off and 1e-9 relatively.
-    Levels:
+    An error is y f(x) <= 0 for one output, F_y(x) <= F_c(x) for some other class c for several: the radius is the least
+    over the rival classes. Any ``TwoLayerNetwork`` is taken, with hidden and output biases, a centre, normalised input,
+    any activation; docs/mathematics.md#canonical says how. Everything is float64, whatever the dtype of X, and free of
+    scale: neither the length of a point nor the size of weights or of their powers matters. Above is the
+    shortest perturbation found, starting from swaps of an own group of neurons for a rival one
+    (docs/mathematics.md#attack: gradient attacks alone overstate the robustness of such networks), and evaluated again
+    on the whole network. Below, certificates are rounded outward, by the bounds on float64's error that the core takes
+    off and 1e-9 relatively. Levels:
 
     - ``"fast"``: the tangent certificate (docs/mathematics.md#tangent), the best over subsets of the own neurons; never
       worse than the Lipschitz form for the same subset. Tens of thousands of points a second.
     - ``"tight"``: where that is more than 0.1% below the attack, also trust-region certificates: quadratic bounds of
       every neuron's term, maximised exactly over the ball, or over its slice through x. Milliseconds a point.
     - ``"exact"``: where a gap of 1e-4 is left, branch and bound over what the rival neurons see, which also shortens
-      witnesses. For networks with up to about 40 neurons that matter to a point; after ``max_nodes`` it gives what is
-      proved until then.
+      witnesses; a node takes some milliseconds. After ``max_nodes`` it gives what is proved until then, as it does for
+      tanh and for normalised input with an output bias.
 
     Any other classifier is asked for its own certificate, ``certified_radius(X, y)``, and for ``nearest_error(X, y)``
     (see ``preluflow.classifiers.Classifier``), and attacked by ``attacks.minimal_norm``; without a certificate lower is
@@ -187,15 +76,21 @@ def robust_radius(
     Parameters
     ----------
     classifier : TwoLayerNetwork or Classifier
-        A network of any p >= 1, or an object with ``decision_function`` and ``input_gradient``.
+        A network, or an object with ``decision_function`` and ``input_gradient``; a ``torch.nn.Sequential`` or a fitted
+        scikit-learn classifier that is one of these (``preluflow.classifiers.as_classifier``).
     X : array, shape (n, D)
         Points, float32 or float64.
     y : array, shape (n,)
-        Labels -1 and +1.
+        Labels: members of the classifier's ``classes``, by default -1 and +1 for one output, 0 .. C-1 for C.
     level : {"fast", "tight", "exact"}, default "fast"
-        Effort of the certificate; "fast" only for classifiers other than pReLU and polynomial networks.
+        Effort of the certificate; "fast" only for classifiers other than two-layer networks.
     gmm : OrthonormalGMM, optional
         Its centres are starts of the attack on other classifiers; by default ``classifier.gmm`` if there is one.
+    fixed : array of bool, shape (D,), optional
+        Coordinates that the adversary cannot touch; of networks only.
+    bounds : (low, high), optional
+        A box that x + witness must stay in, numbers or arrays of shape (D,), and X must be in. Certificates are those
+        without it, which hold in it all the same; of networks only.
     starts : int, default 3
         Rival groups tried from the strongest own group, the nearest first; the gradient is tried besides. A point whose
         attack is within 0.1% of its certificate is not tried further.
@@ -205,7 +100,7 @@ def robust_radius(
         Refinements of each start.
     seed : int, default 0
         Of the random starts, with the number of the point.
-    max_nodes : int, default 20000
+    max_nodes : int, default 2000
         Nodes of level "exact" for each point, at most.
     max_seconds : float, optional
         Seconds that branch and bound may take for each point, at most; what is proved until then counts. Where a limit
@@ -213,7 +108,8 @@ def robust_radius(
     progress : bool, default False
         Show a progress bar.
     num_threads : int, optional
-        All cores by default. The result does not depend on it, bit for bit.
+        All cores by default. The result does not depend on it, bit for bit. Classifiers that use NumPy's BLAS or torch
+        are held to it where ``threadpoolctl`` is installed; their last bits are what these libraries make of it.
 
     Returns
     -------
@@ -233,7 +129,10 @@ def robust_radius(
     if gmm is not None:
         _arrays.instance(gmm, "gmm", OrthonormalGMM)
     progress = _arrays.flag(progress, "progress")
-    points, target = _points(classifier, X, y)
+    classifier = as_classifier(classifier)
+    model, points = Model(classifier), _arrays.points(X, dim=getattr(classifier, "dim", None))
+    model.look(points)
+    labels = model.targets(y, n=len(points))
     if gmm is not None and gmm.dim != points.shape[1]:
         raise ValueError(f"gmm has dimension {gmm.dim} but X has {points.shape[1]}")
     level = _arrays.choice(level, "level", LEVELS)
@@ -247,23 +146,22 @@ def robust_radius(
         None if max_seconds is None else _arrays.real(max_seconds, "max_seconds", above=0.0),
         _arrays.threads(num_threads),
     )
-    bracket: Callable[[Float64, Float64, int, Effort], Block]
+    adversary = _adversary(points, fixed, bounds)
+    bracket: Callable[[Float64, Any, int, Effort], Block]
     rows = _ROWS[level]
-    if isinstance(classifier, TwoLayerNetwork) and classifier.activation != "tanh":
-        bracket, certified = Polar(classifier, effort.num_threads).bracket, True
+    if isinstance(classifier, TwoLayerNetwork):
+        bracket, certified = Brackets(classifier, adversary, effort.num_threads).bracket, True
+        labels = (labels > 0).astype(np.int64) if model.outputs == 1 else labels
         rows = min(int(rows * min(1.0, (_WIDE / classifier.width) ** 2)), _NUMBERS // classifier.dim)
         rows = max(rows, min(_ROWS[level], 8))
-    elif level != "fast":
-        raise ValueError(f"level must be 'fast' for {type(classifier).__name__}: {level!r} is for relu networks")
     else:
-        bracket, certified = partial(_bracket, classifier, gmm), hasattr(classifier, "certified_radius")
-    blocks = _blocks(bracket, points, target, rows, effort, progress)
-    lower, upper, witness, correct = (
-        np.concatenate([getattr(block, name) for block in blocks]) for name in ("lower", "upper", "witness", "correct")
-    )
-    config = {**asdict(effort), "n": len(points), "certified": certified, "classifier": repr(classifier)}
-    del config["num_threads"]
-    result = RobustRadius(lower, upper, witness, correct, config)
+        _only_networks(classifier, level, fixed, bounds)
+        bracket, certified = partial(_bracket, classifier, gmm, model), hasattr(classifier, "certified_radius")
+    with _threads.held_to(effort.num_threads if num_threads is not None and isinstance(bracket, partial) else None):
+        blocks = _blocks(bracket, points, labels, rows, effort, progress)
+    result = _result(blocks, model.classes)
+    result.config = {**asdict(effort), "n": len(points), "certified": certified, "classifier": repr(classifier)}
+    del result.config["num_threads"]
     if not result.consistent.all():
         bad = np.flatnonzero(~result.consistent)
         warnings.warn(
@@ -274,10 +172,63 @@ def robust_radius(
     return result
 
 
+def _adversary(X: Float, fixed: ArrayLike | None, bounds: tuple[ArrayLike, ArrayLike] | None) -> Adversary:
+    """What the adversary may not do, checked against the points."""
+    dim = X.shape[1]
+    mask = None
+    if fixed is not None:
+        mask = _arrays.as_array(fixed, "fixed")
+        if mask.dtype != np.bool_ or mask.shape != (dim,):
+            raise ValueError(f"fixed must hold bools and have shape ({dim},), got {mask.dtype} and {mask.shape}")
+        if mask.all():
+            raise ValueError("fixed must leave a coordinate to the adversary")
+        mask = mask if mask.any() else None
+    if bounds is None:
+        return Adversary(mask)
+    if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
+        raise ValueError(f"bounds must be a pair (low, high), got {_arrays.shown(bounds)}")
+    low, high = (_bound(end, f"bounds[{k}]", dim) for k, end in enumerate(bounds))
+    if not (low < high).all():
+        raise ValueError("bounds must have low < high in every coordinate")
+    if not ((low <= X) & (X <= high)).all():
+        raise ValueError(f"X must lie within bounds, got values from {X.min()} to {X.max()}")
+    return Adversary(mask, low, high)
+
+
+def _bound(end: ArrayLike, name: str, dim: int) -> Float64:
+    """An end of the box, (D,), from a number or an array."""
+    if np.ndim(_arrays.as_array(end, name)) == 0:
+        return np.full(dim, _arrays.real(end, name))
+    values = _arrays.real_array(end, name, dtype=np.float64, ndim=1).astype(np.float64)
+    if values.shape != (dim,):
+        raise ValueError(f"{name} must be a number or have shape ({dim},), got {values.shape}")
+    return np.ascontiguousarray(values)
+
+
+def _only_networks(classifier: Any, level: Level, fixed: Any, bounds: Any) -> None:
+    """Refuse what only two-layer networks take."""
+    kind = type(classifier).__name__
+    if level != "fast":
+        raise ValueError(f"level must be 'fast' for {kind}: {level!r} is for two-layer networks")
+    for name, value in (("fixed", fixed), ("bounds", bounds)):
+        if value is not None:
+            raise ValueError(f"{name} must be None for {kind}: it is for two-layer networks")
+
+
+def _result(blocks: list[Block], classes: NDArray[np.int64]) -> RobustRadius:
+    """Put blocks together; numbers of classes become labels."""
+    lower, upper, witness, correct, reached = (
+        np.concatenate([getattr(block, name) for block in blocks])
+        for name in ("lower", "upper", "witness", "correct", "reached")
+    )
+    trace = {name: np.concatenate([block.trace[name] for block in blocks]) for name in blocks[0].trace}
+    return RobustRadius(lower, upper, witness, correct, reached=classes[reached], trace=trace)
+
+
 def _blocks(
-    bracket: Callable[[Float64, Float64, int, Effort], Block],
+    bracket: Callable[[Float64, Any, int, Effort], Block],
     X: Float,
-    y: Float64,
+    y: NDArray[Any],
     rows: int,
     effort: Effort,
     progress: bool,
@@ -352,44 +303,40 @@ def normalized_margins(network: TwoLayerNetwork, X: ArrayLike, y: ArrayLike) -> 
 
 def _scaled_margins(network: TwoLayerNetwork, X: ArrayLike, y: ArrayLike) -> tuple[Float64, float]:
     _arrays.instance(network, "network", TwoLayerNetwork)
-    points, target = _points(network, X, y)
+    points = _arrays.points(X, dim=network.dim)
+    target = _arrays.labels(y, n=len(points))
     scaled, log_scale = network.rescaled()
     return target * scaled.astype("float64").decision_function(points.astype(np.float64)), log_scale
 
 
-def _points(classifier: Any, X: ArrayLike, y: ArrayLike) -> tuple[Float, Float64]:
-    """Points, of their own float dtype, and labels."""
-    if isinstance(classifier, type) or not isinstance(classifier, Classifier):
-        raise TypeError(
-            "classifier must be a TwoLayerNetwork or have decision_function and input_gradient, "
-            f"got {type(classifier).__name__}"
-        )
-    points = _arrays.points(X, dim=getattr(classifier, "dim", None))
-    return points, _arrays.labels(y, n=len(points))
-
-
-def _bracket(classifier: Any, gmm: OrthonormalGMM | None, X: Float64, y: Float64, first: int, effort: Effort) -> Block:
-    """Bracket a block of points, for a classifier with methods of its own."""
+def _bracket(
+    classifier: Any, gmm: OrthonormalGMM | None, model: Model, X: Float64, y: NDArray[Any], first: int, effort: Effort
+) -> Block:
+    """Bracket a block of points, for a classifier with methods of its own; y as ``Model.targets`` gives it."""
     gmm = getattr(classifier, "gmm", None) if gmm is None else gmm
     centers: dict[str, Any] = {} if gmm is None else {"centers": gmm.centers, "center_labels": gmm.labels}
+    number = (y > 0).astype(np.int64) if model.outputs == 1 else y
+    labels = model.classes[number]
     found = attacks.minimal_norm(
         classifier,
         X,
-        y,
+        labels,
         starts=effort.starts,
         steps=effort.steps,
         restarts=effort.restarts,
         seed=(effort.seed + first) % (_arrays.UINT64 + 1),
         **centers,
     )
-    witness, upper = found.delta, found.norms
+    witness, upper, reached = found.delta, found.norms, found.reached
     correct = ~(found.success & (upper == 0))
     if hasattr(classifier, "nearest_error"):
-        nearest = np.where(correct[:, None], classifier.nearest_error(X, y), 0.0)
+        nearest = np.where(correct[:, None], classifier.nearest_error(X, labels), 0.0)
         lengths = np.linalg.norm(nearest, axis=1)
-        shorter = correct & (lengths < upper) & (y * classifier.decision_function(X + nearest) <= 0)
-        witness[shorter], upper[shorter] = nearest[shorter], lengths[shorter]
+        margin, taken = _searches.Points(model, X, y, np.arange(len(X))).judge(nearest)
+        shorter = correct & (lengths < upper) & (margin <= 0)
+        witness[shorter], upper[shorter], reached[shorter] = nearest[shorter], lengths[shorter], taken[shorter]
     lower = np.zeros(len(X))
     if hasattr(classifier, "certified_radius"):
-        lower = np.where(correct, classifier.certified_radius(X, y) * (1.0 - 1e-9), 0.0)
-    return Block(lower, upper, witness, correct, np.ones(len(X), dtype=bool))
+        lower = np.where(correct, classifier.certified_radius(X, labels) * (1.0 - 1e-9), 0.0)
+    number = (reached[:, None] == model.classes).argmax(axis=1)
+    return Block(lower, upper, witness, correct, number, np.ones(len(X), dtype=bool), {})

@@ -15,9 +15,9 @@ from preluflow._lazy import lazy
 from preluflow.data import OrthonormalGMM
 from preluflow.distance import distance_bracket, distance_estimate, estimator_options
 from preluflow.initialization import VOID, center_cosines, voronoi_regions
-from preluflow.network import TwoLayerNetwork
+from preluflow.network import TwoLayerNetwork, require_plain
 
-_ESTIMATOR = ("batch", "steps", "step_size", "rng")
+_ESTIMATOR = ("batch", "steps", "step_size", "rng", "recipe", "batches", "scale")
 _MOST_STOPS = 10_000_000  # of a run: what is recorded there is kept in memory
 
 
@@ -77,9 +77,12 @@ class Snapshot:
     @lazy
     def scaled_margins(self) -> tuple[Float64, float]:
         """(y g, m) with f = e^m g, g of ordinary size: signs survive where f underflows float64."""
-        scaled, m = self.network.rescaled()
-        if m > -600.0:
+        m = self.network._log_largest()
+        if np.isneginf(m):  # f is 0
+            m = 0.0
+        if m > -600.0:  # f itself will do, and no network need be made
             return self.y * self.outputs * np.exp(-m), m
+        scaled, m = self.network.rescaled()
         return self.y * scaled.decision_function(self.X, num_threads=self.num_threads), m
 
 
@@ -182,7 +185,7 @@ class Observe:
     at : sequence of int or float, optional
         Stops by name instead of, or besides, ``every``.
     estimator : dict, optional
-        Keyword arguments of ``distance_estimate``: batch, steps, step_size, rng.
+        Keyword arguments of ``distance_estimate``: batch, steps, step_size, rng, recipe, batches, scale.
     networks : bool, default False
         Keep the network of every stop in ``run.networks``: h (D + 3) numbers each, refused where they do not fit.
 
@@ -225,6 +228,7 @@ class Observe:
     def check(self, network: TwoLayerNetwork) -> None:
         """Refuse what cannot be observed on this network."""
         _arrays.instance(network, "network", TwoLayerNetwork)
+        require_plain(network, "what is observed along training")
         if self.gmm is not None and self.gmm.dim != network.dim:
             raise ValueError(f"gmm has dimension {self.gmm.dim} but the network has {network.dim}")
         for item in self.what:

@@ -25,6 +25,7 @@ SCHEMA = 1
 Arrays = Mapping[str, NDArray[Any]]
 
 NETWORK = ("U", "log_norm", "sign", "log_abs_v", "activation", "p")  # what a network's arrays are called
+PARTS = ("offsets", "output_bias", "center", "normalize_input", "classes")  # and those it need not have
 
 
 def environment() -> dict[str, Any]:
@@ -105,30 +106,76 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def network_arrays(network: TwoLayerNetwork, prefix: str = "network") -> dict[str, NDArray[Any]]:
-    """Return the state of a network under names for ``write_npz``."""
-    return {
-        f"{prefix}.U": network.directions,
-        f"{prefix}.log_norm": network.log_norm,
-        f"{prefix}.sign": network.sign,
-        f"{prefix}.log_abs_v": network.log_abs_v,
-        f"{prefix}.activation": np.array(network.activation),
-        f"{prefix}.p": np.array(network.p),
+    """Return the state of a network under names for ``write_npz``; of its parts those it has.
+
+    A plain network has the names it had before there were parts.
+    """
+    arrays: dict[str, Any] = {
+        "U": network.directions,
+        "log_norm": network.log_norm,
+        "sign": network.sign,
+        "log_abs_v": network.log_abs_v,
+        "activation": np.array(network.activation),
+        "p": np.array(network.p),
+        "offsets": network.offsets,
+        "output_bias": network.output_bias,
+        "center": network.center,
+        "normalize_input": np.array(True) if network.normalize_input else None,
+        "classes": None if network.plain else network.classes,
     }
+    return {f"{prefix}.{name}": array for name, array in arrays.items() if array is not None}
 
 
 def network_from_arrays(arrays: Arrays, prefix: str = "network") -> TwoLayerNetwork:
     """Undo ``network_arrays``; ValueError if they are not those of a network."""
     parts = {name: arrays[f"{prefix}.{name}"] for name in NETWORK}
     width = len(_npz.expect(parts["U"], f"{prefix}.U", "f", ("h", "D")))
+    outer = (width, "C") if np.ndim(parts["sign"]) == 2 else (width,)
     U, log_norm, sign, log_abs_v = (
-        _npz.expect(parts[name], f"{prefix}.{name}", "f", (width, *more))
-        for name, *more in (("U", "D"), ("log_norm",), ("sign",), ("log_abs_v",))
+        _npz.expect(parts[name], f"{prefix}.{name}", "f", shape)
+        for name, shape in (("U", (width, "D")), ("log_norm", (width,)), ("sign", outer), ("log_abs_v", outer))
     )
     name = f"{prefix}.activation"
     activation = _arrays.choice(str(_npz.expect(parts["activation"], name, "U", ())), name, ACTIVATIONS)
     p = float(_npz.expect(parts["p"], f"{prefix}.p", "f", ()))
     with np.errstate(all="ignore"):  # lengths of rows that are none; they are refused
-        return TwoLayerNetwork.from_polar(U, log_norm, sign, log_abs_v, activation, p)
+        return TwoLayerNetwork.from_polar(
+            U, log_norm, sign, log_abs_v, activation, p, **_parts_from(arrays, prefix, outputs=sign.shape[1:])
+        )
+
+
+def _parts_from(arrays: Arrays, prefix: str, outputs: tuple[int, ...]) -> dict[str, Any]:
+    """Return the optional parts of a network that are there, by name."""
+    count = outputs[0] if outputs else 1
+    kinds: dict[str, tuple[str, tuple[int | str, ...]]] = {
+        "offsets": ("f", ("h",)),
+        "output_bias": ("f", (count,)),
+        "center": ("f", ("D",)),
+        "normalize_input": ("b", ()),
+        "classes": ("i", (max(count, 2),)),
+    }
+    found = {
+        name: _npz.expect(arrays[f"{prefix}.{name}"], f"{prefix}.{name}", *kinds[name])
+        for name in PARTS
+        if f"{prefix}.{name}" in arrays
+    }
+    if "normalize_input" in found:
+        found["normalize_input"] = found["normalize_input"][()]
+    return found
+
+
+def save_network(path: str | os.PathLike[str], network: TwoLayerNetwork) -> None:
+    """Save a network to an npz file; see ``TwoLayerNetwork.save``."""
+    write_npz(path, "network", network_arrays(network), {"environment": environment()})
+
+
+def load_network(path: str | os.PathLike[str]) -> TwoLayerNetwork:
+    """Load what ``save_network`` wrote."""
+    arrays, _ = read_npz(path, "network")
+    with naming(path):
+        optional = [f"network.{name}" for name in PARTS if f"network.{name}" in arrays]
+        _npz.expect_names(arrays, tuple([*(f"network.{name}" for name in NETWORK), *optional]))
+        return network_from_arrays(arrays)
 
 
 _STACKED = ("U", "log_norm", "sign", "log_abs_v")

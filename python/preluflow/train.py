@@ -155,6 +155,7 @@ class _Descending:
         self.task = task
         self.stepper: Any = stepper
         self.step = step
+        self.known: TwoLayerNetwork | None = task.start  # the network as it is, once asked for, until the next step
 
     @property
     def iteration(self) -> int:
@@ -164,7 +165,9 @@ class _Descending:
         return self.step * self.iteration
 
     def network(self, _: int) -> TwoLayerNetwork:
-        return self.task.network(self.stepper.state())
+        if self.known is None:
+            self.known = self.task.network(self.stepper.state())
+        return self.known
 
     def evaluate(self, _: int) -> tuple[float, Float64]:
         return self.stepper.evaluate(), self.stepper.outputs()
@@ -183,6 +186,7 @@ class _Iterations(_Descending):
 
     def advance(self, stop: int) -> Halt | None:
         count = stop - self.end
+        self.known = None
         return None if self.stepper.advance(count) == count else _not_finite(self.iteration)
 
     def counts(self) -> dict[str, Any]:
@@ -204,6 +208,7 @@ class _Epochs(_Descending):
         return self.end
 
     def advance(self, _: int) -> Halt | None:
+        self.known = None
         if not self.stepper.epoch(self.rng.permutation(len(self.task.X))):
             return _not_finite(self.iteration)
         self.end += 1

@@ -20,5 +20,8 @@ Level = Literal["fast", "tight", "exact"]
 Norm = Literal["l2", "linf"]
 """Of the ball of an attack."""
 
-Objective = Literal["exponential", "margin"]
-"""Of ``attacks.pgd``."""
+Objective = Literal["exponential", "margin", "cross_entropy", "dlr"]
+"""Of ``attacks.pgd``; APGD takes all but the first, DDN the two in the middle."""
+
+Recipe = Literal["mv24"]
+"""Of ``attacks.pgd`` and ``distance_estimate``: a paper's search as its authors ran it."""

@@ -49,6 +49,8 @@ class Options:
         For experiments that can do either.
     alpha, batch, loss, epochs : float, int, str, int, or None
         Of the robustness figures, whose papers leave some of them unstated; None means the experiment's own.
+    recipe : {"mv24"} or None
+        Of the papers' attack and estimator; None means the experiment's own.
     full : bool
         At the paper's scale where the default is a smaller one.
     num_threads : int or None
@@ -63,13 +65,14 @@ class Options:
     batch: int | None = None
     loss: str | None = None
     epochs: int | None = None
+    recipe: str | None = None
     full: bool = False
     num_threads: int | None = None
     progress: bool = False
 
 
 # Those that not every experiment uses.
-_OWN = ("width", "dynamics", "alpha", "batch", "loss", "epochs", "full")
+_OWN = ("width", "dynamics", "alpha", "batch", "loss", "epochs", "recipe", "full")
 
 
 @dataclass
@@ -292,8 +295,9 @@ def every_point(radius: RobustRadius, n: int) -> RobustRadius:
     return radius
 
 
-def without_witnesses(lower: NDArray[Any], upper: NDArray[Any], correct: NDArray[Any]) -> RobustRadius:
-    """Return a bracket of which only the radii were kept."""
+def bracket_of(outcome: Outcome, suffix: str = "") -> RobustRadius:
+    """Return the bracket an outcome keeps as ``lower``, ``upper`` and ``correct``, without its witnesses."""
+    lower, upper, correct = (outcome.arrays[name + suffix] for name in ("lower", "upper", "correct"))
     return RobustRadius(lower, upper, np.zeros((len(lower), 0)), correct.astype(bool))
 
 

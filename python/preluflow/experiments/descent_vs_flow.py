@@ -26,7 +26,6 @@ from preluflow.experiments._harness import Experiment, Outcome, Row, Session, co
 from preluflow.experiments._stats import over_seeds
 from preluflow.experiments.fig5 import Problem
 from preluflow.flow import gradient_flow
-from preluflow.initialization import initialize
 from preluflow.network import TwoLayerNetwork
 from preluflow.observe import Observe
 from preluflow.results import Run
@@ -92,15 +91,6 @@ QUICK = replace(
 )
 
 
-def draw_problem(session: Session, replicate: int) -> tuple[TwoLayerNetwork, Dataset]:
-    """Random initial network and balanced data."""
-    config = session.config
-    rng_centers, rng_data, rng_network = session.streams(3, replicate)
-    gmm = config.mixture(rng_centers)
-    network = initialize(config.width, config.dim, config.scale, p=config.p, dtype="float64", rng=rng_network)
-    return network, gmm.sample(config.n, balanced=True, dtype="float64", rng=rng_data)
-
-
 def neuron_errors(network: TwoLayerNetwork, reference: TwoLayerNetwork) -> Array:
     """For each neuron the angle between its directions in the two, or the difference of log ||w_j|| if larger."""
     chord = np.linalg.norm(network.directions - reference.directions, axis=1)
@@ -148,7 +138,7 @@ def measure(session: Session) -> None:
     each = [(method, i, level) for method, levels in config.levels.items() for i, level in enumerate(levels)]
     for s, number in session.cells(product(range(config.seeds), range(len(each)))):
         if number == 0:
-            network, data = draw_problem(session, s)
+            _, network, data = config.draw(session.streams(3, s), "float64")
             reference = integrate(config, network, data, "dop853", config.reference, threads)
             arrays["reference.gradients"][s] = reference.stats["gradients"]
         method, i, level = each[number]
@@ -266,5 +256,5 @@ DESCENT_VS_FLOW = Experiment(
     draw,
     table,
     presets={"paper": FULL, "quick": QUICK},
-    seconds={"paper": 250, "quick": 2},
+    seconds={"paper": 300, "quick": 2},
 )

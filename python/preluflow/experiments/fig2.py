@@ -17,7 +17,7 @@ RECIPES = (
     replace(SMALL, key="flow", label="pReLU, flow", kind="flow"),
     SMALL,
     Recipe("relu", "ReLU", p=1.0, step=0.2, level="tight"),
-    Recipe("tanh", "tanh", activation="tanh", init="gaussian", scale=0.01, step=0.2),
+    Recipe("tanh", "tanh", activation="tanh", init="gaussian", scale=0.01, step=0.2, level="tight"),
     Recipe("linear", "logistic regression", "linear", step=0.2, loss="logistic"),
     Recipe("mlp", "4-layer ReLU MLP", "mlp", step=0.1),
 )
@@ -25,6 +25,6 @@ RECIPES = (
 FIG2 = experiment(
     "fig2",
     "robust accuracy against the radius: pReLU, ReLU, tanh, linear, MLP and Bayes",
-    Config(RECIPES),
-    {"quick": 20},
+    Config(recipes=RECIPES),
+    {"paper": 220, "quick": 8},
 )

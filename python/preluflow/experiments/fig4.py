@@ -183,5 +183,5 @@ FIG4 = Experiment(
     table,
     presets={"paper": FULL, "quick": QUICK},
     main="noisy{seed}",
-    seconds={"quick": 2},
+    seconds={"paper": 170, "quick": 2},
 )

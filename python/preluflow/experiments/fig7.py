@@ -27,6 +27,6 @@ RECIPES = (
 FIG7 = experiment(
     "fig7",
     "robust accuracy of pReLU and polynomial ReLU from small and large initialisation",
-    Config(RECIPES, loss="logistic", test=500),
-    {"quick": 8},
+    Config(recipes=RECIPES, loss="logistic", test=500),
+    {"paper": 200, "quick": 20},
 )

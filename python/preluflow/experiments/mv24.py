@@ -9,13 +9,7 @@ The paper's size (``--scale``): D = 1000, K = 6 + 4, n = 20000, h = 2000, every 
 exponential loss, batches of 100, step 0.2, 401 epochs: half an hour for each p and alpha. By default n and h
 are a tenth, and so are the steps SGD takes. The alphas are ours.
 
-The distance has the scale fitted, dist(f, F) = inf_{c>0} sup_{||x||=1} |c f(x) - F(x)|, and is bracketed here for any F
-that is a sum b_k sigma(<x,t_k>)^p with signs over orthonormal t_k (docs/mathematics.md#distance-upper, weights b_k):
-
-- below, min_c max_{x in S} |c f(x) - F(x)| over points found by ascent: a convex piecewise linear function of c, whose
-  minimum is known exactly; ascent at the minimising c adds to S until nothing is gained;
-- above, the bound on cells of the angles to t_k, which is jointly convex in c and in its multiplier; for p = 1 also
-  ``MeanBound``, far tighter where the neurons of a class share a direction that is not quite the class average.
+The distance has the scale fitted: ``fitted_distance``.
 """
 
 from __future__ import annotations
@@ -23,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import combinations, product
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,23 +25,23 @@ from numpy.typing import NDArray
 
 from preluflow import plots
 from preluflow._arrays import Float64
+from preluflow._fitted_distance import fitted_distance
 from preluflow.classifiers import class_average_relu, cluster_prelu
 from preluflow.data import OrthonormalGMM
-from preluflow.distance import _CELLS, _OUTWARD, _lagrange, _power, _unit_rows
 from preluflow.experiments._harness import (
     Experiment,
     Outcome,
     Row,
     Session,
     batch_fits,
+    bracket_of,
     completed,
     drawn,
     every_point,
     set_title,
-    without_witnesses,
 )
 from preluflow.initialization import initialize
-from preluflow.margins import RobustRadius, robust_radius
+from preluflow.margins import robust_radius
 from preluflow.network import TwoLayerNetwork
 from preluflow.observe import Observe
 from preluflow.results import Run
@@ -98,238 +92,12 @@ def settle(config: Config) -> Config:
     return replace(batch_fits(config), alphas=tuple(sorted({*config.alphas, config.alpha}, reverse=True)))
 
 
-# ---- distance to a sum over orthonormal directions, up to a scale
-
-
-@dataclass(frozen=True)
-class FittedDistance:
-    """Bounds on inf_{c>0} sup_{||x||=1} |c f - F|.
-
-    Attributes
-    ----------
-    lower, upper : float
-        The distance lies in [lower, upper].
-    scale : float
-        The c at which sup |c f - F| <= upper.
-    """
-
-    lower: float
-    upper: float
-    scale: float
+# ---- running
 
 
 def reference(gmm: OrthonormalGMM, p: float) -> TwoLayerNetwork:
     """What a network of this p should become: F for p = 1, else F^(p)."""
     return class_average_relu(gmm) if p == 1.0 else cluster_prelu(gmm, p)
-
-
-def fitted_distance(network: TwoLayerNetwork, target: TwoLayerNetwork, *, steps: int = 40) -> FittedDistance:
-    """Bracket inf_{c>0} sup_{||x||=1} |c f(x) - F(x)|; module docstring.
-
-    Parameters
-    ----------
-    network : TwoLayerNetwork
-        f; pReLU, any p >= 1.
-    target : TwoLayerNetwork
-        F, of the same p and dimension, its directions orthonormal.
-    steps : int, default 40
-        Ascent steps.
-    """
-    scaled, m = network.rescaled()  # the scale is fitted anyway, so none can underflow
-    exact = scaled.astype("float64")
-    lower, c = _fitted_lower(exact, target, steps)
-    upper, best = _fitted_upper(exact, target, c)
-    return FittedDistance(lower, max(upper, lower), best * math.exp(-m))
-
-
-def _fitted_lower(network: TwoLayerNetwork, target: TwoLayerNetwork, steps: int) -> tuple[float, float]:
-    """Return the minimum over c of max |c f - F| over points found by ascent, and that c."""
-    points = _starts(network, target)
-    f, F = network.decision_function(points), target.decision_function(points)
-    lower, c = best_scale(f, F)
-    for _ in range(8):
-        found = _ascend(_difference(network, target, c), points[np.argsort(-np.abs(c * f - F))[:64]], steps)
-        points = np.concatenate([points, found])
-        f = np.append(f, network.decision_function(found))
-        F = np.append(F, target.decision_function(found))
-        before, (lower, c) = lower, best_scale(f, F)
-        if lower <= before * (1.0 + 1e-6):
-            break
-    return lower, c
-
-
-def best_scale(f: Float64, F: Float64) -> tuple[float, float]:
-    """Minimise max_i |c f_i - F_i| over c >= 0; returns the minimum and a c at which it is attained.
-
-    The function is the maximum of the lines +-(f_i c - F_i): of the active ones at both ends of an interval around the
-    minimum, one falling and one rising, the intersection is a lower bound, and the next end.
-    """
-    slopes, offsets = np.concatenate([f, -f]), np.concatenate([-F, F])
-
-    def active(c: float) -> int:
-        return int(np.argmax(slopes * c + offsets))
-
-    left = active(0.0)
-    if slopes[left] >= 0:
-        return float(offsets[left]), 0.0
-    right = int(np.argmax(slopes))
-    for _ in range(len(slopes)):
-        c = float((offsets[left] - offsets[right]) / (slopes[right] - slopes[left]))
-        value, new = float(slopes[left] * c + offsets[left]), active(c)
-        if slopes[new] * c + offsets[new] <= value * (1.0 + 1e-13):
-            break
-        if slopes[new] >= 0:
-            right = new
-        else:
-            left = new
-    return max(value, 0.0), c
-
-
-def _starts(network: TwoLayerNetwork, target: TwoLayerNetwork) -> Float64:
-    """+- the directions of both, their sums in pairs, and the averages of either sign."""
-    top = network.directions[np.argsort(-network.log_contributions)[:12]].astype(np.float64)
-    own = target.directions.astype(np.float64)
-    rows = [own, top, *(a + b for group in (own, top) for a, b in combinations(group, 2))]
-    rows += [sign @ own for sign in (target.sign > 0, target.sign < 0, target.sign, np.abs(target.sign))]
-    stacked = _unit_rows(np.vstack(rows))
-    return np.asarray(np.concatenate([stacked, -stacked]))
-
-
-def _difference(network: TwoLayerNetwork, target: TwoLayerNetwork, c: float) -> TwoLayerNetwork:
-    """Return c f - F as one network."""
-    with np.errstate(divide="ignore"):
-        log_v = np.concatenate([network.log_abs_v + np.log(c), target.log_abs_v])
-    return TwoLayerNetwork.from_polar(
-        np.concatenate([network.directions, target.directions]),
-        np.concatenate([network.log_norm, target.log_norm]),
-        np.where(np.isneginf(log_v), 0.0, np.concatenate([network.sign, -target.sign])),
-        log_v,
-        "prelu",
-        network.p,
-    )
-
-
-def _ascend(difference: TwoLayerNetwork, points: Float64, steps: int) -> Float64:
-    """Ascend |c f - F| on the sphere with a step size per point, as ``distance_bracket`` does."""
-    value, gradient = difference.value_and_input_gradient(points)
-    step_sizes = np.ones(len(points))
-    for _ in range(steps):
-        tangent = np.sign(value)[:, None] * gradient
-        tangent -= np.einsum("bd,bd->b", tangent, points)[:, None] * points
-        trial = np.asarray(_unit_rows(points + step_sizes[:, None] * tangent), dtype=np.float64)
-        trial_value, trial_gradient = difference.value_and_input_gradient(trial)
-        better = np.abs(trial_value) > np.abs(value)
-        points[better], value[better], gradient[better] = trial[better], trial_value[better], trial_gradient[better]
-        step_sizes *= np.where(better, 1.5, 0.3)
-    return points
-
-
-class UpperBound:
-    """sup_{||x||=1} |c f - F| is at most ``at(c)``, convex in c (docs/mathematics.md#distance-upper, with weights).
-
-    Every neuron is given the nearest target t_k of its sign, at angle theta_j < pi/2 (the others count as constants).
-    On a cell phi in [fa, fb] of the angle to t_k the cluster's share of c f exceeds b_k cos^p phi by at most
-    up = c sum a_j cos^p((fa - theta_j)_+) - b_k cos^p fb, and falls short of it by at most
-    dn = b_k cos^p fa - c sum a_j cos_+^p(fb + theta_j); where <x,t_k> <= 0, up = c sum a_j sin^p theta_j and dn = 0.
-    """
-
-    def __init__(self, network: TwoLayerNetwork, target: TwoLayerNetwork) -> None:
-        p, own, b = network.p, target.directions.astype(np.float64), target.contributions
-        U = network.directions.astype(np.float64)
-        lengths = np.linalg.norm(U, axis=1)  # 1 up to rounding, where directions are float32
-        a = network.contributions * lengths**p
-        cosines = U @ own.T / np.where(lengths > 0, lengths, 1.0)[:, None]
-        cosines = np.where(network.sign[:, None] == target.sign, cosines, -np.inf)
-        region, nearest = cosines.argmax(axis=1), cosines.max(axis=1)
-        loose = (nearest <= 0) | (a < 1e-9 / len(a))
-        theta = np.arccos(np.clip(nearest, 0.0, 1.0))
-        edges = np.linspace(0.0, np.pi / 2, _CELLS + 1)
-        fa, fb = edges[:-1], edges[1:]
-        self.budget = np.append(np.cos(fb) ** 2, 0.0)  # the last column is <x,t_k> <= 0
-        self.sign = target.sign
-        self.loose = [float(a[loose & (network.sign == sign)].sum()) for sign in (1.0, -1.0)]
-        shape = (len(own), _CELLS + 1)
-        self.over, self.under = np.zeros(shape), np.zeros(shape)  # sums over neurons
-        most, least = (_power(np.cos(ends).clip(0.0), p) for ends in (fa, fb))
-        self.most, self.least = np.outer(b, np.append(most, 0.0)), np.outer(b, np.append(least, 0.0))
-        for k in range(len(own)):
-            mine = np.flatnonzero((region == k) & ~loose)
-            angle = theta[mine, None]
-            self.over[k, :-1] = a[mine] @ _power(np.cos(np.maximum(fa - angle, 0.0)), p)
-            self.under[k, :-1] = a[mine] @ _power(np.cos(np.minimum(fb + angle, np.pi / 2)).clip(0.0), p)
-            self.over[k, -1] = a[mine] @ _power(np.sin(theta[mine]), p)
-
-    def at(self, c: float) -> float:
-        """Bound sup |c f - F|."""
-        up, down = c * self.over - self.least, self.most - c * self.under
-        ends = []
-        for sign, loose in zip((1.0, -1.0), self.loose, strict=True):
-            psi = np.where((self.sign == sign)[:, None], up, down)
-            ends.append(c * loose + _lagrange(psi, self.budget))
-        return float(max(ends) * (1.0 + _OUTWARD))
-
-
-class MeanBound:
-    """For p = 1 and one target of each sign, sup_{||x||=1} |c f - F| is at most ``at(c)``, convex in c.
-
-    Of one sign let m = sum a_j u_j, A = sum a_j, r_j = u_j - m/A, b t the target. As sigma is sublinear,
-    sum a_j sigma(<x,u_j>) - sigma(<x,m>) = (sum a_j |<x,u_j>| - |<x,m>|)/2 lies between 0 and
-    (1/2) sum a_j |<x,r_j>| <= e = (1/2) sqrt(A lambda_max(sum a_j r_j r_j^T)). And sigma(c <x,m>) - sigma(b <x,t>) lies
-    between 0 and <x,d>, d = c m - b t. So c f - F is <x, s_+ d_+ - s_- d_-> with some s in [0, 1]^2, up to c e_+ above
-    and c e_- below, and |c f - F| <= max(||d_+||, ||d_-||, ||d_+ - d_-||) + c max(e_+, e_-).
-    """
-
-    def __init__(self, network: TwoLayerNetwork, target: TwoLayerNetwork) -> None:
-        self.means, self.targets = np.zeros((2, network.dim)), np.zeros((2, network.dim))
-        self.excess = 0.0
-        for row, sign in enumerate((1.0, -1.0)):
-            mine = np.flatnonzero((network.sign == sign) & (network.contributions > 0))
-            a, U = network.contributions[mine], network.directions[mine].astype(np.float64)
-            self.targets[row] = target.contributions[target.sign == sign] @ target.directions[target.sign == sign]
-            if mine.size:
-                self.means[row] = a @ U
-                spread = np.sqrt(a)[:, None] * (U - self.means[row] / a.sum())
-                excess = 0.5 * math.sqrt(a.sum()) * float(np.linalg.norm(spread, 2))
-                self.excess = max(self.excess, excess)
-
-    def at(self, c: float) -> float:
-        """Bound sup |c f - F|."""
-        d = c * self.means - self.targets
-        longest = max(float(np.linalg.norm(vector)) for vector in (*d, d[0] - d[1]))
-        return float((longest + c * self.excess) * (1.0 + _OUTWARD))
-
-
-def _fitted_upper(network: TwoLayerNetwork, target: TwoLayerNetwork, guess: float) -> tuple[float, float]:
-    """Return the least upper bound over c, and that c."""
-    bounds: list[UpperBound | MeanBound] = [UpperBound(network, target)]
-    if network.p == 1.0 and sorted(target.sign) == [-1.0, 1.0]:
-        bounds.append(MeanBound(network, target))
-    return min(_least(bound, guess) for bound in bounds)
-
-
-def _least(bound: UpperBound | MeanBound, guess: float) -> tuple[float, float]:
-    """Minimise a bound over c by golden section, around the c of the lower end; returns it and c."""
-    ratio = (math.sqrt(5.0) - 1.0) / 2.0
-    low, high = 0.0, 3.0 * guess
-    best = min((bound.at(c), c) for c in {0.0, guess})
-    if guess == 0.0:
-        return best
-    left, right = high - ratio * (high - low), low + ratio * (high - low)
-    at_left, at_right = bound.at(left), bound.at(right)
-    for _ in range(30):
-        best = min(best, (at_left, left), (at_right, right))
-        if at_left < at_right:
-            high, right, at_right = right, left, at_left
-            left = high - ratio * (high - low)
-            at_left = bound.at(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + ratio * (high - low)
-            at_right = bound.at(right)
-    return best
-
-
-# ---- running
 
 
 def measure(session: Session) -> None:
@@ -542,7 +310,7 @@ def _accuracy_panel(ax: Axes, outcome: Outcome, p: float) -> None:
     """Draw the bracket on the robust accuracy, and the radii the theory names."""
     config = outcome.config
     grid = np.linspace(0.0, 0.85, 1701)
-    certified, attacked = bracket_of(outcome, p).accuracy(grid)
+    certified, attacked = bracket_of(outcome, f"_p{p:g}").accuracy(grid)
     ax.fill_between(grid, certified, attacked, color=plots.GREY, alpha=0.6, lw=0, label="between")
     ax.plot(grid, attacked, color=plots.BLUE, ls="--", label="attacked")
     ax.plot(grid, certified, color=plots.INK, label="certified")
@@ -558,11 +326,6 @@ def _accuracy_panel(ax: Axes, outcome: Outcome, p: float) -> None:
 
 
 # ---- the table
-
-
-def bracket_of(outcome: Outcome, p: float) -> RobustRadius:
-    """Return the bracket at the alpha that is shown, without witnesses."""
-    return without_witnesses(*(outcome.arrays[f"{name}_p{p:g}"] for name in ("lower", "upper", "correct")))
 
 
 def table(outcome: Outcome) -> list[Row]:
@@ -615,7 +378,7 @@ def _rows(outcome: Outcome, row: int, p: float) -> list[Row]:
         ]
     if f"lower_p{p:g}" not in arrays:
         return rows
-    bracket = bracket_of(outcome, p)
+    bracket = bracket_of(outcome, f"_p{p:g}")
     radii = (0.9 / math.sqrt(K), 1.1 / math.sqrt(K), 0.9 * MAX_RADIUS, MAX_RADIUS)
     certified, attacked = bracket.accuracy(radii)
     expected = (
@@ -654,5 +417,5 @@ MV24 = Experiment(
     presets={"laptop": FULL, "quick": QUICK, "paper": PAPER},
     options=("width", "alpha", "batch", "loss", "epochs", "full"),
     settle=settle,
-    seconds={"quick": 3, "paper": 4 * 3600},
+    seconds={"laptop": 45, "quick": 3, "paper": 4 * 3600},
 )

@@ -6,12 +6,7 @@ than 1 - min(K1, K2)/K of its accuracy at sqrt(2)/2; a curve that enters the reg
 it fails: an attack first lowers the own coordinate, whose gradient is large, and is left on the surface of the ball
 where the rival coordinate's gradient, about p t^(p-1), is flat (docs/mathematics.md#attack).
 
-The network depends on x by the inner products with its directions alone, U = (Q R)^T with Q of orthonormal columns, and
-so does its gradient. In the coordinates Q^T x the same network has inputs of dimension rank <= h in place of D. PGD and
-DDN start at the point itself and never leave x + span{u_j}: there they are the same iteration (but for the direction
-DDN draws at random where the gradient vanishes). APGD starts at a random point of the ball, which lies almost wholly
-outside the span; its points keep all D coordinates, of which the network sees the first (``InBasis``). This is the
-attack in R^D up to a rotation; only the random numbers fall differently.
+It is attacked in the coordinates of the span of its directions, where it is the same (``preluflow._span``).
 """
 
 from __future__ import annotations
@@ -24,31 +19,32 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from preluflow import attacks, plots
 from preluflow._arrays import Float64
+from preluflow._recipes import MV24_BATCH
+from preluflow._span import InBasis, in_span
 from preluflow.experiments._harness import (
     Experiment,
     Options,
     Outcome,
     Row,
     Session,
+    bracket_of,
     completed,
     drawn,
     every_point,
     set_title,
-    without_witnesses,
 )
 from preluflow.experiments._stats import share
 from preluflow.experiments.fig5 import Problem
 from preluflow.flow import gradient_flow
-from preluflow.initialization import initialize
 from preluflow.margins import RobustRadius, robust_radius
 from preluflow.network import TwoLayerNetwork
 from preluflow.results import Run
 from preluflow.theory import MAX_RADIUS
-from preluflow.typing import Level, Method
+from preluflow.typing import Level, Method, Recipe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,6 +71,7 @@ class Config(Problem):
     points: int = 200
     radii: tuple[float, ...] = (0.3, 0.5, 0.6, 0.65, 0.68, MAX_RADIUS, 0.72, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
     pgd_steps: int = 2000
+    recipe: Recipe | None = None  # of the papers' PGD
     apgd_steps: int = 100
     apgd_starts: int = 5
     ddn_steps: int = 1000
@@ -98,42 +95,6 @@ QUICK = replace(
 )
 
 
-# ---- the network in the coordinates of its span
-
-
-class InBasis:
-    """A network of the first r coordinates, as a classifier of points that have more."""
-
-    def __init__(self, network: TwoLayerNetwork) -> None:
-        self.network = network
-
-    def decision_function(self, X: ArrayLike) -> Float64:
-        """Evaluate f on X (n, D >= r); returns (n,)."""
-        return self.network.decision_function(np.asarray(X)[:, : self.network.dim])
-
-    def value_and_input_gradient(self, X: ArrayLike) -> tuple[Float64, Float64]:
-        """Return f (n,) and its gradient in x (n, D), 0 in the other coordinates."""
-        points = np.asarray(X)
-        gradient = np.zeros(points.shape)
-        value, gradient[:, : self.network.dim] = self.network.value_and_input_gradient(points[:, : self.network.dim])
-        return value, gradient
-
-    def input_gradient(self, X: ArrayLike) -> Float64:
-        """Gradient of f in x at each row of X (n, D); returns (n, D)."""
-        return self.value_and_input_gradient(X)[1]
-
-
-def in_span(network: TwoLayerNetwork) -> tuple[TwoLayerNetwork, Float64]:
-    """Return the network in coordinates of the span of its directions, float64, and Q (D, r), r <= min(h, D).
-
-    With U^T = Q R: f(x) = g(Q^T x), and the gradient of f at x is Q times that of g at Q^T x. Of an attack delta on g
-    at Q^T x, delta Q^T is the one on f at x, as long.
-    """
-    exact = network.astype("float64")
-    Q, R = np.linalg.qr(exact.directions.T)
-    return exact.replace(U=np.ascontiguousarray(R.T)), np.asarray(Q)
-
-
 # ---- running
 
 
@@ -147,7 +108,8 @@ class Ball:
 
 
 def _papers(config: Config, network: TwoLayerNetwork, X: Float64, y: Float64, eps: float, seed: int) -> Attack:
-    return attacks.pgd(network, X, y, eps=eps, steps=config.pgd_steps)
+    batch = None if config.recipe is None else MV24_BATCH
+    return attacks.pgd(network, X, y, eps=eps, steps=config.pgd_steps, recipe=config.recipe, batch=batch)
 
 
 def _margin(config: Config, network: TwoLayerNetwork, X: Float64, y: Float64, eps: float, seed: int) -> Attack:
@@ -162,7 +124,7 @@ def _apgd(config: Config, network: TwoLayerNetwork, X: Float64, y: Float64, eps:
 
 
 BALLS: dict[str, Ball] = {
-    "papers": Ball("papers' PGD", lambda c: f"{c['pgd_steps']} steps", _papers),
+    "papers": Ball("papers' PGD", lambda c: f"{c['pgd_steps']} steps{' as in MV24' * bool(c.get('recipe'))}", _papers),
     "margin": Ball("PGD on the margin", lambda c: f"{c['pgd_steps']} unit-gradient steps", _margin),
     "apgd": Ball("APGD", lambda c: f"{c['apgd_starts']} starts of {c['apgd_steps']} steps", _apgd),
 }
@@ -180,11 +142,10 @@ def in_blocks(
 
 def train(config: Config, options: Options) -> tuple[Run, Any]:
     """Learn the network by the flow; returns the run and the points it is attacked at, with their labels."""
-    rng_centers, rng_data, rng_network, rng_fresh = np.random.default_rng(options.seed).spawn(4)
-    gmm = config.mixture(rng_centers)
-    data = gmm.sample(config.n, balanced=True, rng=rng_data)
+    *streams, rng_fresh = np.random.default_rng(options.seed).spawn(4)
+    gmm, network, data = config.draw(streams)
     run = gradient_flow(
-        initialize(config.width, config.dim, config.scale, p=config.p, rng=rng_network),
+        network,
         data.X,
         data.y,
         t1=config.t1,
@@ -248,11 +209,6 @@ def _at(
 
 
 # ---- what was found
-
-
-def bracket_of(outcome: Outcome) -> RobustRadius:
-    """Return the bracket, without witnesses."""
-    return without_witnesses(*(outcome.arrays[name] for name in ("lower", "upper", "correct")))
 
 
 def ddn_accuracy(outcome: Outcome, radii: Any) -> Float64:
@@ -498,6 +454,6 @@ PGD_GAP = Experiment(
     draw,
     table,
     presets={"paper": FULL, "quick": QUICK},
-    options=("width", "alpha"),
-    seconds={"paper": 70, "quick": 1},
+    options=("width", "alpha", "recipe"),
+    seconds={"paper": 50, "quick": 1},
 )

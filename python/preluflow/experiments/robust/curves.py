@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preluflow import plots, theory
+from preluflow import plots, theory, typing
 from preluflow.data import Dataset, OrthonormalGMM
 from preluflow.experiments._harness import Experiment, Options, Outcome, Session, batch_fits, drawn, set_title
 from preluflow.experiments.robust.models import Diverged, Recipe, Training, has_torch, pgd_accuracy, radii, train
 from preluflow.experiments.robust.table import bracket_at, mixture, models, table
-from preluflow.typing import Loss, Method
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,49 +50,30 @@ LOOKS: dict[str, tuple[str, Any, str]] = {
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Training):
     """Problem, recipes and what is measured.
 
-    ``epochs``: at most so many, the recipes' own if None. ``pgd_points`` test points of the first seed are attacked by
-    the papers' PGD with ``pgd_steps`` steps at ``pgd_radii``.
+    ``pgd_points`` test points of the first seed are attacked by the papers' PGD with ``pgd_steps`` steps at
+    ``pgd_radii``.
     """
 
-    recipes: tuple[Recipe, ...]
+    recipes: tuple[Recipe, ...] = ()
     dim: int = 2000
     positive: int = 12
     negative: int = 8
     alpha: float = 0.3
     n: int = 20_000
-    width: int = 200
     test: int = 2000
     seeds: int = 5
-    batch: int = 100
-    loss: Loss = "exponential"
-    epochs: int | None = None
-    flow_time: float = 12.0
-    flow_method: Method = "bosh3"
-    flow_rtol: float = 1e-2
     pgd_radii: tuple[float, ...] = tuple(k / 39 for k in (0, 2, 4, 6, 8, 9, 10, 11, 15, 20, 24, 26, 27, 28, 30))
     pgd_points: int = 100
     pgd_steps: int = 2000
+    recipe: typing.Recipe | None = None  # of the papers' PGD
 
     @property
     def has_all(self) -> bool:
         """Whether what its recipes need is installed: torch, for the MLP."""
         return all(recipe.kind != "mlp" for recipe in self.recipes) or has_torch()
-
-    def training(self, num_threads: int | None) -> Training:
-        """How its models are trained."""
-        return Training(
-            self.width,
-            self.batch,
-            self.loss,
-            self.epochs,
-            self.flow_time,
-            self.flow_method,
-            self.flow_rtol,
-            num_threads,
-        )
 
 
 def quick(config: Config) -> Config:
@@ -149,11 +129,11 @@ def _measure(
 ) -> None:
     """Train a model and enter what is found into the arrays, all of it or, after Ctrl-C, nothing."""
     config, arrays, num_threads = session.config, session.arrays, session.options.num_threads
-    model = train(recipe, config.training(num_threads), gmm, data, rng)
+    model = train(recipe, replace(config, num_threads=num_threads), gmm, data, rng)
     found = radii(model, recipe, gmm, test, num_threads)
     if s == 0 and recipe.attacked_by_pgd:
         few = Dataset(test.X[: config.pgd_points], test.y[: config.pgd_points], test.z[: config.pgd_points])
-        pgd = pgd_accuracy(model, few, config.pgd_radii, config.pgd_steps)
+        pgd = pgd_accuracy(model, few, config.pgd_radii, config.pgd_steps, config.recipe)
         arrays[f"{recipe.key}.pgd"] = pgd
     told = np.array([model.facts.get(fact, np.nan) for fact in ("accuracy", "loss", "length")])
     for what, values in (("lower", found[0]), ("upper", found[1]), ("facts", told)):
@@ -214,7 +194,8 @@ def curves_panel(ax: Axes, outcome: Outcome, window: tuple[float, float]) -> Non
         if f"{recipe.key}.pgd" in outcome.arrays:
             pgd = outcome.arrays[f"{recipe.key}.pgd"]
             ax.plot(config["pgd_radii"], pgd, lw=0.7, mfc="white", mew=0.8, **look)
-    told = f"hollow, thin: papers' PGD on it ({config['pgd_steps']} steps, {config['pgd_points']} points)"
+    how = ", as in MV24" if config.get("recipe") else ""
+    told = f"hollow, thin: papers' PGD on it ({config['pgd_steps']} steps, {config['pgd_points']} points{how})"
     ax.plot([], [], ls="none", label=told)
     floor = theory.max_robust_accuracy(mixture(config, 0))
     ax.fill_between(
@@ -235,7 +216,10 @@ def curves_panel(ax: Axes, outcome: Outcome, window: tuple[float, float]) -> Non
 
 def experiment(name: str, summary: str, config: Config, seconds: Mapping[str, float]) -> Experiment:
     """Figure 2 or 7, which differ in what is trained."""
-    presets, options = {"paper": config, "quick": quick(config)}, ("width", "alpha", "batch", "loss", "epochs")
+    presets, options = (
+        {"paper": config, "quick": quick(config)},
+        ("width", "alpha", "batch", "loss", "epochs", "recipe"),
+    )
     return Experiment(
         name, summary, measure, draw, table, presets, options, settle=batch_fits, facts=facts, seconds=seconds
     )

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from preluflow import attacks
+from preluflow import attacks, typing
+from preluflow._recipes import MV24_BATCH
 from preluflow.classifiers import Bayes, Linear, fit_linear
 from preluflow.data import Dataset, OrthonormalGMM
+from preluflow.events import Event
 from preluflow.experiments._harness import completed, every_point
 from preluflow.flow import gradient_flow
 from preluflow.initialization import initialize
@@ -71,7 +73,7 @@ class Recipe:
     @property
     def certified(self) -> bool:
         """Whether there is a certificate; else attacked only."""
-        return self.kind != "mlp" and self.activation != "tanh"
+        return self.kind != "mlp"
 
     @property
     def attacked_by_pgd(self) -> bool:
@@ -96,17 +98,17 @@ class Training:
     """How to train, for all models alike.
 
     ``flow_time``: length of the flow, in units of K; the flow is that of the squared loss, by ``flow_method`` at
-    ``flow_rtol``. ``epochs``: the recipes' own if None.
+    ``flow_rtol``. ``epochs``: at most so many, the recipes' own if None.
     """
 
-    width: int
-    batch: int
-    loss: Loss
-    epochs: int | None
-    flow_time: float
-    flow_method: Method
-    flow_rtol: float
-    num_threads: int | None = None
+    width: int = 200
+    batch: int = 100
+    loss: Loss = "exponential"
+    epochs: int | None = None
+    flow_time: float = 12.0
+    flow_method: Method = "bosh3"
+    flow_rtol: float = 1e-2
+    num_threads: int | None = field(default=None, metadata={"kept": False})  # no number depends on it
 
 
 @dataclass(frozen=True)
@@ -135,18 +137,24 @@ class Settled:
     tiny of the right sign.
     """
 
-    def __init__(self, first: float, clusters: int) -> None:
-        self.losses = [first]
-        self.enough = first / (2 * clusters)
+    def __init__(self, loss: Loss, clusters: int) -> None:
+        self.loss = loss
+        self.clusters = clusters
+        self.losses: list[float] = []
         self.accuracy = np.nan
 
-    def after_epoch(self, loss: Loss, y: Array, f: Array) -> bool:
-        """Take the outputs after a further epoch; whether training is at its end."""
-        self.losses.append(mean_loss(loss, y, f))
+    def after_epoch(self, y: Array, f: Array) -> bool:
+        """Take the outputs at the start, then after every epoch; whether training is at its end."""
+        self.losses.append(mean_loss(self.loss, y, f))
         self.accuracy = float(np.mean(y * f > 0))
         epoch, first, last = len(self.losses) - 1, self.losses[0], self.losses[-1]
         still = abs(last - self.losses[epoch - epoch // 10]) < 0.01 * first
-        return epoch >= 10 and self.accuracy == 1.0 and still and last < self.enough
+        return epoch >= 10 and self.accuracy == 1.0 and still and last < first / (2 * self.clusters)
+
+    @property
+    def event(self) -> Event:
+        """The rule as the end of a run."""
+        return Event("settled", lambda at: 1.0 if self.after_epoch(at.y, at.outputs) else -1.0, terminal=True)
 
     def facts(self) -> dict[str, float]:
         """Where training ended."""
@@ -215,30 +223,25 @@ def _sgd(
     network: TwoLayerNetwork,
     rng: np.random.Generator,
 ) -> tuple[TwoLayerNetwork, dict[str, float]]:
-    y = data.y.astype(np.float64)
-    settled = Settled(
-        mean_loss(how.loss, y, network.decision_function(data.X, num_threads=how.num_threads)), gmm.clusters
+    settled = Settled(how.loss, gmm.clusters)
+    run = completed(
+        sgd(
+            network,
+            data.X,
+            data.y,
+            step=recipe.step_of(how.loss),
+            batch=how.batch,
+            epochs=how.epochs or recipe.epochs,
+            loss=how.loss,
+            rng=rng,
+            events=[settled.event],
+            observe=Observe(what=()),
+            num_threads=how.num_threads,
+        )
     )
-    epoch = partial(
-        sgd,
-        X=data.X,
-        y=data.y,
-        step=recipe.step_of(how.loss),
-        batch=how.batch,
-        epochs=1,
-        loss=how.loss,
-        rng=rng,
-        observe=Observe(what=()),
-        num_threads=how.num_threads,
-    )
-    for _ in range(how.epochs or recipe.epochs):
-        run = completed(epoch(network))
-        if run.status != "finished":
-            raise Diverged(f"{run.message}; its step is {recipe.step_of(how.loss):g}")
-        network = run.network
-        if settled.after_epoch(how.loss, y, network.decision_function(data.X, num_threads=how.num_threads)):
-            break
-    return network, settled.facts()
+    if run.status not in ("finished", "event"):
+        raise Diverged(f"{run.message}; its step is {recipe.step_of(how.loss):g}")
+    return run.network, settled.facts()
 
 
 def _linear(recipe: Recipe, how: Training, gmm: OrthonormalGMM, data: Dataset, rng: np.random.Generator) -> Model:
@@ -285,7 +288,8 @@ def _mlp(recipe: Recipe, how: Training, gmm: OrthonormalGMM, data: Dataset, rng:
         with torch.no_grad():
             return np.asarray(forward(X).double().numpy())
 
-    settled = Settled(mean_loss(how.loss, target, outputs()), gmm.clusters)
+    settled = Settled(how.loss, gmm.clusters)
+    settled.after_epoch(target, outputs())
     for _ in range(how.epochs or recipe.epochs):
         order = torch.from_numpy(rng.permutation(len(y)))
         for first in range(0, len(y), how.batch):
@@ -297,7 +301,7 @@ def _mlp(recipe: Recipe, how: Training, gmm: OrthonormalGMM, data: Dataset, rng:
         f = outputs()
         if not np.isfinite(f).all():
             raise Diverged(f"outputs are not finite; its step is {step:g}")
-        if settled.after_epoch(how.loss, target, f):
+        if settled.after_epoch(target, f):
             break
     final = [weight.detach().double().numpy() for weight in weights]
     basis = span(gmm, final[0])
@@ -356,16 +360,22 @@ def radii(model: Model, recipe: Recipe, gmm: OrthonormalGMM, test: Dataset, num_
     return np.where(found.correct, np.stack([found.lower, found.upper]), WRONG)
 
 
-def pgd_accuracy(model: Model, test: Dataset, eps: ArrayLike, steps: int) -> Array:
+def pgd_accuracy(model: Model, test: Dataset, eps: ArrayLike, steps: int, search: typing.Recipe | None = None) -> Array:
     """Accuracy left by the papers' PGD at ascending radii, (R,), on the given points.
 
-    What is broken within a ball counts as broken within larger ones and is not attacked again.
+    What is broken within a ball counts as broken within larger ones and is not attacked again. Not so by a recipe,
+    ``search``, whose authors attack every point at every radius anew.
     """
     inside, y = test.X.astype(np.float64) @ model.basis, test.y
     alive = np.flatnonzero(y * model.classifier.decision_function(inside) > 0)
     left = []
     for radius in np.asarray(eps, dtype=np.float64):
-        if radius > 0 and alive.size:
+        if radius > 0 and search is not None:
+            found = attacks.pgd(
+                model.classifier, inside, y, eps=float(radius), steps=steps, recipe=search, batch=MV24_BATCH
+            )
+            alive = np.flatnonzero(~found.success)
+        elif radius > 0 and alive.size:
             found = attacks.pgd(model.classifier, inside[alive], y[alive], eps=float(radius), steps=steps)
             alive = alive[~found.success]
         left.append(len(alive) / len(y))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preluflow import theory
+from preluflow._recipes import MV24_BATCH
 from preluflow.data import OrthonormalGMM
 from preluflow.experiments._harness import Outcome, Row
 from preluflow.experiments._stats import share
@@ -232,6 +233,8 @@ def _notes(outcome: Outcome) -> list[Row]:
                 "of SGD; not for Bayes and the flow (squared loss); logistic regression keeps its loss",
             )
         )
+    if config.get("recipe"):
+        rows.append(Row("note: papers' PGD", f"as in MV24: float32, mean of {MV24_BATCH} points, last iterate"))
     rows.append(Row("note: Bayes, logistic regression", "PGD not run: radius in closed form"))
     if outcome.name == "fig2" and not config["torch"]:
         rows.append(Row("note: 4-layer ReLU MLP", "left out: torch is not installed"))

@@ -1,0 +1,435 @@
+#include "preluflow/robustness/bracket.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "preluflow/robustness/attack.hpp"
+#include "preluflow/robustness/branch_and_bound.hpp"
+#include "preluflow/robustness/linear_algebra.hpp"
+#include "preluflow/robustness/points.hpp"
+#include "preluflow/robustness/tangent.hpp"
+#include "preluflow/robustness/witness.hpp"
+
+namespace preluflow {
+
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kOutward = 1.0 - 1e-9;  // of a certificate that is the distance to the centre
+constexpr int kRefinements = 3;          // of branch and bound, again from a shorter witness each
+
+using Row = Scaled::Row;
+
+// One rival class of a point: what is certified against it, and the shortest perturbation the attack found, in the
+// attack's frame. All lengths are in the point's unit.
+struct Rival {
+  Index c = 0;
+  double lower = 0.0, length = kInfinity;
+  Row d;
+  double share = 0.0;         // of x, besides
+  double corner = kInfinity;  // of an error in one point only
+  Row corner_d;
+  double corner_share = 0.0;
+  double most = kInfinity;  // what lower may be at most, since the centre is an error
+  Certificate certificate = Certificate::tangent;
+
+  void cap() { lower = std::min(lower, most); }
+};
+
+// What is known of a point.
+struct Work {
+  std::vector<Rival> rivals;  // the least certified first
+  bool correct = true;
+  double upper = kInfinity;     // length of the witness, in the point's unit
+  std::vector<double> witness;  // (D,) in the units of x; empty where none is known
+  Index nearest = -1;           // the rival class whose attack found it
+  Index reached = -1;           // the class the network says there, or is torn to
+  Unit unit;
+  Index rounds = 0, nodes = 0;
+  bool done = false;
+
+  double lower() const {
+    double least = kInfinity;
+    for (const Rival& rival : rivals) least = std::min(least, rival.lower);
+    return least;
+  }
+};
+
+// What all of a call's points are done with.
+struct Call {
+  const Canonical& canonical;
+  const Evaluator& evaluator;
+  const double* X;
+  const Index* label;
+  const BracketOptions& options;
+  const Interrupt& interrupt;
+  const BracketResult& result;
+};
+
+// What the attack found: numbers of its frame, and a share of the point.
+struct Found {
+  Index point;
+  const Row* d;
+  double share;
+};
+
+// The same in inputs (m, D), in the points' units.
+std::vector<double> to_inputs(const Call& call, const Points& points, const std::vector<Found>& found) {
+  const Canonical& canonical = call.canonical;
+  const Index D = canonical.dim(), h = canonical.width(), m = static_cast<Index>(found.size());
+  std::vector<double> out(static_cast<std::size_t>(m * D));
+  if (canonical.neurons().rank > 0) {
+    for (Index i = 0; i < m; ++i) std::copy_n(found[static_cast<std::size_t>(i)].d->data(), D, out.begin() + i * D);
+  } else {
+    std::vector<double> rows(static_cast<std::size_t>(m * h));
+    for (Index i = 0; i < m; ++i) std::copy_n(found[static_cast<std::size_t>(i)].d->data(), h, rows.begin() + i * h);
+    products(canonical.input_panels(), rows.data(), m, out.data());
+  }
+  const std::uint8_t* fixed = call.options.fixed;
+  for (Index i = 0; i < m; ++i) {
+    const Found& at = found[static_cast<std::size_t>(i)];
+    const double* x = points.direction(at.point);
+    double* row = out.data() + i * D;
+    for (Index k = 0; k < D; ++k) {
+      row[k] += at.share == 0.0 ? 0.0 : at.share * x[k];
+      if (fixed != nullptr && fixed[k]) row[k] = 0.0;  // which changes no product
+    }
+  }
+  return out;
+}
+
+// Fast certificates, attacks and their confirmation for the points of one task.
+class FastBlock {
+ public:
+  FastBlock(const Call& call, Index first, Index count, std::vector<Work>& works)
+      : call_(call),
+        canonical_(call.canonical),
+        first_(first),
+        count_(count),
+        works_(works),
+        points_(call.canonical, call.X + first * call.canonical.dim(), count),
+        witnesses_(call.canonical, call.evaluator, call.options, points_, call.X + first * call.canonical.dim(),
+                   call.label + first) {}
+
+  // False where it was asked to stop: points not come to are not done.
+  bool run() {
+    Tangent tangent(canonical_.neurons());
+    const AttackOptions options{call_.options.starts, call_.options.restarts, call_.options.steps, call_.options.seed};
+    Attack search(canonical_.neurons(), options, call_.interrupt);
+    attacked_ = 0;
+    for (; attacked_ < count_ && !asked_to_stop(call_.interrupt); ++attacked_) {
+      certify(attacked_, tangent);
+      if (!attack(attacked_, search)) break;
+    }
+    confirm();
+    return attacked_ == count_;
+  }
+
+ private:
+  Work& work(Index i) { return works_[static_cast<std::size_t>(first_ + i)]; }
+  Index label(Index i) const { return call_.label[first_ + i]; }
+
+  void certify(Index i, Tangent& tangent) {
+    Work& at = work(i);
+    at.unit = points_.unit(i);
+    const Point point = points_.at(i);
+    for (Index c = 0; c < canonical_.classes(); ++c) {
+      if (c == label(i)) continue;
+      Rival rival;
+      rival.c = c;
+      bool correct = false;
+      rival.lower = tangent.radius(canonical_.pair(label(i), c).pair, point, correct);
+      if (canonical_.errs_at_centre(label(i), c)) rival.most = point.length * kOutward;
+      if (canonical_.jumps_at_centre() && !(point.length > 0.0)) {
+        correct = !canonical_.errs_at_centre(label(i), c);
+        rival.most = 0.0;
+      }
+      rival.cap();
+      at.correct = at.correct && correct;
+      at.rivals.push_back(std::move(rival));
+    }
+    std::stable_sort(at.rivals.begin(), at.rivals.end(),
+                     [](const Rival& a, const Rival& b) { return a.lower < b.lower; });
+  }
+
+  // The rivals in the order of their certificates; one whose certificate is beyond the best attack cannot be nearer.
+  bool attack(Index i, Attack& search) {
+    Work& at = work(i);
+    if (!at.correct || canonical_.width() == 0) return true;
+    const Point point = points_.at(i);
+    double best = kInfinity;
+    for (Rival& rival : at.rivals) {
+      if (rival.lower >= best) break;
+      const PairData& pair = canonical_.pair(label(i), rival.c);
+      rival.length = search.run(pair.pair, *pair.groups, point, rival.lower,
+                                static_cast<std::uint64_t>(call_.options.first + first_ + i), best);
+      if (search.stopped()) return false;
+      rival.d = search.d();
+      rival.share = search.share();
+      rival.corner = search.corner();
+      if (std::isfinite(rival.corner)) {
+        rival.corner_d = search.corner_d();
+        rival.corner_share = search.corner_share();
+      }
+      best = std::min(best, rival.length);
+    }
+    return true;
+  }
+
+  // The nearest rivals' perturbations, all points at a time; the others, where those cannot be met in float64 or are
+  // longer than what they promised.
+  void confirm() {
+    std::vector<Index> which;
+    std::vector<Found> found;
+    for (Index i = 0; i < attacked_; ++i) {
+      Work& at = work(i);
+      at.done = true;
+      if (!at.correct) continue;
+      const Rival* best = nullptr;
+      for (const Rival& rival : at.rivals)
+        if (std::isfinite(rival.length) && (best == nullptr || rival.length < best->length)) best = &rival;
+      if (best == nullptr) continue;
+      which.push_back(i);
+      found.push_back({i, &best->d, best->share});
+      at.nearest = best->c;
+    }
+    const std::vector<double> d = to_inputs(call_, points_, found);
+    witnesses_.confirm(which, d.data(), [&](std::size_t k, const double* witness, Index reached) {
+      take(which[k], work(which[k]).nearest, witness, reached);
+    });
+    for (Index i = 0; i < attacked_; ++i) {
+      if (!work(i).correct) continue;
+      confirm_others(i);
+      if (work(i).witness.empty() && canonical_.errs_at_centre(label(i))) take_centre(i);
+    }
+    std::vector<Index> reached(static_cast<std::size_t>(attacked_));
+    if (std::any_of(&work(0), &work(0) + attacked_, [](const Work& at) { return !at.correct; }))
+      witnesses_.reached(attacked_, reached.data());
+    for (Index i = 0; i < attacked_; ++i)
+      if (!work(i).correct) work(i).reached = reached[static_cast<std::size_t>(i)];
+  }
+
+  // What may still be shorter: other rivals, and corners.
+  void confirm_others(Index i) {
+    Work& at = work(i);
+    const Index tried = at.nearest;
+    for (const Rival& rival : at.rivals) {
+      if (rival.c != tried && rival.length < at.upper) confirm_one(i, rival.c, rival.d, rival.share);
+      if (rival.corner < at.upper) confirm_one(i, rival.c, rival.corner_d, rival.corner_share);
+    }
+  }
+
+  void confirm_one(Index i, Index c, const Row& frame, double share) {
+    const std::vector<double> d = to_inputs(call_, points_, {{i, &frame, share}});
+    witnesses_.confirm({i}, d.data(),
+                       [&](std::size_t, const double* witness, Index reached) { take(i, c, witness, reached); });
+  }
+
+  // The centre, where it is an error, whatever the attack found.
+  void take_centre(Index i) {
+    const std::vector<double> nowhere(static_cast<std::size_t>(canonical_.dim()), 0.0);
+    witnesses_.confirm({i}, nowhere.data(), [&](std::size_t, const double* witness, Index reached) {
+      take(i, work(i).rivals.front().c, witness, reached);
+    });
+  }
+
+  void take(Index i, Index c, const double* witness, Index reached) {
+    Work& at = work(i);
+    const Index D = canonical_.dim();
+    std::vector<double> own(static_cast<std::size_t>(D));
+    at.unit.in_unit(witness, D, own.data());
+    const double length = length_of(own.data(), D);
+    if (!(length < at.upper)) return;
+    at.upper = length;
+    at.nearest = c;
+    at.reached = reached;
+    at.witness.assign(witness, witness + D);
+  }
+
+  const Call& call_;
+  const Canonical& canonical_;
+  Index first_, count_, attacked_ = 0;
+  std::vector<Work>& works_;
+  Points points_;
+  Witnesses witnesses_;
+};
+
+// Closer brackets of one point.
+class Refinement {
+ public:
+  Refinement(const Call& call, Index i, Work& work)
+      : call_(call),
+        canonical_(call.canonical),
+        index_(i),
+        work_(work),
+        points_(call.canonical, call.X + i * call.canonical.dim(), 1),
+        witnesses_(call.canonical, call.evaluator, call.options, points_, call.X + i * call.canonical.dim(),
+                   call.label + i),
+        x_(span_coordinates(points_.direction(0))) {}
+
+  void tighten() {
+    double least = kInfinity;  // what is certified against the rivals so far: more against others is of no use
+    for (Rival& rival : work_.rivals) {
+      const double limit = std::min(work_.upper, least / (1.0 - call_.options.gap));
+      if (!(rival.lower < (1.0 - call_.options.gap) * limit)) {
+        least = std::min(least, rival.lower);
+        continue;
+      }
+      const std::vector<double> d = witness_of(rival);
+      Trace trace;
+      const bool went_on =
+          preluflow::tighten(canonical_.neurons(), canonical_.span(), pair(rival).pair, points_.at(0), x_.data(),
+                             d.data(), limit, call_.options.gap, call_.interrupt, rival.lower, &trace);
+      note(rival, trace);
+      rival.cap();
+      least = std::min(least, rival.lower);
+      if (!went_on) {
+        work_.done = false;
+        return;
+      }
+    }
+  }
+
+  void exact() {
+    for (Rival& rival : work_.rivals)
+      for (int round = 0; round < kRefinements && open(rival) && work_.done; ++round) {
+        std::vector<double> d = witness_of(rival);
+        const double before = work_.upper;
+        const ExactOptions options{call_.options.gap, call_.options.most_nodes, call_.options.most_seconds};
+        const double old = rival.lower;
+        const Index nodes = exact_radius(canonical_.neurons(), canonical_.span(), pair(rival).pair, points_.at(0),
+                                         x_.data(), work_.upper, options, call_.interrupt, rival.lower, d.data());
+        if (rival.lower > old) rival.certificate = Certificate::branch_and_bound;
+        rival.cap();
+        take(rival, d);
+        if (nodes < 0) {
+          work_.done = false;
+          return;
+        }
+        work_.nodes += nodes;
+        if (nodes >= options.most_nodes || !(work_.upper < before)) break;
+      }
+  }
+
+ private:
+  bool open(const Rival& rival) const { return rival.lower < (1.0 - call_.options.gap) * work_.upper; }
+  const PairData& pair(const Rival& rival) const { return canonical_.pair(call_.label[index_], rival.c); }
+
+  void note(Rival& rival, const Trace& trace) {
+    work_.rounds += trace.rounds;
+    if (trace.form == Trace::Form::slice) rival.certificate = Certificate::slice;
+    if (trace.form == Trace::Form::flat) rival.certificate = Certificate::flat;
+  }
+
+  std::vector<double> span_coordinates(const double* row) const {
+    const Index D = canonical_.dim(), rank = canonical_.span().rank;
+    std::vector<double> out(static_cast<std::size_t>(rank));
+    VectorMap<double>(out.data(), rank).noalias() =
+        ConstMatrixMap<double>(canonical_.basis().data(), rank, D) * ConstVectorMap<double>(row, D);
+    return out;
+  }
+
+  // A perturbation against this rival, in the span: the witness, if it is its own, or what the attack found; zeros
+  // where nothing was.
+  std::vector<double> witness_of(const Rival& rival) const {
+    std::vector<double> d(static_cast<std::size_t>(canonical_.dim()), 0.0);
+    if (rival.c == work_.nearest && !work_.witness.empty()) {
+      work_.unit.in_unit(work_.witness.data(), canonical_.dim(), d.data());
+    } else if (std::isfinite(rival.length)) {
+      d = to_inputs(call_, points_, {{0, &rival.d, rival.share}});
+    }
+    return span_coordinates(d.data());
+  }
+
+  // A nearer error that branch and bound may have found.
+  void take(const Rival& rival, const std::vector<double>& in_span) {
+    const double length = ConstVectorMap<double>(in_span.data(), static_cast<Index>(in_span.size())).norm();
+    if (!(length > 0.0 && length < work_.upper * (1.0 - 1e-12))) return;
+    const Index D = canonical_.dim(), rank = canonical_.span().rank;
+    std::vector<double> d(static_cast<std::size_t>(D));
+    VectorMap<double>(d.data(), D).noalias() = ConstMatrixMap<double>(canonical_.basis().data(), rank, D).transpose() *
+                                               ConstVectorMap<double>(in_span.data(), rank);
+    witnesses_.confirm({0}, d.data(), [&](std::size_t, const double* witness, Index reached) {
+      std::vector<double> own(static_cast<std::size_t>(D));
+      work_.unit.in_unit(witness, D, own.data());
+      const double shorter = length_of(own.data(), D);
+      if (!(shorter < work_.upper)) return;
+      work_.upper = shorter;
+      work_.nearest = rival.c;
+      work_.reached = reached;
+      work_.witness.assign(witness, witness + D);
+    });
+  }
+
+  const Call& call_;
+  const Canonical& canonical_;
+  Index index_;
+  Work& work_;
+  Points points_;
+  Witnesses witnesses_;
+  std::vector<double> x_;  // (rank,) the point in the span
+};
+
+bool is_open(const Call& call, const Work& work) {
+  return work.done && work.correct && work.lower() < (1.0 - call.options.gap) * work.upper;
+}
+
+// The bracket of a point in the units of x.
+void report(const Call& call, Index i, const Work& work) {
+  const Index D = call.canonical.dim();
+  const BracketResult& out = call.result;
+  double* witness = out.witness + i * D;
+  out.done[i] = work.done;
+  out.correct[i] = work.correct;
+  out.rounds[i] = work.rounds;
+  out.nodes[i] = work.nodes;
+  std::fill_n(witness, D, 0.0);
+  out.lower[i] = out.upper[i] = 0.0;
+  out.certificate[i] = static_cast<std::uint8_t>(Certificate::none);
+  out.rival[i] = -1;
+  if (work.correct && !work.rivals.empty()) {
+    const Rival& least = *std::min_element(work.rivals.begin(), work.rivals.end(),
+                                           [](const Rival& a, const Rival& b) { return a.lower < b.lower; });
+    out.lower[i] = work.unit.certified(least.lower);
+    out.certificate[i] = static_cast<std::uint8_t>(least.lower > 0.0 ? least.certificate : Certificate::none);
+    out.rival[i] = least.c;
+    out.upper[i] = kInfinity;
+    if (!work.witness.empty()) {
+      std::copy(work.witness.begin(), work.witness.end(), witness);
+      out.upper[i] = length_of(witness, D);
+    }
+  }
+  out.reached[i] = work.reached;
+}
+
+}  // namespace
+
+void bracket(Team& team, const Canonical& canonical, const Evaluator& evaluator, const double* X, const Index* label,
+             Index n, const BracketOptions& options, const Interrupt& interrupt, const BracketResult& result) {
+  constexpr Index kBlock = Evaluator::kBlock;  // points of a task
+  const Call call{canonical, evaluator, X, label, options, interrupt, result};
+  std::vector<Work> works(static_cast<std::size_t>(n));
+  team.parallel_for((n + kBlock - 1) / kBlock, [&](Index task) {
+    if (asked_to_stop(interrupt)) return;
+    const Index first = task * kBlock;
+    FastBlock(call, first, std::min(kBlock, n - first), works).run();
+  });
+  if (options.level != Level::fast && canonical.span().rank > 0) {
+    team.parallel_for(n, [&](Index i) {
+      Work& work = works[static_cast<std::size_t>(i)];
+      if (!is_open(call, work)) return;
+      if (asked_to_stop(interrupt)) {
+        work.done = false;
+        return;
+      }
+      Refinement refinement(call, i, work);
+      refinement.tighten();
+      if (options.level == Level::exact && work.done) refinement.exact();
+    });
+  }
+  team.parallel_for(n, [&](Index i) { report(call, i, works[static_cast<std::size_t>(i)]); });
+}
+
+}  // namespace preluflow

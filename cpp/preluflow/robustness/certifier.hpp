@@ -1,0 +1,56 @@
+// Whether -m < 0 on a ball around a point: quadratic bounds, their largest value, and contacts that move until it is
+// below 0.
+#pragma once
+
+#include "preluflow/interrupt.hpp"
+#include "preluflow/robustness/ball_maximum.hpp"
+#include "preluflow/robustness/contacts.hpp"
+#include "preluflow/robustness/majorant.hpp"
+
+namespace preluflow {
+
+// One form of the certificate, a view of the neurons: tries radii.
+class Certifier {
+ public:
+  // x, d in the view's unit: the point, and a witness of which the direction counts.
+  Certifier(const Neurons& net, const Span& span, const SpanPoint& point, View view, Eigen::VectorXd x,
+            const Eigen::VectorXd& d, const Interrupt& interrupt);
+
+  // Whether the ball holds no error, after at most so many rounds of moving contacts.
+  bool ball(double radius, int most_rounds);
+  // The same by slabs across the direction in which the first ball's bound bends most (docs/mathematics.md#slabs).
+  bool slabs(double radius, int most_rounds, int most_slabs);
+
+  // A radius at which the bound may be 0, from the last ball tried; 0: not known.
+  double estimate() const;
+  bool stopped() const { return stopped_; }
+  Index factorisations() const { return maximum_.factorisations(); }
+  Index rounds() const { return rounds_; }
+
+ private:
+  bool move_contacts(double radius, const Slab& slab, int most_rounds, int& mixed, Moments& moments);
+  bool from_zero(double radius);
+  bool part(double radius, const Slab& slab, int most_rounds);
+  void slab_ranges(double radius, const Slab& slab);
+  double square(const Eigen::VectorXd& d, double across) const;
+
+  const Neurons& net_;
+  const SpanPoint& point_;
+  const Interrupt& interrupt_;
+  View view_;
+  Eigen::VectorXd x_, towards_;  // (rank,) the point, and a unit vector towards the witness
+  Eigen::VectorXd move_;         // (h,) <column_j, towards>
+  Majorant majorant_;
+  Quadratic quadratic_;
+  BallMaximum maximum_;
+  Contacts contacts_;
+  Ranges ranges_;
+  Moments moments_;  // of the whole ball, of `mixed_` maximisers so far
+  int mixed_ = 0;
+  Eigen::VectorXd along_, cosines_;  // of slabs: a unit vector, and <column_j, along>
+  double radius_ = 0.0, l_ = 0.0, bound_ = 0.0;
+  Index rounds_ = 0;
+  bool stopped_ = false;
+};
+
+}  // namespace preluflow

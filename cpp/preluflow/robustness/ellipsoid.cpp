@@ -1,0 +1,171 @@
+#include "preluflow/robustness/ellipsoid.hpp"
+
+#include <cmath>
+#include <limits>
+
+namespace preluflow {
+
+namespace {
+
+using Eigen::VectorXd;
+
+constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+// docs/mathematics.md#rounding-branch-and-bound
+constexpr double kShift = 1e-6;   // l - Q is kept above this share of l: what that costs is as small a share of l r^2
+constexpr int kMultipliers = 12;  // tried
+constexpr double kClose = 0.02;   // of enough^2: ||d||^2 that near to it is the maximiser's; the bound is flat there
+constexpr double kFar = 8.0;      // maximisers beyond it, of the reach, are not used: rounding is paid for up to there
+constexpr double kOver = 1e-3;    // of its width: a range that is exceeded by less is not taken into account
+constexpr int kMeetings = 3;      // rounds of ranges that the nearest point exceeds
+constexpr double kProducts =
+    16.0;  // rounding of <column, d> for ||d|| up to kFar times the reach, in F's units of rounding
+constexpr double kInward = 1e-9;  // relative room for what rounding does to squares of distances
+constexpr double kWider = 1e-6;   // of the width of a range, likewise
+
+}  // namespace
+
+// With A = l - Q >= L L^T, F(d) <= v0 + l ||d||^2 - ||L^T (d - d')||^2 for the solution d' of (A - floor) d' = b/2
+// (docs/mathematics.md#contraction).
+bool Ellipsoid::try_multiplier(const NodeMajorant& F, double reach, double l, double& v0) {
+  const auto rank = static_cast<double>(A_.rows());
+  const double floor = kShift * l + 4.0 * kEpsilon * rank * F.bends;
+  const double lost = kEpsilon * (rank + 2.0) * (rank * l + F.bends);
+  A_.triangularView<Eigen::Lower>() = -F.Q;
+  A_.diagonal().array() += l - floor;
+  llt_.compute(A_);
+  if (llt_.info() != Eigen::Success || !(floor > lost)) return false;
+  half_ = 0.5 * F.b;
+  llt_.solveInPlace(half_);
+  residual_.noalias() = F.Q.selfadjointView<Eigen::Lower>() * half_;
+  const double step = half_.norm(), bow = l * half_.squaredNorm() - half_.dot(residual_);
+  residual_ = F.b - 2.0 * (l * half_ - residual_);
+  v0 = F.c0 + F.b.dot(half_) - bow + residual_.squaredNorm() / (4.0 * (floor - lost)) + F.allowance +
+       kEpsilon * (64.0 + rank) * (l * (reach * reach + step * step) + F.b.norm() * step + F.bends * step * step);
+  return std::isfinite(v0);
+}
+
+bool Ellipsoid::set(const NodeMajorant& F, double reach, double enough, double guess) {
+  const double square = enough * enough;
+  reach_ = reach;
+  double bad = 0.0, good = kInfinity, least = kInfinity;  // l too small, l too large or large enough
+  double l = guess > 0.0 ? guess : std::max(F.b.norm() / (2.0 * enough), 1e-3 * std::abs(F.c0) / square);
+  for (int k = 0; k < kMultipliers && l > 0.0 && !(good < bad * 1.01); ++k) {
+    double v0 = 0.0;
+    if (!try_multiplier(F, reach, l, v0)) {
+      bad = l;
+      l = std::isinf(good) ? 2.0 * l : std::sqrt(bad * good);
+      continue;
+    }
+    const double step = half_.norm();
+    if (v0 + l * square < least && step <= kFar * reach) {
+      least = v0 + l * square;
+      v0_ = v0;
+      l_ = l;
+      centre_ = half_;
+      L_.triangularView<Eigen::Lower>() = llt_.matrixL();
+    }
+    const double fall = square - step * step;  // derivative of the bound in l, which is convex
+    (fall > 0.0 ? good : bad) = l;
+    if (std::abs(fall) < kClose * square) break;
+    // Newton's step for 1/||d|| = 1/r, safeguarded.
+    residual_ = half_;
+    llt_.matrixL().solveInPlace(residual_);
+    const double next = l + step * step / std::max(residual_.squaredNorm(), 1e-300) * (step - enough) / enough;
+    const double most = std::isfinite(good) ? good : 16.0 * l;
+    if (next > bad * 1.0005 && next < 0.9995 * most)
+      l = next;
+    else
+      l = std::isfinite(good) ? std::sqrt(std::max(bad, 1e-6 * good) * good) : 2.0 * l;
+  }
+  return std::isfinite(least);
+}
+
+// What rounding may have done to a value seen through the factor.
+double Ellipsoid::slop(const NodeMajorant& F, Index k) const {
+  return kProducts * F.unit() * (std::abs(F.z(k)) + F.length(k) * reach_) + lost_ * width_(k);
+}
+
+// Ranges that the point y, as L^T (d - centre), exceeds, as half-spaces of such points.
+void Ellipsoid::add_violated(const Node& node, const NodeMajorant& F, const VectorXd& y, std::vector<bool>& used) {
+  for (Index k = 0; k < F.terms(); ++k) {
+    if (!(width_(k) > 0.0) || !(F.length(k) > 0.0)) continue;
+    const double at = seen_(k) + white_.col(k).dot(y);
+    for (const bool below : {false, true}) {
+      const double over = below ? node.low(k) - at : at - node.high(k), sign = below ? -1.0 : 1.0;
+      const auto place = static_cast<std::size_t>(2 * k + (below ? 1 : 0));
+      if (!(over > kOver * (node.high(k) - node.low(k))) || used[place]) continue;
+      used[place] = true;
+      const double from_centre = sign * (seen_(k) - (below ? node.low(k) : node.high(k)));
+      spaces_.add((sign / width_(k)) * white_.col(k), from_centre / width_(k), slop(F, k) / width_(k));
+    }
+  }
+}
+
+void Ellipsoid::meet(const Node& node, const NodeMajorant& F) {
+  white_ = F.columns;
+  L_.triangularView<Eigen::Lower>().solveInPlace(white_);
+  width_ = white_.colwise().norm();
+  seen_ = F.z;
+  seen_.noalias() += F.columns.transpose() * centre_;
+  double size = 0.0;  // of the factor, squared
+  for (Index i = 0; i < L_.rows(); ++i) size += L_.row(i).head(i + 1).squaredNorm();
+  apart_ = turned_ = 0.0;
+  const double most = std::sqrt(std::max(v0_ + l_ * reach_ * reach_, 0.0)) + 1e-300;  // of ||y|| of errors within reach
+  const double unit = kEpsilon * static_cast<double>(L_.rows() + 8);
+  lost_ = unit * (std::sqrt(size) * (2.0 + kFar) * reach_ + 2.0 * most);
+  VectorXd nearest = VectorXd::Zero(L_.rows()), weights;
+  std::vector<bool> used(static_cast<std::size_t>(2 * F.terms()), false);
+  spaces_.clear();
+  for (int round = 0; round < kMeetings; ++round) {
+    const Index before = spaces_.count();
+    add_violated(node, F, nearest, used);
+    if (spaces_.count() == before) break;
+    weights = spaces_.shortest(10.0 * most, 0.0, weights, nearest);
+    apart_ = spaces_.bound(weights, 2.0 * most);
+  }
+  const double length = nearest.norm();
+  if (!(apart_ > 0.0) || !(length > 0.0)) {
+    apart_ = 0.0;
+    return;
+  }
+  // Errors y have <n, y> >= apart, n = nearest / length, but for what rounding turned n by: they lie around apart n,
+  // within what is left of the radius.
+  turned_ = 2.0 * apart_ * most * kEpsilon * static_cast<double>(8 + spaces_.count()) * weights.sum() / length;
+  nearest *= apart_ / length;
+  seen_.noalias() += white_.transpose() * nearest;
+  L_.triangularView<Eigen::Lower>().transpose().solveInPlace(nearest);
+  centre_ += nearest;
+}
+
+double Ellipsoid::bound() const {
+  const double square = (apart_ * apart_ * (1.0 - kInward) - v0_) / l_;
+  return square > 0.0 ? std::sqrt(square) * (1.0 - 1e-12) : 0.0;
+}
+
+bool Ellipsoid::narrow(Node& node, const NodeMajorant& F, double& gained) {
+  const double rest = v0_ + l_ * reach_ * reach_ - apart_ * apart_ * (1.0 - kInward) + turned_;
+  if (!(rest >= 0.0)) return false;
+  radius_ = std::sqrt(rest) * (1.0 + kInward);
+  for (Index k = 0; k < F.terms(); ++k) {
+    const double room = slop(F, k), half = width_(k) * radius_ * (1.0 + kWider) + room;
+    const double before = node.high(k) - node.low(k);
+    const double low = std::max(node.low(k), seen_(k) - half), high = std::min(node.high(k), seen_(k) + half);
+    if (low > high + room) return false;
+    node.low(k) = std::min(low, high);
+    node.high(k) = std::max(low, high);
+    if (before > 0.0) gained = std::max(gained, (before - (high - low)) / before);
+  }
+  return true;
+}
+
+void Ellipsoid::range(const VectorXd& n, double& low, double& high) const {
+  VectorXd w = n;
+  L_.triangularView<Eigen::Lower>().solveInPlace(w);
+  const double middle = n.dot(centre_), width = w.norm();
+  const double half = width * radius_ * (1.0 + kWider) + lost_ * width + kInward * reach_;
+  low = std::max(low, middle - half);
+  high = std::min(high, middle + half);
+}
+
+}  // namespace preluflow

@@ -1,0 +1,125 @@
+#include "preluflow/robustness/node_majorant.hpp"
+
+#include <cmath>
+#include <limits>
+
+#include "preluflow/relu_power.hpp"
+
+namespace preluflow {
+
+namespace {
+
+using Eigen::VectorXd;
+
+constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
+constexpr double kHuge = 1e100;  // a rival beyond it, in units of the largest own term, is not bounded once active
+constexpr double kUnderflow = 1e-140;  // what powers of one term may lose, in that unit
+constexpr double kFromKink =
+    0.02;  // p < 2: contacts of rivals stay so far from the kink, as a share of the range's end
+
+// p < 2: off the kink, where no quadratic touches from above.
+double off_kink(double c, double low, double high, double p) {
+  if (!(p < 2.0) || low > 0.0) return c;
+  return c > 0.0 ? std::max(c, kFromKink * high) : std::min(c, -kFromKink * high);
+}
+
+}  // namespace
+
+NodeMajorant::NodeMajorant(const Sides& sides, double p, double span_slack)
+    : p_(p), unit_(span_slack + 64.0 * kEpsilon), rivals_(sides.rival.count()), neurons_(rivals_ + sides.own.count()) {
+  const Index rank = sides.own.columns.rows();
+  columns.resize(rank, neurons_);
+  columns << sides.rival.columns, sides.own.columns;
+  for (VectorXd* v : {&a, &z, &length}) v->resize(neurons_);
+  a << sides.rival.a, sides.own.a;
+  z << sides.rival.z, sides.own.z;
+  length << sides.rival.length, sides.own.length;
+  Q.resize(rank, rank);
+}
+
+void NodeMajorant::take(const Node& node) {
+  const Index count = node.directions.cols(), rank = columns.rows();
+  columns.conservativeResize(rank, neurons_ + count);
+  for (VectorXd* v : {&a, &z, &length}) v->conservativeResize(neurons_ + count);
+  bent_.resize(rank, neurons_);
+  weighted_.resize(rank, neurons_);
+  if (count == 0) return;
+  columns.rightCols(count) = node.directions;
+  a.tail(count).setZero();
+  z.tail(count).setZero();
+  length.tail(count).setConstant(1.0 + kEpsilon * static_cast<double>(rank + 8));
+}
+
+bool NodeMajorant::build(const Node& node, double reach, const VectorXd& touch, const Kind& kind) {
+  const Index rank = columns.rows();
+  double scale = 0.0;  // what the terms' absolute values add up to, at most
+  c0 = bends = 0.0;
+  b.setZero(rank);
+  curved_ = 0;
+  for (Index k = 0; k < neurons_; ++k)
+    if (!add_neuron(node, reach, k, z(k) + columns.col(k).dot(touch), kind.share, scale)) return false;
+  Q.setZero();
+  if (curved_ > 0) Q.triangularView<Eigen::Lower>() = weighted_.leftCols(curved_) * bent_.leftCols(curved_).transpose();
+  if (kind.press > 0.0) press(node, reach, touch, kind.press, scale);
+  const auto count = static_cast<double>(terms() + rank);
+  allowance = (2.0 * unit_ + 64.0 * kEpsilon * count) * scale + count * kUnderflow;
+  c0 += allowance;
+  return std::isfinite(scale);
+}
+
+// value + slant (t - c) + bend (t - c)^2, t = z + <column, d>: above a rival's term, above minus an own neuron's.
+bool NodeMajorant::add_neuron(const Node& node, double reach, Index k, double contact, double share, double& scale) {
+  const double low = node.low(k), high = node.high(k);
+  if (!(high > 0.0)) return true;  // adds nothing
+  const bool rival = is_rival(k);
+  if (rival && !(a(k) < kHuge)) return false;
+  double c = std::min(std::max(contact, low), high);
+  if (rival && p_ >= 2.0 && c > 0.0) c -= share * (c - std::max(low, 0.0));
+  if (rival) c = off_kink(c, low, high, p_);
+  const double sign = rival ? a(k) : -a(k);
+  const double bend = sign * (rival ? most_curvature(low, high, c, p_) : least_curvature(low, high, c, p_));
+  const double value = sign * relu_power(c, p_), slant = sign * p_ * slope(c, p_), off = z(k) - c;
+  const double extent = std::abs(z(k)) + std::abs(c) + length(k) * reach;
+  c0 += value + slant * off + bend * off * off;
+  scale += std::abs(value) + std::abs(slant) * extent + std::abs(bend) * extent * extent;
+  b += (slant + 2.0 * bend * off) * columns.col(k);
+  if (bend == 0.0) return true;
+  bent_.col(curved_) = columns.col(k);
+  weighted_.col(curved_) = bend * columns.col(k);
+  bends += std::abs(bend) * length(k) * length(k);
+  ++curved_;
+  return true;
+}
+
+double NodeMajorant::multiplier(const VectorXd& touch) const {
+  const double square = touch.squaredNorm();
+  if (!(square > 0.0)) return 0.0;
+  const VectorXd bow = Q.selfadjointView<Eigen::Lower>() * touch;
+  return std::max((touch.dot(b) + 2.0 * touch.dot(bow)) / (2.0 * square), 0.0);
+}
+
+// Along a direction n adds w (s - low)(high - s), which is not negative in the node, s = <n, d>: it takes curvature
+// from F where F has more than `share` of what the ball's multiplier will make up for.
+void NodeMajorant::press(const Node& node, double reach, const VectorXd& touch, double share, double& scale) {
+  const double wanted = share * multiplier(touch);
+  if (!(wanted > 0.0)) return;
+  for (Index k = neurons_; k < terms(); ++k) {
+    const VectorXd n = columns.col(k), bow = Q.selfadjointView<Eigen::Lower>() * n;
+    const double weight = n.dot(bow) - wanted, low = node.low(k), high = node.high(k);
+    if (!(weight > 0.0)) continue;
+    c0 -= weight * low * high;
+    scale += weight * (reach + std::abs(low)) * (reach + std::abs(high));
+    b += weight * (low + high) * n;
+    Q.selfadjointView<Eigen::Lower>().rankUpdate(n, -weight);
+    bends += weight;
+  }
+}
+
+double NodeMajorant::spread(const Node& node, Index k, double value) const {
+  const double low = node.low(k), high = node.high(k);
+  if (!(high > 0.0)) return 0.0;
+  const double c = off_kink(std::min(std::max(value, low), high), low, high, p_);
+  return std::min(a(k), kHuge) * (most_curvature(low, high, c, p_) - least_curvature(low, high, c, p_));
+}
+
+}  // namespace preluflow

@@ -1,0 +1,54 @@
+// F(d) = c0 + <b, d> + d^T Q d >= -m(x + d) in a node: every neuron's term is bounded by a quadratic that touches it,
+// on the node's range of its value (docs/mathematics.md#curvature, docs/mathematics.md#node-quadratics).
+#pragma once
+
+#include "preluflow/robustness/node.hpp"
+#include "preluflow/robustness/sides.hpp"
+#include "preluflow/types.hpp"
+
+namespace preluflow {
+
+// What quadratics are made of.
+struct Kind {
+  double share;  // contacts of rivals (p >= 2) lie this share of the way down to the least value of their range
+  double press;  // along directions F may have this share of the curvature that the ball makes up for; 0: any
+};
+
+class NodeMajorant {
+ public:
+  NodeMajorant(const Sides& sides, double p, double span_slack);
+
+  Index neurons() const { return neurons_; }
+  Index terms() const { return z.size(); }
+  bool is_rival(Index k) const { return k < rivals_; }
+
+  void take(const Node& node);  // its directions, beside the neurons
+
+  // With contacts where the values at `touch` are; false if a term is beyond float64.
+  bool build(const Node& node, double reach, const Eigen::VectorXd& touch, const Kind& kind);
+
+  // The multiplier of the ball for which `touch` would be the maximiser.
+  double multiplier(const Eigen::VectorXd& touch) const;
+
+  // By how much the curvatures of term k's quadratics from above and from below differ on its range, times its weight.
+  double spread(const Node& node, Index k, double value) const;
+
+  double unit() const { return unit_; }  // what float64 may have done to a value, relative to its parts
+
+  Eigen::MatrixXd columns;       // (rank, terms) rivals, own neurons, directions
+  Eigen::VectorXd a, z, length;  // (terms,) 0, 0 and 1 for directions
+  double c0 = 0.0, bends = 0.0;  // bends >= ||Q||
+  double allowance = 0.0;        // for rounding; in c0 already
+  Eigen::VectorXd b;             // (rank,)
+  Eigen::MatrixXd Q;             // (rank, rank) the lower triangle
+
+ private:
+  bool add_neuron(const Node& node, double reach, Index k, double contact, double share, double& scale);
+  void press(const Node& node, double reach, const Eigen::VectorXd& touch, double share, double& scale);
+
+  double p_, unit_;
+  Index rivals_, neurons_, curved_ = 0;
+  Eigen::MatrixXd bent_, weighted_;
+};
+
+}  // namespace preluflow

@@ -1,0 +1,49 @@
+"""The reduction of a network to the span of its directions."""
+
+import numpy as np
+import pytest
+from conftest import make_problem
+
+from preluflow import attacks
+from preluflow._span import InBasis, in_span
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0])
+def test_attacks_in_the_span_are_attacks_in_the_whole_space(p):
+    problem = make_problem(n=12, h=6, D=25, seed=4, gap=0.02)
+    network = problem.network(p=p)
+    reduced, Q = in_span(network)
+    assert reduced.dim == 6
+    X, Z = problem.X, problem.X @ Q
+    y = np.sign(network.decision_function(X))
+    f, gradient = network.value_and_input_gradient(X)
+    g, slope = reduced.value_and_input_gradient(Z)
+    np.testing.assert_allclose(g, f, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(slope @ Q.T, gradient, rtol=0, atol=1e-12)
+    for options in ({}, {"objective": "margin"}):
+        whole = attacks.pgd(network, X, y, eps=0.2, steps=40, **options)
+        inside = attacks.pgd(reduced, Z, y, eps=0.2, steps=40, **options)
+        np.testing.assert_allclose(inside.delta @ Q.T, whole.delta, rtol=0, atol=1e-9)
+        np.testing.assert_array_equal(inside.success, whole.success)
+        assert inside.gradients == whole.gradients
+    whole, inside = attacks.ddn(network, X, y, steps=60), attacks.ddn(reduced, Z, y, steps=60)
+    # Where a gradient vanishes DDN draws a direction at random, and the two draw different ones.
+    same = np.isclose(inside.norms, whole.norms, rtol=0, atol=1e-9)
+    assert np.isfinite(whole.norms[same]).sum() >= 10
+
+
+def test_a_network_narrower_than_its_span_is_reduced_to_the_whole_space():
+    network = make_problem(h=9, D=4).network()
+    reduced, Q = in_span(network)
+    assert reduced.dim == 4
+    X = np.random.default_rng(0).standard_normal((5, 4))
+    np.testing.assert_allclose(reduced.decision_function(X @ Q), network.decision_function(X), rtol=0, atol=1e-12)
+
+
+def test_the_other_coordinates_do_not_count():
+    network = make_problem(h=6, D=5).network()
+    wide = InBasis(network)
+    X = np.random.default_rng(0).standard_normal((7, 9))
+    np.testing.assert_array_equal(wide.decision_function(X), network.decision_function(X[:, :5]))
+    np.testing.assert_array_equal(wide.input_gradient(X)[:, :5], network.input_gradient(X[:, :5]))
+    assert not wide.input_gradient(X)[:, 5:].any()
