@@ -18,6 +18,7 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kOutward = 1.0 - 1e-9;  // of a certificate that is the distance to the centre
+constexpr double kTight = 1e-3;  // the gap of level tight, which is closed first at level exact, too: it only adds to it
 constexpr int kRefinements = 3;          // of branch and bound, again from a shorter witness each
 
 using Row = Scaled::Row;
@@ -269,11 +270,11 @@ class Refinement {
                    call.label + i),
         x_(span_coordinates(points_.direction(0))) {}
 
-  void tighten() {
+  void tighten(double gap) {
     double least = kInfinity;  // what is certified against the rivals so far: more against others is of no use
     for (Rival& rival : work_.rivals) {
-      const double limit = std::min(work_.upper, least / (1.0 - call_.options.gap));
-      if (!(rival.lower < (1.0 - call_.options.gap) * limit)) {
+      const double limit = std::min(work_.upper, least / (1.0 - gap));
+      if (!(rival.lower < (1.0 - gap) * limit)) {
         least = std::min(least, rival.lower);
         continue;
       }
@@ -281,7 +282,7 @@ class Refinement {
       Trace trace;
       const bool went_on =
           preluflow::tighten(canonical_.neurons(), canonical_.span(), pair(rival).pair, points_.at(0), x_.data(),
-                             d.data(), limit, call_.options.gap, call_.interrupt, rival.lower, &trace);
+                             d.data(), limit, gap, call_.interrupt, rival.lower, &trace);
       note(rival, trace);
       rival.cap();
       least = std::min(least, rival.lower);
@@ -425,8 +426,10 @@ void bracket(Team& team, const Canonical& canonical, const Evaluator& evaluator,
         return;
       }
       Refinement refinement(call, i, work);
-      refinement.tighten();
-      if (options.level == Level::exact && work.done) refinement.exact();
+      refinement.tighten(std::max(options.gap, kTight));
+      if (options.level != Level::exact || !work.done || !is_open(call, work)) return;
+      refinement.exact();
+      if (work.done && is_open(call, work)) refinement.tighten(options.gap);  // where branch and bound knows no way
     });
   }
   team.parallel_for(n, [&](Index i) { report(call, i, works[static_cast<std::size_t>(i)]); });
