@@ -18,8 +18,9 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kOutward = 1.0 - 1e-9;  // of a certificate that is the distance to the centre
-constexpr double kTight = 1e-3;  // the gap of level tight, which is closed first at level exact, too: it only adds to it
-constexpr int kRefinements = 3;          // of branch and bound, again from a shorter witness each
+constexpr double kTight =
+    1e-3;  // the gap of level tight, which is closed first at level exact, too: it only adds to it
+constexpr int kRefinements = 3;  // of branch and bound, again from a shorter witness each
 
 using Row = Scaled::Row;
 
@@ -280,9 +281,8 @@ class Refinement {
       }
       const std::vector<double> d = witness_of(rival);
       Trace trace;
-      const bool went_on =
-          preluflow::tighten(canonical_.neurons(), canonical_.span(), pair(rival).pair, points_.at(0), x_.data(),
-                             d.data(), limit, gap, call_.interrupt, rival.lower, &trace);
+      const bool went_on = preluflow::tighten(canonical_.neurons(), canonical_.span(), pair(rival).pair, points_.at(0),
+                                              x_.data(), d.data(), limit, gap, call_.interrupt, rival.lower, &trace);
       note(rival, trace);
       rival.cap();
       least = std::min(least, rival.lower);
@@ -427,9 +427,9 @@ void bracket(Team& team, const Canonical& canonical, const Evaluator& evaluator,
       }
       Refinement refinement(call, i, work);
       refinement.tighten(std::max(options.gap, kTight));
-      if (options.level != Level::exact || !work.done || !is_open(call, work)) return;
-      refinement.exact();
-      if (work.done && is_open(call, work)) refinement.tighten(options.gap);  // where branch and bound knows no way
+      if (options.level != Level::exact) return;
+      if (is_open(call, work)) refinement.tighten(options.gap);  // cheaper than nodes, where it gets there
+      if (is_open(call, work)) refinement.exact();
     });
   }
   team.parallel_for(n, [&](Index i) { report(call, i, works[static_cast<std::size_t>(i)]); });

@@ -2,9 +2,9 @@
 // loose.
 //
 // On a ball of radius r, -m(x + d) = sum_j -side_j a_j phi(z_j + <u_j,d>) is bounded above by a quadratic: each term is
-// by one in <u_j,d>, on its range [z_j - r ||u_j||, z_j + r ||u_j||]. It touches phi at a contact c; above a rival it has
-// the largest curvature found on the range, below an own neuron the least. The maximum over the ball of the sum, c0 +
-// <b,d> + d^T Q d, is below 0, and r certified, if for some l > max(lambda_max(Q), 0)
+// by one in <u_j,d>, on its range [z_j - r ||u_j||, z_j + r ||u_j||]. It touches phi at a contact c; above a rival it
+// has the largest curvature found on the range, below an own neuron the least. The maximum over the ball of the sum, c0
+// + <b,d> + d^T Q d, is below 0, and r certified, if for some l > max(lambda_max(Q), 0)
 //
 //   c0 + l r^2 + b^T (l - Q)^-1 b / 4 < 0                              (S-lemma; nothing is lost in this step)
 //
