@@ -263,3 +263,11 @@ def test_nothing_is_unsound_on_hostile_general_networks(level):
     assert not failures, f"{len(failures)} violations:\n" + "\n\n".join(failures[:3])
     assert len(ratios) > 2 * NETS
     assert np.median(ratios) > {"fast": 0.5, "tight": 0.98, "exact": 0.99}[level]
+
+
+def test_what_cancels_leaves_no_doubt_on_what_it_is_added_to():
+    W = [[0.0, 1.0], [1.0, 1.0], [0.0, 2.0]]
+    v = [[-2.0, -2.0], [0.0, -1.0], [1.0, -2.0]]  # of the first class the two along (0, 1) cancel
+    found = pf.robust_radius(pf.TwoLayerNetwork(W, v, p=2.5, output_bias=[0.0, 2.0]), [[4.0, 3.0]], [0])
+    assert found.correct.all()
+    assert found.lower[0] > 0.5

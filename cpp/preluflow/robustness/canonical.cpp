@@ -43,7 +43,7 @@ SignedLog operator+(const SignedLog& a, const SignedLog& b) {
   const double unit = kEpsilon * (4.0 + std::abs(large.log) + std::abs(small.log));
   if (a.sign == b.sign) {
     const double log = large.log + std::log1p(share);
-    return {a.sign, log, std::max(a.doubt, b.doubt) + unit};
+    return {a.sign, log, (large.doubt + small.doubt * share) / (1.0 + share) + unit};
   }
   if (a.opposes(b)) return {};
   const double rest = -std::expm1(small.log - large.log), lost = large.doubt + small.doubt * share + unit;
