@@ -21,6 +21,7 @@ constexpr double kOutward = 1.0 - 1e-9;  // of a certificate that is the distanc
 constexpr double kTight =
     1e-3;  // the gap of level tight, which is closed first at level exact, too: it only adds to it
 constexpr int kRefinements = 3;  // of branch and bound, again from a shorter witness each
+constexpr double kRounded = 1e-6;  // relative difference of a witness and what the attack found that is rounding
 
 using Row = Scaled::Row;
 
@@ -274,7 +275,7 @@ class Refinement {
   void tighten(double gap) {
     double least = kInfinity;  // what is certified against the rivals so far: more against others is of no use
     for (Rival& rival : work_.rivals) {
-      const double limit = std::min(work_.upper, least / (1.0 - gap));
+      const double limit = std::min(sought(rival), least / (1.0 - gap));
       if (!(rival.lower < (1.0 - gap) * limit)) {
         least = std::min(least, rival.lower);
         continue;
@@ -332,11 +333,22 @@ class Refinement {
     return out;
   }
 
-  // A perturbation against this rival, in the span: the witness, if it is its own, or what the attack found; zeros
-  // where nothing was.
+  // Whether the witness is what the attack found against this rival, but for rounding.
+  bool is_as_found(const Rival& rival) const {
+    return rival.c == work_.nearest && std::abs(rival.length - work_.upper) <= kRounded * work_.upper;
+  }
+
+  // The radius beyond which a certificate is of no use. A witness is rounded otherwise at another scale of x, which
+  // would turn the search elsewhere; what the attack found is the same at every scale.
+  double sought(const Rival& rival) const {
+    return is_as_found(rival) ? std::min(rival.length, work_.upper) : work_.upper;
+  }
+
+  // A perturbation against this rival, in the span: what the attack found, or the witness, if it is its own and
+  // another; zeros where nothing was.
   std::vector<double> witness_of(const Rival& rival) const {
     std::vector<double> d(static_cast<std::size_t>(canonical_.dim()), 0.0);
-    if (rival.c == work_.nearest && !work_.witness.empty()) {
+    if (rival.c == work_.nearest && !work_.witness.empty() && !is_as_found(rival)) {
       work_.unit.in_unit(work_.witness.data(), canonical_.dim(), d.data());
     } else if (std::isfinite(rival.length)) {
       d = to_inputs(call_, points_, {{0, &rival.d, rival.share}});
