@@ -10,6 +10,7 @@ from scipy.optimize import brentq
 
 import preluflow as pf
 from preluflow._dispatch import core
+from preluflow._trained_form import TrainedForm
 from preluflow.events import (
     Event,
     accuracy_reached,
@@ -39,7 +40,8 @@ def step_around(network, X, y, t1, t, method, rtol=1e-3):
     """Beginning and end of the step in which t lies."""
     kind = core.Flow32 if network.dtype == np.float32 else core.Flow64
     first = 0.4 if method in ("rk4", "euler") else 0.0
-    stepper = kind(network._core, X, y.astype(float), "squared", method, 0.0, t1, rtol, first, 1)
+    start = TrainedForm.check(network, None, "both").start()
+    stepper = kind(start, X, y.astype(float)[:, None], None, "squared", method, 0.0, t1, rtol, first, 1)
     while stepper.end < t:
         assert stepper.advance() == "ok"
     return stepper.begin, stepper.end

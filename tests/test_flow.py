@@ -17,6 +17,7 @@ from scipy.special import expi
 
 import preluflow as pf
 from preluflow._dispatch import core
+from preluflow._trained_form import TrainedForm
 from preluflow.flow import METHODS
 
 ADAPTIVE = [name for name, method in METHODS.items() if method["control_order"] > 0]
@@ -255,13 +256,13 @@ def smooth_problem(activation="prelu", p=3.0, seed=0):
 
 def one_step(network, X, y, loss, method, h, shares):
     """States at those shares of one step of length h, whatever its error."""
-    stepper = core.Flow64(network._core, X, y, loss, method, 0.0, 1e3, 1e9, h, 1)
+    form = TrainedForm.check(network, None, "both")
+    stepper = core.Flow64(form.start(), X, y[:, None], None, loss, method, 0.0, 1e3, 1e9, h, 1)
     assert stepper.advance() == "ok"
     assert stepper.end == h
     found = []
     for share in shares:
-        U, log_norm, sign, log_abs_v = stepper.state(share * h)
-        found.append(pf.TwoLayerNetwork.from_polar(U, log_norm, sign, log_abs_v, network.activation, network.p))
+        found.append(form.network(stepper.state(share * h)))
     return found
 
 
@@ -1050,7 +1051,7 @@ def test_bad_data_is_refused_by_name():
     with pytest.raises(ValueError, match="y must have shape"):
         flow(network, X, y[:-1], 1.0)
     with pytest.raises(ValueError, match="y must hold the labels"):
-        flow(network, X, np.zeros_like(y), 1.0)
+        flow(network, X, np.zeros_like(y), 1.0, loss="logistic")
     with pytest.raises(TypeError, match="network must be a TwoLayerNetwork"):
         flow(network.W, X, y, 1.0)
 

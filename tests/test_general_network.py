@@ -443,9 +443,8 @@ def test_several_outputs_need_weights():
         network.value_and_input_gradient(X, np.ones((40, 2)))
 
 
-def test_training_and_theory_take_plain_networks_only():
+def test_theory_takes_plain_networks_only():
     gmm = pf.OrthonormalGMM(6, 2, 1, 0.1, rng=0)
-    data = gmm.sample(20, dtype="float64", rng=1)
     whole = make("prelu", 3.0, 1)
     general = [
         make("prelu", 3.0, 2, ()).network(),
@@ -453,21 +452,17 @@ def test_training_and_theory_take_plain_networks_only():
         make("prelu", 3.0, 1, ()).network().replace(classes=[0, 1]),
     ]
     calls = (
-        lambda net: pf.gradient_flow(net, data.X, data.y, t1=1.0),
-        lambda net: pf.gradient_descent(net, data.X, data.y, step=0.1, steps=1),
-        lambda net: pf.sgd(net, data.X, data.y, step=0.1, batch=2, epochs=1),
         lambda net: pf.distance_estimate(net, gmm),
         lambda net: pf.distance_bracket(net, gmm),
         lambda net: pf.center_cosines(net, gmm),
         lambda net: pf.voronoi_regions(net, gmm),
-        lambda net: net.loss_gradient(data.X, data.y),
         lambda net: net.log_parameter_power,
     )
     for network, call in itertools.product(general, calls):
         with pytest.raises(ValueError, match=r"network must be plain for .*, but this one has "):
             call(network)
     with pytest.raises(ValueError, match=r"has hidden_bias, output_bias, center, normalize_input"):
-        pf.gradient_flow(whole.network(), data.X, data.y, t1=1.0)
+        pf.center_cosines(whole.network(), gmm)
 
 
 # ---- files made to mislead

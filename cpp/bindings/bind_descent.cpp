@@ -14,9 +14,7 @@ class Bound {
  public:
   template <class... Args>
   Bound(Data<T> data, int threads, Args&&... args)
-      : data_(std::move(data)),
-        threads_(threads),
-        stepper_(data_.X.data(), data_.y.data(), data_.X.shape(0), std::forward<Args>(args)...) {}
+      : data_(std::move(data)), threads_(threads), stepper_(data_.view(), std::forward<Args>(args)...) {}
 
   double evaluate() {
     double value = 0.0;
@@ -27,11 +25,16 @@ class Bound {
 
   py::tuple state() const {
     const NetworkState<T>& now = stepper_.state();
-    return py::make_tuple(copy_matrix(now.U), copy_vector(now.log_norm), copy_vector(now.sign),
-                          copy_vector(now.log_abs_v));
+    const Index width = now.U.layout().width;
+    return py::make_tuple(copy_matrix(now.U), copy_vector(now.log_norm),
+                          copy_table(now.sign.data(), width, now.outputs),
+                          copy_table(now.log_abs_v.data(), width, now.outputs), copy_vector(now.output_bias));
   }
 
-  Array<double> outputs() const { return copy_vector(stepper_.outputs()); }
+  Array<double> outputs() const {
+    const Index count = stepper_.state().outputs;
+    return copy_table(stepper_.outputs().data(), data_.X.shape(0), count);
+  }
   Index iteration() const { return iteration_; }
   Index gradients() const { return stepper_.gradients(); }
 
@@ -95,17 +98,20 @@ void bind_common(Class& bound) {
 
 template <class T>
 void bind(py::module_& m, const char* descent_name, const char* stochastic_name) {
+  using Start = StartArrays<T>;
+  using Part = std::optional<Array<double>>;
+
   using Full = Bound<Descent<T>, T>;
   py::class_<Full> full(m, descent_name, py::module_local());
   bind_common(full);
-  full.def(py::init([](const NetworkArrays<T>& start, Array<T> X, Array<double> y, const std::string& loss, double step,
-                       int threads) {
-             const Network<T> net = start.view();
-             return std::make_unique<Full>(Data<T>(std::move(X), std::move(y), net.dim), threads, net, parse_loss(loss),
-                                           step);
+  full.def(py::init([](const Start& start, Array<T> X, Array<double> y, Part weight, const std::string& loss,
+                       double step, double weight_decay, const std::string& trained, int threads) {
+             Data<T> data(std::move(X), std::move(y), std::move(weight), start.dim(), start.outputs());
+             const StepOptions options{step, weight_decay, parse_trained(trained)};
+             return std::make_unique<Full>(std::move(data), threads, start.state(), parse_loss(loss), options);
            }),
-           py::arg("start"), py::arg("X").noconvert(), py::arg("y").noconvert(), py::arg("loss"), py::arg("step"),
-           py::arg("threads"))
+           py::arg("start"), py::arg("X").noconvert(), py::arg("y").noconvert(), py::arg("weight").noconvert(),
+           py::arg("loss"), py::arg("step"), py::arg("weight_decay"), py::arg("trained"), py::arg("threads"))
       .def("advance", &Full::advance, py::arg("steps"))
       .def_property_readonly("gradients", &Full::gradients);
 
@@ -113,15 +119,17 @@ void bind(py::module_& m, const char* descent_name, const char* stochastic_name)
   py::class_<Stochastic> stochastic(m, stochastic_name, py::module_local());
   bind_common(stochastic);
   stochastic
-      .def(py::init([](const NetworkArrays<T>& start, Array<T> X, Array<double> y, const std::string& loss, double step,
-                       Index batch, int threads) {
-             const Network<T> net = start.view();
+      .def(py::init([](const Start& start, Array<T> X, Array<double> y, Part weight, const std::string& loss,
+                       double step, double weight_decay, const std::string& trained, Index batch, int threads) {
              require(batch >= 1 && batch <= X.shape(0), "batch must be in 1 .. n");
-             return std::make_unique<Stochastic>(Data<T>(std::move(X), std::move(y), net.dim), threads, net,
-                                                 parse_loss(loss), step, batch);
+             Data<T> data(std::move(X), std::move(y), std::move(weight), start.dim(), start.outputs());
+             const StepOptions options{step, weight_decay, parse_trained(trained)};
+             return std::make_unique<Stochastic>(std::move(data), threads, start.state(), parse_loss(loss), options,
+                                                 batch);
            }),
-           py::arg("start"), py::arg("X").noconvert(), py::arg("y").noconvert(), py::arg("loss"), py::arg("step"),
-           py::arg("batch"), py::arg("threads"))
+           py::arg("start"), py::arg("X").noconvert(), py::arg("y").noconvert(), py::arg("weight").noconvert(),
+           py::arg("loss"), py::arg("step"), py::arg("weight_decay"), py::arg("trained"), py::arg("batch"),
+           py::arg("threads"))
       .def("epoch", &Stochastic::epoch, py::arg("order").noconvert());
 }
 

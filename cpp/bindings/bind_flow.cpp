@@ -13,12 +13,15 @@ namespace {
 template <class T>
 class BoundFlow {
  public:
-  BoundFlow(const NetworkArrays<T>& start, Array<T> X, Array<double> y, const std::string& loss,
-            const std::string& method, const FlowOptions& options, int threads)
-      : data_(std::move(X), std::move(y), start.view().dim),
+  BoundFlow(const StartArrays<T>& start, Data<T> data, const std::string& loss, const std::string& method,
+            const FlowOptions& options, int threads)
+      : data_(std::move(data)),
         threads_(threads),
-        flow_(data_.X.data(), data_.y.data(), data_.X.shape(0), start.view(), parse_loss(loss), find_tableau(method),
-              options) {}
+        flow_(data_.X.data(), data_.y.data(), data_.X.shape(0), start.network(), parse_loss(loss), find_tableau(method),
+              options) {
+    require(start.outputs() == 1 && start.output_bias() == nullptr && start.inputs().as_they_are() && !data_.weight,
+            "the flow is of plain networks");
+  }
 
   // One step, with the GIL released, then a look for Ctrl-C.
   std::string advance() {
@@ -36,7 +39,8 @@ class BoundFlow {
     double *l = log_norm.mutable_data(), *s = sign.mutable_data(), *v = log_abs_v.mutable_data();
     T* u = rows.mutable_data();
     run([&](Team& team) { flow_.interpolate(team, t, u, l, s, v); });
-    return py::make_tuple(rows, log_norm, sign, log_abs_v);
+    const Index width = flow_.width();
+    return py::make_tuple(rows, log_norm, copy_table(s, width, 1), copy_table(v, width, 1), Array<double>(0));
   }
 
   // The last step's polynomials: phi (degree + 1, h, D), l and rho (degree + 1, h).
@@ -57,7 +61,7 @@ class BoundFlow {
     run([&](Team& team) { value = flow_.loss(team); });
     return value;
   }
-  Array<double> outputs() const { return copy_vector(flow_.outputs()); }
+  Array<double> outputs() const { return copy_table(flow_.outputs().data(), data_.X.shape(0), 1); }
 
   double begin() const { return flow_.begin(); }
   double end() const { return flow_.end(); }
@@ -82,13 +86,16 @@ template <class T>
 void bind(py::module_& m, const char* name) {
   using Bound = BoundFlow<T>;
   py::class_<Bound>(m, name, py::module_local())
-      .def(py::init([](const NetworkArrays<T>& start, Array<T> X, Array<double> y, const std::string& loss,
-                       const std::string& method, double t0, double t1, double rtol, double step, int threads) {
+      .def(py::init([](const StartArrays<T>& start, Array<T> X, Array<double> y, std::optional<Array<double>> weight,
+                       const std::string& loss, const std::string& method, double t0, double t1, double rtol,
+                       double step, int threads) {
              const FlowOptions options{t0, t1, rtol, step};
-             return std::make_unique<Bound>(start, std::move(X), std::move(y), loss, method, options, threads);
+             Data<T> data(std::move(X), std::move(y), std::move(weight), start.dim(), start.outputs());
+             return std::make_unique<Bound>(start, std::move(data), loss, method, options, threads);
            }),
-           py::arg("start"), py::arg("X").noconvert(), py::arg("y").noconvert(), py::arg("loss"), py::arg("method"),
-           py::arg("t0"), py::arg("t1"), py::arg("rtol"), py::arg("step"), py::arg("threads"))
+           py::arg("start"), py::arg("X").noconvert(), py::arg("y").noconvert(), py::arg("weight").noconvert(),
+           py::arg("loss"), py::arg("method"), py::arg("t0"), py::arg("t1"), py::arg("rtol"), py::arg("step"),
+           py::arg("threads"))
       .def("advance", &Bound::advance)
       .def("state", &Bound::state, py::arg("t"))
       .def("polynomials", &Bound::polynomials)

@@ -42,37 +42,47 @@ py::tuple input_gradients(NetworkArrays<T>& net, const Array<T>& X, int threads)
   return py::make_tuple(f, gradient);
 }
 
+// Mean loss, F (n, C), and the kernel's G, s and b; weights of the points, or none.
 template <class T>
-py::tuple loss_gradients(NetworkArrays<T>& net, const Array<T>& X, const Array<double>& y, const std::string& loss_name,
-                         int threads) {
-  const PanelNetwork<T> view = net.panels();
-  require_matrix(X, view.U.layout().dim, "X");
-  require_vector(y, X.shape(0), "y");
+py::tuple loss_gradients(const StartArrays<T>& start, Array<T> X, Array<double> y, std::optional<Array<double>> weight,
+                         const std::string& loss_name, int threads) {
+  const Data<T> data(std::move(X), std::move(y), std::move(weight), start.dim(), start.outputs());
+  const NetworkState<T> state = start.state();
   const Loss loss = parse_loss(loss_name);
-  Array<double> f(X.shape(0));
-  double* out = f.mutable_data();
+  const Index n = data.X.shape(0), width = state.U.layout().width;
+  Array<double> F({n, state.outputs});
+  double* out = F.mutable_data();
   double value = 0.0;
-  GradientKernel<T> kernel(X.shape(0), view.U.layout());
-  const double flops = 4.0 * static_cast<double>(X.size()) * static_cast<double>(view.U.layout().width);
+  GradientKernel<T> kernel(n, state.U.layout(), state.outputs);
+  const double flops = 4.0 * static_cast<double>(data.X.size()) * static_cast<double>(width);
   {
     py::gil_scoped_release release;
     Team::run(threads, flops, [&](Team& team) {
-      value = kernel.evaluate(team, {X.data(), y.data(), view.U.layout().dim, nullptr, X.shape(0)}, view, loss, out);
+      value = kernel.evaluate(team, data.view().rows(state.dim()), state.view(), loss, out);
     });
   }
-  return py::make_tuple(value, f, copy_matrix(kernel.G()), copy_vector(kernel.s()));
+  return py::make_tuple(value, F, copy_matrix(kernel.G()), copy_table(kernel.s().data(), width, state.outputs),
+                        copy_vector(kernel.b()));
 }
 
 template <class T>
-void bind(py::module_& m, const char* class_name) {
+void bind(py::module_& m, const char* class_name, const char* start_name) {
   py::class_<NetworkArrays<T>>(m, class_name, py::module_local())
       .def(py::init<Array<T>, Array<double>, Array<double>, Array<double>, const std::string&, double>(),
            py::arg("U").noconvert(), py::arg("log_norm").noconvert(), py::arg("sign").noconvert(),
            py::arg("log_abs_v").noconvert(), py::arg("activation"), py::arg("p"))
       .def("forward", &forward_values<T>, py::arg("X").noconvert(), py::arg("threads"))
-      .def("input_gradient", &input_gradients<T>, py::arg("X").noconvert(), py::arg("threads"))
-      .def("loss_gradient", &loss_gradients<T>, py::arg("X").noconvert(), py::arg("y").noconvert(), py::arg("loss"),
-           py::arg("threads"));
+      .def("input_gradient", &input_gradients<T>, py::arg("X").noconvert(), py::arg("threads"));
+
+  using Part = std::optional<Array<double>>;
+  py::class_<StartArrays<T>>(m, start_name, py::module_local())
+      .def(py::init<Array<T>, Array<double>, Array<double>, Array<double>, const std::string&, double, Part, Part, bool,
+                    double>(),
+           py::arg("U").noconvert(), py::arg("log_norm").noconvert(), py::arg("sign").noconvert(),
+           py::arg("log_abs_v").noconvert(), py::arg("activation"), py::arg("p"), py::arg("output_bias").noconvert(),
+           py::arg("center").noconvert(), py::arg("constant"), py::arg("power"))
+      .def("loss_gradient", &loss_gradients<T>, py::arg("X").noconvert(), py::arg("y").noconvert(),
+           py::arg("weight").noconvert(), py::arg("loss"), py::arg("threads"));
 }
 
 // Any network in float64: the arrays, kept alive, and what evaluates it.
@@ -127,8 +137,8 @@ class BoundEvaluator {
 }  // namespace
 
 void bind_network(py::module_& m) {
-  bind<float>(m, "Network32");
-  bind<double>(m, "Network64");
+  bind<float>(m, "Network32", "Start32");
+  bind<double>(m, "Network64", "Start64");
   py::class_<BoundEvaluator>(m, "Evaluator", py::module_local())
       .def(py::init<Array<double>, Array<double>, Array<double>, Array<double>, const std::string&, double,
                     std::optional<Array<double>>, std::optional<Array<double>>, std::optional<Array<double>>, bool>(),

@@ -2,24 +2,26 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace preluflow {
 
 template <class T>
-Descent<T>::Descent(const T* X, const double* y, Index n, const Network<T>& start, Loss loss, double step)
-    : X_(X),
-      y_(y),
-      n_(n),
-      state_(start),
+Descent<T>::Descent(const TrainingData<T>& data, NetworkState<T> start, Loss loss, const StepOptions& options)
+    : data_(data),
+      state_(std::move(start)),
       loss_(loss),
-      kernel_(n, state_.U.layout()),
-      step_(state_.U.layout(), kernel_.part_count(), step),
-      f_(static_cast<std::size_t>(n)) {}
+      trained_(options.trained),
+      kernel_(data.n, state_.U.layout(), state_.outputs),
+      step_(state_.U.layout(), kernel_.part_count(), options),
+      f_(static_cast<std::size_t>(data.n * state_.outputs)) {
+  kernel_.want_G(trained_ != Trained::outer);
+}
 
 template <class T>
 double Descent<T>::evaluate(Team& team) {
   if (!fresh_) {
-    value_ = kernel_.evaluate(team, {X_, y_, state_.U.layout().dim, nullptr, n_}, state_.view(), loss_, f_.data());
+    value_ = kernel_.evaluate(team, data_.rows(state_.dim()), state_.view(), loss_, f_.data());
     fresh_ = true;
     ++gradients_;
   }
@@ -32,38 +34,44 @@ bool Descent<T>::advance(Team& team) {
   if (!std::isfinite(value_) || !kernel_.s().allFinite()) return false;
   fresh_ = false;  // the step overwrites G
   step_.plan(state_, kernel_.s());
-  kernel_.for_parts(team, [&](Index part, Index panel, Index d0, Index d1) {
-    step_.move(state_.U, kernel_.G(), part, panel, d0, d1);
-  });
+  if (trained_ != Trained::outer)
+    kernel_.for_parts(team, [&](Index part, Index panel, Index d0, Index d1) {
+      step_.move(state_.U, kernel_.G(), part, panel, d0, d1);
+    });
   return step_.finish(team, state_, kernel_);
 }
 
 template <class T>
-StochasticDescent<T>::StochasticDescent(const T* X, const double* y, Index n, const Network<T>& start, Loss loss,
-                                        double step, Index batch)
-    : X_(X),
-      y_(y),
-      n_(n),
+StochasticDescent<T>::StochasticDescent(const TrainingData<T>& data, NetworkState<T> start, Loss loss,
+                                        const StepOptions& options, Index batch)
+    : data_(data),
       batch_(batch),
-      state_(start),
+      state_(std::move(start)),
       loss_(loss),
-      kernel_(std::max(batch, std::min(n, GradientKernel<T>::kStripe)), state_.U.layout()),
-      step_(state_.U.layout(), kernel_.part_count(), step),
-      f_(static_cast<std::size_t>(n)) {}
+      trained_(options.trained),
+      kernel_(std::max(batch, std::min(data.n, GradientKernel<T>::kStripe)), state_.U.layout(), state_.outputs),
+      step_(state_.U.layout(), kernel_.part_count(), options),
+      f_(static_cast<std::size_t>(data.n * state_.outputs)) {
+  kernel_.want_G(trained_ != Trained::outer);
+}
 
 template <class T>
 double StochasticDescent<T>::evaluate(Team& team) {
-  kernel_.forward(team, {X_, y_, state_.U.layout().dim, nullptr, n_}, state_.view(), f_.data());
+  const Index C = state_.outputs;
+  kernel_.forward(team, data_.rows(state_.dim()), state_.view(), f_.data());
   double total = 0.0;
-  for (Index i = 0; i < n_; ++i) total += loss_value(loss_, y_[i], f_[static_cast<std::size_t>(i)]);
-  return total / static_cast<double>(n_);
+  for (Index i = 0; i < data_.n; ++i) {
+    const double value = row_loss(loss_, data_.y + i * C, f_.data() + i * C, C, nullptr);
+    total += data_.weight == nullptr ? value : data_.weight[i] * value;
+  }
+  return total / static_cast<double>(data_.n);
 }
 
 template <class T>
 bool StochasticDescent<T>::advance(Team& team, const Index* rows, Index count) {
   bool finite = false;
   kernel_.evaluate(
-      team, {X_, y_, state_.U.layout().dim, rows, count}, state_.view(), loss_, nullptr,
+      team, data_.rows(state_.dim(), rows, count), state_.view(), loss_, nullptr,
       [&] {
         finite = std::isfinite(kernel_.loss()) && kernel_.s().allFinite();
         if (finite) step_.plan(state_, kernel_.s());

@@ -1,4 +1,4 @@
-// Full-batch gradient descent and mini-batch SGD as steppers. X (n, D) and y (n,) must outlive them.
+// Full-batch gradient descent and mini-batch SGD as steppers.
 #pragma once
 
 #include <vector>
@@ -8,10 +8,22 @@
 
 namespace preluflow {
 
+// What is trained on: X (n, D), y (n, C), and weights (n,) of mean 1 or null; it must outlive a stepper.
+template <class T>
+struct TrainingData {
+  const T* X;
+  const double* y;
+  Index n;
+  const double* weight = nullptr;
+
+  Rows<T> rows(Index dim) const { return {X, y, dim, nullptr, n, weight}; }
+  Rows<T> rows(Index dim, const Index* index, Index count) const { return {X, y, dim, index, count, weight}; }
+};
+
 template <class T>
 class Descent {
  public:
-  Descent(const T* X, const double* y, Index n, const Network<T>& start, Loss loss, double step);
+  Descent(const TrainingData<T>& data, NetworkState<T> start, Loss loss, const StepOptions& options);
 
   // Mean loss and outputs at the present theta; the gradient found on the way serves the next advance().
   double evaluate(Team& team);
@@ -23,11 +35,10 @@ class Descent {
   Index gradients() const { return gradients_; }
 
  private:
-  const T* X_;
-  const double* y_;
-  Index n_;
+  TrainingData<T> data_;
   NetworkState<T> state_;
   Loss loss_;
+  Trained trained_;
   GradientKernel<T> kernel_;
   DescentStep<T> step_;
   std::vector<double> f_;
@@ -40,7 +51,8 @@ class Descent {
 template <class T>
 class StochasticDescent {
  public:
-  StochasticDescent(const T* X, const double* y, Index n, const Network<T>& start, Loss loss, double step, Index batch);
+  StochasticDescent(const TrainingData<T>& data, NetworkState<T> start, Loss loss, const StepOptions& options,
+                    Index batch);
 
   // Mean loss and outputs over all of (X, y) at the present theta.
   double evaluate(Team& team);
@@ -49,15 +61,15 @@ class StochasticDescent {
 
   const std::vector<double>& outputs() const { return f_; }
   const NetworkState<T>& state() const { return state_; }
-  Index n() const { return n_; }
+  Index n() const { return data_.n; }
   Index batch() const { return batch_; }
 
  private:
-  const T* X_;
-  const double* y_;
-  Index n_, batch_;
+  TrainingData<T> data_;
+  Index batch_;
   NetworkState<T> state_;
   Loss loss_;
+  Trained trained_;
   GradientKernel<T> kernel_;
   DescentStep<T> step_;
   std::vector<double> f_;

@@ -13,8 +13,8 @@ double flops(Index rows, Index width, Index dim) {
 }  // namespace
 
 template <class T>
-GradientKernel<T>::GradientKernel(Index max_rows, const PanelLayout<T>& layout)
-    : layout_(layout), G_(layout), s_(layout.width) {
+GradientKernel<T>::GradientKernel(Index max_rows, const PanelLayout<T>& layout, Index outputs)
+    : layout_(layout), outputs_(outputs), G_(layout), s_(layout.width * outputs), b_(outputs) {
   const Index rows = std::min(max_rows, kStripe), groups = ceil_div(rows, kGroup);
   P_.resize(rows, layout.padded());
   row_.resize(static_cast<std::size_t>(rows));
@@ -26,8 +26,21 @@ GradientKernel<T>::GradientKernel(Index max_rows, const PanelLayout<T>& layout)
 
 template <class T>
 void GradientKernel<T>::start(const Rows<T>& rows, const PanelNetwork<T>& net) {
-  activation_.set(net.scalars);
+  plain_ = net.plain() && rows.weight == nullptr;
   s_.setZero();
+  b_.setZero();
+  if (plain_) {
+    activation_.set(net.scalars);
+  } else {
+    activation_.set_activation(net.scalars);
+    outer_.set(net.scalars, outputs_, layout_.padded());
+    const Index groups = static_cast<Index>(group_loss_.size());
+    group_values_.resize(static_cast<std::size_t>(groups * OuterLayer<T>::kRows * layout_.padded()));
+    group_S_.resize(static_cast<std::size_t>(groups * outputs_ * layout_.padded()));
+    group_b_.resize(groups, outputs_);
+    kappa_.resize(row_.size(), 1.0);
+    if (!net.inputs.as_they_are()) seen_.resize(P_.rows(), layout_.dim);
+  }
   loss_sum_ = 0.0;
   count_ = static_cast<double>(rows.count);
 }
@@ -55,24 +68,90 @@ void GradientKernel<T>::activate(const Rows<T>& rows, const Loss* loss, double* 
   group_loss_[static_cast<std::size_t>(slot)] = total;
 }
 
+// What the network sees of the rows of a stripe.
+template <class T>
+void GradientKernel<T>::see(Team& team, const Rows<T>& rows, const Inputs& inputs, Index begin, Index count) {
+  team.parallel_for(ceil_div(count, kGroup), [&](Index group) {
+    for (Index i = group * kGroup; i < std::min((group + 1) * kGroup, count); ++i) {
+      T* seen = seen_.data() + i * layout_.dim;
+      kappa_[static_cast<std::size_t>(i)] = inputs.see(rows.row(begin + i), rows.dim, seen);
+      row_[static_cast<std::size_t>(i)] = seen;
+    }
+  });
+}
+
+// As activate(), for any network: z becomes kappa <R,v_.j> phi'(z).
+template <class T>
+void GradientKernel<T>::activate_general(const Rows<T>& rows, const PanelNetwork<T>& net, const Loss* loss, double* f,
+                                         Index begin, Index first, Index last, Index slot) {
+  constexpr Index kRows = OuterLayer<T>::kRows;
+  const Index padded = layout_.padded(), C = outputs_;
+  T* values = group_values_.data() + slot * kRows * padded;
+  T* S = group_S_.data() + slot * C * padded;
+  std::fill_n(S, C * padded, T(0));
+  group_b_.row(slot).setZero();
+  std::vector<double> F(static_cast<std::size_t>(kRows * C)), residual(static_cast<std::size_t>(C));
+  std::vector<T> R(static_cast<std::size_t>(kRows * C));
+  double total = 0.0;
+  for (Index i0 = first; i0 < last; i0 += kRows) {
+    const Index count = std::min(kRows, last - i0);
+    for (Index i = 0; i < count; ++i)
+      activation_.transform(RowArrayMap<T>(P_.data() + (i0 + i) * padded, layout_.width),
+                            RowArrayMap<T>(values + i * padded, layout_.width));
+    outer_.outputs(values, count, F.data());
+    for (Index i = 0; i < count; ++i) {
+      const Index row = rows.at(begin + i0 + i);
+      const double kappa = kappa_[static_cast<std::size_t>(i0 + i)];
+      double* Fi = F.data() + i * C;
+      for (Index c = 0; c < C; ++c) Fi[c] = kappa * Fi[c] + (net.output_bias == nullptr ? 0.0 : net.output_bias[c]);
+      if (f != nullptr) std::copy_n(Fi, C, f + (begin + i0 + i) * C);
+      if (loss == nullptr) continue;
+      const double weight = rows.weight == nullptr ? 1.0 : rows.weight[row];
+      total += weight * row_loss(*loss, rows.y + row * C, Fi, C, residual.data());
+      for (Index c = 0; c < C; ++c) {
+        const double r = weight * residual[static_cast<std::size_t>(c)] / count_;
+        group_b_(slot, c) += r;
+        R[static_cast<std::size_t>(i * C + c)] = static_cast<T>(kappa * r);
+      }
+    }
+    if (loss != nullptr) outer_.back(values, R.data(), count, P_.data() + i0 * padded, S);
+  }
+  group_loss_[static_cast<std::size_t>(slot)] = total;
+}
+
 // Z = X U^T by tasks of a group of rows and a panel; then the elementwise part by groups of rows.
 template <class T>
 void GradientKernel<T>::forward_stripe(Team& team, const Rows<T>& rows, const PanelNetwork<T>& net, const Loss* loss,
                                        double* f, Index begin, Index end) {
   const Index count = end - begin, groups = ceil_div(count, kGroup), padded = layout_.padded();
-  for (Index i = 0; i < count; ++i) row_[static_cast<std::size_t>(i)] = rows.row(begin + i);
+  if (net.inputs.as_they_are()) {
+    for (Index i = 0; i < count; ++i) row_[static_cast<std::size_t>(i)] = rows.row(begin + i);
+  } else {
+    see(team, rows, net.inputs, begin, count);
+  }
   team.parallel_for(groups * layout_.panels, [&](Index task) {
     const Index panel = task / groups, first = task % groups * kGroup, last = std::min(first + kGroup, count);
     panel_product(net.U, panel, row_.data() + first, last - first, P_.data() + first * padded, padded);
   });
   team.parallel_for(groups, [&](Index group) {
-    const Index first = group * kGroup;
-    activate(rows, loss, f, begin, first, std::min(first + kGroup, count), group);
+    const Index first = group * kGroup, last = std::min(first + kGroup, count);
+    if (plain_) {
+      activate(rows, loss, f, begin, first, last, group);
+    } else {
+      activate_general(rows, net, loss, f, begin, first, last, group);
+    }
   });
   if (loss == nullptr) return;
   for (Index group = 0; group < groups; ++group) {
-    s_ += group_s_.row(group).transpose();
     loss_sum_ += group_loss_[static_cast<std::size_t>(group)];
+    if (plain_) {
+      s_ += group_s_.row(group).transpose();
+      continue;
+    }
+    b_ += group_b_.row(group).transpose();
+    const T* S = group_S_.data() + group * outputs_ * padded;
+    for (Index c = 0; c < outputs_; ++c)
+      for (Index j = 0; j < layout_.width; ++j) s_(j * outputs_ + c) += static_cast<double>(S[c * padded + j]);
   }
 }
 

@@ -6,6 +6,14 @@
 //
 // (G, s) is free of the scale of theta; gradients in w, v or in log-polar coordinates are sums of the two (update.hpp).
 //
+// Of several outputs, or with biases, a centre, the normalised input, or weights of points (docs/mathematics.md
+// #training-outputs), with R_i = -(weight_i/n) d loss / d F_i (C,), V_.j the output weights of neuron j and v_.j =
+// V_.j / |V_.j| (1 for one output),
+//
+//   G_j = sum_i kappa_i <R_i,v_.j> phi'(z_ij) x'_i    s_jc = sum_i kappa_i R_ic phi(z_ij)    b_c = sum_i R_ic
+//
+// where x'_i is what the network sees of x_i (inputs.hpp), made anew for each stripe.
+//
 // Work is cut into tasks by n, h and D alone - groups of rows, panels of neurons, runs of inputs - each sum has a fixed
 // order, and so bits do not depend on threads.
 #pragma once
@@ -14,8 +22,10 @@
 #include <cmath>
 #include <vector>
 
+#include "preluflow/inputs.hpp"
 #include "preluflow/loss.hpp"
 #include "preluflow/network.hpp"
+#include "preluflow/outer_layer.hpp"
 #include "preluflow/panels.hpp"
 #include "preluflow/parallel.hpp"
 
@@ -25,10 +35,11 @@ namespace preluflow {
 template <class T>
 struct Rows {
   const T* X;       // (n, D)
-  const double* y;  // (n,), or null where no loss is asked for
+  const double* y;  // (n, C), or null where no loss is asked for
   Index dim;
   const Index* index;  // (count,), or null for 0 .. count-1
   Index count;
+  const double* weight = nullptr;  // (n,), whose mean over the data is 1; or null for 1
 
   Index at(Index i) const { return index == nullptr ? i : index[i]; }
   const T* row(Index i) const { return X + at(i) * dim; }
@@ -38,15 +49,22 @@ struct Rows {
 template <class T>
 struct PanelNetwork {
   const PanelMatrix<T>& U;
-  Network<T> scalars;  // its U is used by input_gradient only
+  Network<T> scalars;                   // its U is used by input_gradient only; sign and log_abs_v are (h, C)
+  Index outputs = 1;                    // C
+  const double* output_bias = nullptr;  // (C,), or null
+  Inputs inputs = {};
+
+  // One output and none of the parts.
+  bool plain() const { return outputs == 1 && output_bias == nullptr && inputs.as_they_are(); }
 };
 
 template <class T>
 class GradientKernel {
  public:
-  GradientKernel(Index max_rows, const PanelLayout<T>& layout);
+  // The layout is that of what the network sees, D or D + 1 inputs.
+  GradientKernel(Index max_rows, const PanelLayout<T>& layout, Index outputs = 1);
 
-  // Mean loss; f (count,) may be null. Writes G() and s().
+  // Mean loss; f (count, C) may be null. Writes G(), s() and b().
   double evaluate(Team& team, const Rows<T>& rows, const PanelNetwork<T>& net, Loss loss, double* f) {
     return evaluate(team, rows, net, loss, f, [] { return true; }, [](Index, Index, Index, Index) {});
   }
@@ -57,7 +75,7 @@ class GradientKernel {
   double evaluate(Team& team, const Rows<T>& rows, const PanelNetwork<T>& net, Loss loss, double* f, const Begin& begin,
                   const Ready& ready);
 
-  // Outputs only, f (count,).
+  // Outputs only, f (count, C).
   void forward(Team& team, const Rows<T>& rows, const PanelNetwork<T>& net, double* f);
 
   // Calls body(task, panel, d0, d1) in parallel over all of (h, D).
@@ -76,7 +94,10 @@ class GradientKernel {
   const PanelLayout<T>& layout() const { return layout_; }
   double loss() const { return loss_sum_ / count_; }
   PanelMatrix<T>& G() { return G_; }
-  const Vector<double>& s() const { return s_; }
+  const Vector<double>& s() const { return s_; }  // (h, C)
+  const Vector<double>& b() const { return b_; }  // (C,), of networks that are not plain or rows that have weights
+  // Whether G is wanted: without it only loss, s and b are made.
+  void want_G(bool want) { want_G_ = want; }
 
   static constexpr Index kStripe = 256;  // rows whose P is kept
 
@@ -88,10 +109,15 @@ class GradientKernel {
   void start(const Rows<T>& rows, const PanelNetwork<T>& net);
   void forward_stripe(Team& team, const Rows<T>& rows, const PanelNetwork<T>& net, const Loss* loss, double* f,
                       Index begin, Index end);
+  void see(Team& team, const Rows<T>& rows, const Inputs& inputs, Index begin, Index count);
   void activate(const Rows<T>& rows, const Loss* loss, double* f, Index begin, Index first, Index last, Index slot);
+  void activate_general(const Rows<T>& rows, const PanelNetwork<T>& net, const Loss* loss, double* f, Index begin,
+                        Index first, Index last, Index slot);
   void accumulate(Index panel, Index d0, Index d1, Index rows, Index stripe, Index stripes);
 
   PanelLayout<T> layout_;
+  Index outputs_;
+  bool plain_ = true, want_G_ = true;
   RowMatrix<T> P_;             // (rows of a stripe, padded h): z, then r phi'(z)
   std::vector<const T*> row_;  // (rows of a stripe,)
   RowMatrix<T> values_;        // (groups of a stripe, padded h): phi of the row at hand
@@ -100,7 +126,15 @@ class GradientKernel {
   RowActivation<T> activation_;
   PanelMatrix<T> G_;
   std::vector<double> total_;  // laid out as G_, if there is more than one chunk
-  Vector<double> s_;           // (h,)
+  Vector<double> s_;           // (h, C)
+  Vector<double> b_;           // (C,)
+  // Of networks that are not plain:
+  OuterLayer<T> outer_;
+  RowMatrix<T> seen_;              // (rows of a stripe, inputs seen)
+  std::vector<double> kappa_;      // (rows of a stripe,)
+  AlignedVector<T> group_values_;  // (groups of a stripe, rows at a time, padded h)
+  AlignedVector<T> group_S_;       // (groups of a stripe, C, padded h)
+  RowMatrix<double> group_b_;      // (groups of a stripe, C)
   double loss_sum_ = 0.0, count_ = 1.0;
 };
 
@@ -115,6 +149,7 @@ double GradientKernel<T>::evaluate(Team& team, const Rows<T>& rows, const PanelN
     forward_stripe(team, rows, net, &loss, f, first, last);
     const bool complete = stripe + 1 == stripes;
     if (complete && !begin()) break;
+    if (!want_G_) continue;
     for_parts(team, [&](Index task, Index panel, Index d0, Index d1) {
       accumulate(panel, d0, d1, last - first, stripe, stripes);
       if (complete) ready(task, panel, d0, d1);

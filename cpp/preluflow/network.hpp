@@ -34,6 +34,15 @@ struct Network {
   ConstMatrixMap<T> directions() const { return {U, width, dim}; }
 };
 
+// log of the length of a vector (n,) of which the logarithms of entries are given; -inf of 0.
+inline double log_length(const double* log_abs, Index n) {
+  const double largest = *std::max_element(log_abs, log_abs + n);
+  if (n == 1 || !std::isfinite(largest)) return largest;
+  double sum = 0.0;
+  for (Index c = 0; c < n; ++c) sum += std::exp(2.0 * (log_abs[c] - largest));
+  return largest + 0.5 * std::log(sum);
+}
+
 // k * x with 0 * inf = 0: the logarithm of ||w||^k, also when w = 0 and k = 0.
 inline double log_power(double k, double log_x) { return k == 0.0 ? 0.0 : k * log_x; }
 
@@ -64,6 +73,13 @@ class RowActivation {
       const double relative = std::isfinite(largest) ? std::exp(log_coefficient(net, j) - largest) : 0.0;
       coefficients_(j) = static_cast<T>(net.sign[j] * relative);
     }
+    set_activation(net);
+  }
+
+  // The activation alone, for transform().
+  void set_activation(const Network<T>& net) {
+    tanh_ = net.activation == Activation::tanh;
+    p_ = net.p;
     if (tanh_) {
       norms_.resize(net.width);
       for (Index j = 0; j < net.width; ++j) norms_(j) = static_cast<T>(std::exp(net.log_norm[j]));
@@ -84,6 +100,16 @@ class RowActivation {
       slope(z, value);
     }
     return scale_ * static_cast<double>((value * coefficients_).sum());
+  }
+
+  // z (h,) becomes phi'(z); value (h,) becomes phi(z).
+  PRELUFLOW_NOINLINE void transform(RowArrayMap<T> z, RowArrayMap<T> value) const {
+    if (tanh_) {
+      value = (z * norms_).tanh();
+      z = T(1) - value.square();
+    } else {
+      slope(z, value);
+    }
   }
 
   // z (h,) becomes sigma'(z) and value sigma(z)^p, no coefficients; not for tanh.

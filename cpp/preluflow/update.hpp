@@ -5,7 +5,9 @@
 //   polynomial  w + eta v ||w||^(p-1) g         v + eta ||w||^p s
 //   tanh        w + eta v g                     v + eta s
 //
-// Each is a sum of two terms with a known logarithm of their scale; the larger is factored out before adding.
+// Each is a sum of two terms with a known logarithm of their scale; the larger is factored out before adding. Of
+// several outputs v is a row V_.j: G_j has its direction in it, its length is what multiplies, and <v_.j,s_j> stands
+// for s. Weight decay lambda multiplies w and v by 1 - eta lambda first, and the output biases B, which go B + eta b.
 #pragma once
 
 #include <algorithm>
@@ -17,26 +19,66 @@
 
 namespace preluflow {
 
-// A network that owns its arrays, directions in panels.
+// Which layer is trained; output biases belong to the outer one.
+enum class Trained { both, inner, outer };
+
+// A network that owns its arrays, directions in panels; sign and log_abs_v are (h, C). `inputs` is of what it sees, of
+// which it owns the centre.
 template <class T>
 struct NetworkState {
   PanelMatrix<T> U;
   Vector<double> log_norm, sign, log_abs_v;
   Activation activation;
   double p;
+  Index outputs;
+  Vector<double> output_bias;  // (C,), or empty
+  Vector<double> center;       // (D,), or empty
+  Inputs inputs;
 
-  explicit NetworkState(const Network<T>& net)
+  // net: its U is (h, D), or (h, D + 1) with inputs.constant
+  NetworkState(const Network<T>& net, Index outputs_, const double* output_bias_, const Inputs& inputs_)
       : U(net.directions()),
         log_norm(ConstVectorMap<double>(net.log_norm, net.width)),
-        sign(ConstVectorMap<double>(net.sign, net.width)),
-        log_abs_v(ConstVectorMap<double>(net.log_abs_v, net.width)),
+        sign(ConstVectorMap<double>(net.sign, net.width * outputs_)),
+        log_abs_v(ConstVectorMap<double>(net.log_abs_v, net.width * outputs_)),
         activation(net.activation),
-        p(net.p) {}
+        p(net.p),
+        outputs(outputs_),
+        inputs(inputs_) {
+    if (output_bias_ != nullptr) output_bias = ConstVectorMap<double>(output_bias_, outputs);
+    if (inputs.center != nullptr) center = ConstVectorMap<double>(inputs.center, net.dim - (inputs.constant ? 1 : 0));
+  }
+
+  Index dim() const { return U.layout().dim - (inputs.constant ? 1 : 0); }  // D
 
   PanelNetwork<T> view() const {
     const PanelLayout<T>& layout = U.layout();
-    return {U, {nullptr, log_norm.data(), sign.data(), log_abs_v.data(), layout.width, layout.dim, activation, p}};
+    Inputs seen = inputs;
+    seen.center = center.size() == 0 ? nullptr : center.data();
+    return {U,
+            {nullptr, log_norm.data(), sign.data(), log_abs_v.data(), layout.width, layout.dim, activation, p},
+            outputs,
+            output_bias.size() == 0 ? nullptr : output_bias.data(),
+            seen};
   }
+
+  // log |V_.j|, and <v_.j,s_j> for s (h, C); of one output s_j, whose sign v_j keeps.
+  double log_outer(Index j) const { return log_length(log_abs_v.data() + j * outputs, outputs); }
+  double along(const Vector<double>& s, Index j) const {
+    if (outputs == 1) return s(j);
+    const double log_norm_v = log_outer(j);
+    double sum = 0.0;
+    for (Index k = j * outputs; std::isfinite(log_norm_v) && k < (j + 1) * outputs; ++k)
+      sum += sign(k) * std::exp(log_abs_v(k) - log_norm_v) * s(k);
+    return sum;
+  }
+};
+
+// How a descent step goes.
+struct StepOptions {
+  double step = 0.0;  // eta
+  double weight_decay = 0.0;
+  Trained trained = Trained::both;
 };
 
 // One descent step, in three moves so that G is used while it is in cache and theta stays whole when something
@@ -47,8 +89,10 @@ struct NetworkState {
 template <class T>
 class DescentStep {
  public:
-  DescentStep(const PanelLayout<T>& layout, Index parts, double step)
-      : log_step_(std::log(step)),
+  DescentStep(const PanelLayout<T>& layout, Index parts, const StepOptions& options)
+      : options_(options),
+        log_step_(std::log(options.step)),
+        keep_(1.0 - options.step * options.weight_decay),
         lanes_(layout.panel_lanes_max()),
         scale_(static_cast<std::size_t>(layout.padded())),
         inverse_norm_(static_cast<std::size_t>(layout.padded())),
@@ -61,12 +105,12 @@ class DescentStep {
     for (Index j = 0; j < state.U.layout().width; ++j) {
       const auto k = static_cast<std::size_t>(j);
       const double l = state.log_norm(j);
-      const double log_move = log_step_ + state.log_abs_v(j) + (polynomial ? log_power(state.p - 1.0, l) : 0.0);
+      const double log_move = log_step_ + state.log_outer(j) + (polynomial ? log_power(state.p - 1.0, l) : 0.0);
       scale_[k] = std::max(l, log_move);
       const bool dead = scale_[k] == kDead;
-      const double keep = dead ? 0.0 : std::exp(l - scale_[k]);
-      const double move = dead ? 0.0 : state.sign(j) * std::exp(log_move - scale_[k]);
-      along_[k] = static_cast<T>(prelu ? keep - move * (state.p - 1.0) * s(j) : keep);
+      const double keep = dead ? 0.0 : keep_ * std::exp(l - scale_[k]);
+      const double move = dead ? 0.0 : (state.outputs == 1 ? state.sign(j) : 1.0) * std::exp(log_move - scale_[k]);
+      along_[k] = static_cast<T>(prelu ? keep - move * (state.p - 1.0) * state.along(s, j) : keep);
       move_[k] = static_cast<T>(move);
     }
   }
@@ -96,6 +140,21 @@ class DescentStep {
   }
 
   bool finish(Team& team, NetworkState<T>& state, GradientKernel<T>& kernel) {
+    if (options_.trained != Trained::outer && !finish_directions(team, state, kernel)) return false;
+    const Index width = state.U.layout().width;
+    for (Index j = 0; options_.trained != Trained::inner && j < width; ++j)
+      for (Index k = j * state.outputs; k < (j + 1) * state.outputs; ++k) finish_outer(state, j, k, kernel.s()(k));
+    if (options_.trained != Trained::outer)
+      for (Index j = 0; j < width; ++j) state.log_norm(j) = scale_[static_cast<std::size_t>(j)];
+    if (options_.trained != Trained::inner && state.output_bias.size() > 0)
+      state.output_bias = keep_ * state.output_bias + options_.step * kernel.b();
+    return true;
+  }
+
+ private:
+  static constexpr double kDead = -std::numeric_limits<double>::infinity();
+
+  bool finish_directions(Team& team, NetworkState<T>& state, GradientKernel<T>& kernel) {
     const PanelLayout<T>& layout = state.U.layout();
     const Index runs = kernel.input_runs();
     for (Index panel = 0; panel < layout.panels; ++panel) {
@@ -120,27 +179,26 @@ class DescentStep {
       }
     });
     state.U.swap(kernel.G());
-    for (Index j = 0; j < layout.width; ++j) finish_scalars(state, j, kernel.s()(j));
     return true;
   }
 
- private:
-  static constexpr double kDead = -std::numeric_limits<double>::infinity();
-
-  void finish_scalars(NetworkState<T>& state, Index j, double s) {
+  // Output weight k = (j, c); log_norm is still that before the step.
+  void finish_outer(NetworkState<T>& state, Index j, Index k, double s) {
     const bool prelu = state.activation == Activation::prelu, polynomial = state.activation == Activation::polynomial;
-    const double log_v = state.log_abs_v(j);
+    const double log_v = state.log_abs_v(k);
     const double log_grow = log_step_ + log_power(prelu ? 1.0 : polynomial ? state.p : 0.0, state.log_norm(j));
     const double scale = std::max(log_v, log_grow);
     if (scale > kDead) {
-      const double v = state.sign(j) * std::exp(log_v - scale) + s * std::exp(log_grow - scale);  // e^{-scale} v
-      state.sign(j) = v > 0.0 ? 1.0 : v < 0.0 ? -1.0 : 0.0;
-      state.log_abs_v(j) = v == 0.0 ? kDead : scale + std::log(std::abs(v));
+      const double v =
+          keep_ * state.sign(k) * std::exp(log_v - scale) + s * std::exp(log_grow - scale);  // e^{-scale} v
+      state.sign(k) = v > 0.0 ? 1.0 : v < 0.0 ? -1.0 : 0.0;
+      state.log_abs_v(k) = v == 0.0 ? kDead : scale + std::log(std::abs(v));
     }
-    state.log_norm(j) = scale_[static_cast<std::size_t>(j)];
   }
 
+  StepOptions options_;
   double log_step_;
+  double keep_;  // of theta, under weight decay
   Index lanes_;
   std::vector<double> scale_;
   std::vector<T> inverse_norm_, along_, move_;  // zero in the lanes beyond the last neuron

@@ -39,6 +39,8 @@ struct Problem {
     return {U.data(), log_norm.data(), sign.data(), log_abs_v.data(), width, dim, activation, 3.0};
   }
 
+  NetworkState<T> state(Activation activation) const { return {network(activation), 1, nullptr, {}}; }
+
   RowMatrix<T> X;
   Vector<double> y;
   RowMatrix<T> U;
@@ -64,7 +66,7 @@ struct Trained {
 
 template <class T>
 Trained<T> descend(const Problem<T>& data, Activation activation, int threads) {
-  Descent<T> descent(data.X.data(), data.y.data(), data.n, data.network(activation), Loss::squared, 0.2);
+  Descent<T> descent({data.X.data(), data.y.data(), data.n}, data.state(activation), Loss::squared, {0.2});
   double loss = kInfinity;
   Team::run(threads, kWork, [&](Team& team) {
     for (int step = 0; step < 5; ++step) CHECK(descent.advance(team));
@@ -76,12 +78,42 @@ Trained<T> descend(const Problem<T>& data, Activation activation, int threads) {
 template <class T>
 Trained<T> descend_in_batches(const Problem<T>& data, int threads) {
   constexpr Index kBatch = 90;
-  StochasticDescent<T> descent(data.X.data(), data.y.data(), data.n, data.network(Activation::prelu), Loss::logistic,
-                               0.2, kBatch);
+  StochasticDescent<T> descent({data.X.data(), data.y.data(), data.n}, data.state(Activation::prelu), Loss::logistic,
+                               {0.2}, kBatch);
   double loss = kInfinity;
   Team::run(threads, kWork, [&](Team& team) {
     for (Index first = 0; first < data.n; first += kBatch)
       CHECK(descent.advance(team, data.order.data() + first, std::min(kBatch, data.n - first)));
+    loss = descent.evaluate(team);
+  });
+  return Trained<T>(descent.state(), loss);
+}
+
+// Three outputs, biases, a centre and normalised inputs; weights of the points.
+template <class T>
+Trained<T> descend_to_classes(const Problem<T>& data, int threads) {
+  constexpr Index kOutputs = 3;
+  Numbers numbers(2);
+  RowMatrix<double> y = RowMatrix<double>::Zero(data.n, kOutputs);
+  Vector<double> weight(data.n), sign(data.width * kOutputs), log_abs_v(data.width * kOutputs), center(data.dim);
+  for (Index i = 0; i < data.n; ++i) {
+    y(i, i % kOutputs) = 1.0;
+    weight(i) = i % 2 == 0 ? 0.5 : 1.5;
+  }
+  for (Index k = 0; k < sign.size(); ++k) {
+    sign(k) = numbers.uniform() < 0.5 ? -1.0 : 1.0;
+    log_abs_v(k) = numbers.uniform(-2.0, 0.0);
+  }
+  for (Index d = 0; d < data.dim; ++d) center(d) = 0.1 * numbers.normal();
+  RowMatrix<T> U = numbers.directions(data.width, data.dim + 1).template cast<T>();
+  const Network<T> net{U.data(),   data.log_norm.data(), sign.data(),       log_abs_v.data(),
+                       data.width, data.dim + 1,         Activation::prelu, 3.0};
+  const Vector<double> bias = Vector<double>::Constant(kOutputs, 0.1);
+  Descent<T> descent({data.X.data(), y.data(), data.n, weight.data()},
+                     {net, kOutputs, bias.data(), {center.data(), true, 2.0}}, Loss::cross_entropy, {0.2, 0.01});
+  double loss = kInfinity;
+  Team::run(threads, kWork, [&](Team& team) {
+    for (int step = 0; step < 5; ++step) CHECK(descent.advance(team));
     loss = descent.evaluate(team);
   });
   return Trained<T>(descent.state(), loss);
@@ -114,6 +146,7 @@ void check_training() {
   for (Activation activation : {Activation::prelu, Activation::polynomial, Activation::tanh})
     CHECK(descend(data, activation, 3) == descend(data, activation, 1));
   CHECK(descend_in_batches(data, 3) == descend_in_batches(data, 1));
+  CHECK(descend_to_classes(data, 3) == descend_to_classes(data, 1));
   for (const char* method : {"bosh3", "dop853"}) CHECK(flow(data, method, 3) == flow(data, method, 1));
 }
 

@@ -22,12 +22,30 @@ class _Network:
     ) -> None: ...
     def forward(self, X: Float, threads: int) -> NDArray[np.float64]: ...
     def input_gradient(self, X: Float, threads: int) -> tuple[NDArray[np.float64], Float]: ...
-    def loss_gradient(
-        self, X: Float, y: NDArray[np.float64], loss: str, threads: int
-    ) -> tuple[float, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]: ...
 
 class Network32(_Network): ...
 class Network64(_Network): ...
+
+class _Start:
+    def __init__(
+        self,
+        U: Float,
+        log_norm: NDArray[np.float64],
+        sign: NDArray[np.float64],
+        log_abs_v: NDArray[np.float64],
+        activation: str,
+        p: float,
+        output_bias: NDArray[np.float64] | None,
+        center: NDArray[np.float64] | None,
+        constant: bool,
+        power: float,
+    ) -> None: ...
+    def loss_gradient(
+        self, X: Float, y: NDArray[np.float64], weight: NDArray[np.float64] | None, loss: str, threads: int
+    ) -> tuple[float, NDArray[np.float64], Float, NDArray[np.float64], NDArray[np.float64]]: ...
+
+class Start32(_Start): ...
+class Start64(_Start): ...
 
 class Evaluator:
     def __init__(
@@ -51,14 +69,25 @@ class Evaluator:
 
 class _Stepper:
     def evaluate(self) -> float: ...
-    def state(self) -> tuple[Float, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]: ...
+    def state(
+        self,
+    ) -> tuple[Float, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]: ...
     def outputs(self) -> NDArray[np.float64]: ...
     @property
     def iteration(self) -> int: ...
 
 class _Descent(_Stepper):
     def __init__(
-        self, start: _Network, X: Float, y: NDArray[np.float64], loss: str, step: float, threads: int
+        self,
+        start: _Start,
+        X: Float,
+        y: NDArray[np.float64],
+        weight: NDArray[np.float64] | None,
+        loss: str,
+        step: float,
+        weight_decay: float,
+        trained: str,
+        threads: int,
     ) -> None: ...
     def advance(self, steps: int) -> int: ...
     @property
@@ -66,7 +95,17 @@ class _Descent(_Stepper):
 
 class _StochasticDescent(_Stepper):
     def __init__(
-        self, start: _Network, X: Float, y: NDArray[np.float64], loss: str, step: float, batch: int, threads: int
+        self,
+        start: _Start,
+        X: Float,
+        y: NDArray[np.float64],
+        weight: NDArray[np.float64] | None,
+        loss: str,
+        step: float,
+        weight_decay: float,
+        trained: str,
+        batch: int,
+        threads: int,
     ) -> None: ...
     def epoch(self, order: NDArray[np.int64]) -> bool: ...
 
@@ -78,9 +117,10 @@ class StochasticDescent64(_StochasticDescent): ...
 class _Flow:
     def __init__(
         self,
-        start: _Network,
+        start: _Start,
         X: Float,
         y: NDArray[np.float64],
+        weight: NDArray[np.float64] | None,
         loss: str,
         method: str,
         t0: float,
@@ -90,7 +130,9 @@ class _Flow:
         threads: int,
     ) -> None: ...
     def advance(self) -> str: ...
-    def state(self, t: float) -> tuple[Float, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]: ...
+    def state(
+        self, t: float
+    ) -> tuple[Float, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]: ...
     def polynomials(self) -> tuple[Float, NDArray[np.float64], NDArray[np.float64]]: ...
     def loss(self) -> float: ...
     def outputs(self) -> NDArray[np.float64]: ...

@@ -11,15 +11,18 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from preluflow import _arrays
+from preluflow import _arrays, _targets
 from preluflow._arrays import Float, Float64
 from preluflow._dispatch import core
 from preluflow._progress import progress_bar
+from preluflow._targets import Targets
+from preluflow._trained_form import TrainedForm
 from preluflow.events import Event
-from preluflow.network import LOSSES, TwoLayerNetwork, require_plain
-from preluflow.observe import Observe, ObserverError, Recorder, Snapshot
+from preluflow.loss import TRAINING_LOSSES
+from preluflow.network import TwoLayerNetwork
+from preluflow.observe import Observe, ObserverError, Recorder, Snapshot, require_homogeneous
 from preluflow.results import Run
-from preluflow.typing import Loss
+from preluflow.typing import Biases, Trained, TrainingLoss
 
 T = TypeVar("T")
 
@@ -29,9 +32,11 @@ class Task:
     """What every method is given, checked."""
 
     start: TwoLayerNetwork
+    form: TrainedForm
     X: Float
-    y: Float64
-    loss: Loss
+    targets: Targets
+    weight: Float64 | None
+    loss: TrainingLoss
     observe: Observe
     threads: int
 
@@ -41,29 +46,39 @@ class Task:
         network: TwoLayerNetwork,
         X: ArrayLike,
         y: ArrayLike,
-        loss: Loss,
+        loss: TrainingLoss,
         observe: Observe | None,
         num_threads: int | None,
+        *,
+        sample_weight: ArrayLike | None = None,
+        biases: Biases | None = None,
+        train: Trained = "both",
     ) -> Task:
         """Refuse bad input before any work."""
         _arrays.instance(network, "network", TwoLayerNetwork)
-        require_plain(network, "training")
         request = Observe() if observe is None else _arrays.instance(observe, "observe", Observe)
-        request.check(network)
-        loss = _arrays.choice(loss, "loss", LOSSES)
+        loss = _arrays.choice(loss, "loss", TRAINING_LOSSES)
+        form = TrainedForm.check(network, biases, train)
         threads = _arrays.threads(num_threads)
         data = _arrays.data_matrix(X, dim=network.dim, dtype=network.dtype)
-        return cls(network, data, _arrays.labels(y, n=len(data)), loss, request, threads)
+        targets = _targets.check(network, y, len(data), loss)
+        weight = _targets.sample_weights(sample_weight, len(data))
+        request = request.check(network, targets.labelled)
+        return cls(network, form, data, targets, weight, loss, request, threads)
 
     def stepper(self, name: str, *args: Any) -> Any:
         """Make the core's stepper of that name for the network's dtype."""
         kind = getattr(core, name + ("32" if self.start.dtype == np.float32 else "64"))
-        return kind(self.start._core, self.X, self.y, self.loss, *args, self.threads)
+        return kind(self.form.start(), self.X, self.targets.values, self.weight, self.loss, *args, self.threads)
 
     def config(self) -> dict[str, Any]:
         """What decides the numbers, for the result."""
         n, dim = self.X.shape
-        network = self.start
+        network, form = self.start, self.form
+        more: dict[str, Any] = {} if form.trained == "both" else {"train": form.trained}
+        if not form.plain:
+            more["outputs"] = network.num_outputs
+            more["biases"] = [name for name in ("hidden", "output") if getattr(form, name)]
         return {
             "loss": self.loss,
             "n": n,
@@ -73,12 +88,20 @@ class Task:
             "p": network.p,
             "dtype": str(network.dtype),
             "num_threads": self.threads,
+            **more,
         }
 
-    def network(self, polar: tuple[Any, ...]) -> TwoLayerNetwork:
-        """Make a network of the start's kind from directions, log-norms, signs and log |v|."""
-        U, log_norm, sign, log_abs_v = polar
-        return TwoLayerNetwork.from_polar(U, log_norm, sign, log_abs_v, self.start.activation, self.start.p)
+    def network(self, state: tuple[Any, ...]) -> TwoLayerNetwork:
+        """Make a network of the start's kind from a stepper's state."""
+        return self.form.network(state)
+
+    def outputs(self, found: Float64) -> Float64:
+        """Outputs (n, C) of the core as they are shown, (n,) for one."""
+        return found[:, 0] if self.start.num_outputs == 1 else found
+
+    def mean_loss(self, outputs: Float64) -> float:
+        """Mean loss of outputs, as training sees it."""
+        return _targets.mean_loss(self.loss, self.targets, outputs, self.weight)
 
 
 def check_events(events: Any, task: Task) -> tuple[Event, ...]:
@@ -92,8 +115,10 @@ def check_events(events: Any, task: Task) -> tuple[Event, ...]:
             raise TypeError(f"events must hold Event objects (see preluflow.events), got {_arrays.shown(event)}")
         if event.needs_gmm and task.observe.gmm is None:
             raise ValueError(f"event {event.name!r} needs observe=Observe(gmm=...)")
-        if event.needs_homogeneous and task.start.activation == "tanh":
-            raise ValueError(f"event {event.name!r} is defined for 'prelu' and 'polynomial' networks, not for 'tanh'")
+        if event.needs_homogeneous:
+            require_homogeneous(task.start, f"event {event.name!r}")
+        if event.needs_labels and not task.targets.labelled:
+            raise ValueError(f"event {event.name!r} needs labels, but y holds numbers to be met")
     names = [event.name for event in happenings]
     if len(set(names)) < len(names):
         raise ValueError(f"events must have different names, got {names}")
@@ -298,7 +323,8 @@ class Driver:
             start=self.task.start,
             evaluate=partial(timed, "kernel", stepper.evaluate, position),
             X=self.task.X,
-            y=self.task.y,
+            y=self.task.targets.y,
+            targets=self.task.targets,
             observe=self.task.observe,
             num_threads=self.task.threads,
         )

@@ -33,6 +33,8 @@ class Event:
         Whether ``value`` uses ``snapshot.gmm``, so that ``Observe(gmm=...)`` must be given.
     needs_homogeneous : bool, default False
         Whether ``value`` is not defined for tanh networks.
+    needs_labels : bool, default False
+        Whether ``value`` is not defined where y holds numbers to be met.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Event:
     terminal: bool = False
     needs_gmm: bool = False
     needs_homogeneous: bool = False
+    needs_labels: bool = False
 
     def __post_init__(self) -> None:
         """Check the request."""
@@ -47,7 +50,7 @@ class Event:
             raise TypeError(f"name must be a word, got {_arrays.shown(self.name)}")
         if not callable(self.value):
             raise TypeError(f"value must be a function of a Snapshot, got {_arrays.shown(self.value)}")
-        for name in ("terminal", "needs_gmm", "needs_homogeneous"):
+        for name in ("terminal", "needs_gmm", "needs_homogeneous", "needs_labels"):
             _arrays.flag(getattr(self, name), name)
 
 
@@ -60,7 +63,11 @@ def loss_below(level: float, *, terminal: bool = False) -> Event:
 def accuracy_reached(level: float = 1.0, *, terminal: bool = False) -> Event:
     """The training accuracy rises to ``level``, in (0, 1]."""
     level = _arrays.real(level, "level", above=0.0, maximum=1.0)
-    return Event(f"accuracy_reached_{level:g}", lambda at: float(np.mean(at.scaled_margins[0] > 0)) - level, terminal)
+
+    def value(at: Snapshot) -> float:
+        return float(np.mean(at.scaled_margins[0] > 0)) - level
+
+    return Event(f"accuracy_reached_{level:g}", value, terminal, needs_labels=True)
 
 
 def aligned(tau: float, *, terminal: bool = False) -> Event:

@@ -16,7 +16,7 @@ from preluflow._dense import Dense, Step
 from preluflow._dispatch import core
 from preluflow._driver import Driver, Halt, Task, check_events
 from preluflow.events import Event
-from preluflow.network import TwoLayerNetwork, mean_loss
+from preluflow.network import TwoLayerNetwork
 from preluflow.observe import Observe
 from preluflow.results import Run
 from preluflow.typing import Loss, Method
@@ -272,11 +272,11 @@ class _Flowing:
 
     def evaluate(self, position: float) -> tuple[float, Float64]:
         if position == self.stepper.end:
-            return self.stepper.loss(), self.stepper.outputs()
+            return self.stepper.loss(), self.task.outputs(self.stepper.outputs())
         task = self.task
         self.forwards += 1
-        outputs = self.network(position)._core.forward(task.X, task.threads)
-        return mean_loss(task.loss, task.y, outputs), outputs
+        outputs = self.network(position).decision_function(task.X, num_threads=task.threads)
+        return task.mean_loss(outputs), outputs
 
     def counts(self) -> dict[str, Any]:
         stepper = self.stepper

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from preluflow._arrays import Float, Float64
-from preluflow.typing import Loss
+from preluflow._trained_form import gradient_start
+from preluflow.typing import Loss, TrainingLoss
 
 if TYPE_CHECKING:
+    from preluflow._targets import Targets
     from preluflow.network import TwoLayerNetwork
 
 LOSSES: tuple[Loss, ...] = get_args(Loss)
+TRAINING_LOSSES: tuple[TrainingLoss, ...] = get_args(TrainingLoss)
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,14 @@ class LossGradient:
     ----------
     loss : float
         Mean loss.
-    outputs : ndarray, shape (n,)
-        f(x_i), float64.
-    residual : ndarray, shape (n,)
-        r_i = -(1/n) d loss / d f at point i, float64.
-    W, v : ndarray, shapes (h, D) and (h,)
+    outputs : ndarray, shape (n,) or (n, C)
+        F(x_i), float64.
+    residual : ndarray, shape (n,) or (n, C)
+        r_i = -(1/n) d loss / d F at point i, float64.
+    W, v : ndarray, shapes (h, D) and (h,) or (h, C)
         Gradient of the mean loss in w_j and v_j, float64.
+    hidden_bias, output_bias : ndarray or None, shapes (h,) and (C,)
+        Gradient in the biases; None in those the network does not have.
     """
 
     loss: float
@@ -37,20 +42,50 @@ class LossGradient:
     residual: Float64
     W: Float64
     v: Float64
+    hidden_bias: Float64 | None = None
+    output_bias: Float64 | None = None
 
 
-def loss_gradient(network: TwoLayerNetwork, X: Float, target: Float64, loss: Loss, threads: int) -> LossGradient:
-    """Mean loss over X (n, D) and labels (n,) and its gradient in W and v; input as checked, the network plain."""
-    value, f, G, s = network._core.loss_gradient(X, target, loss, threads)
-    # G_j = sum r phi' x and s_j = sum r phi; the chain rule through each parametrization.
-    U, v, norms = network.directions.astype(np.float64), network.v[:, None], network.norms
+def loss_gradient(
+    network: TwoLayerNetwork, X: Float, targets: Targets, loss: TrainingLoss, weight: Float64 | None, threads: int
+) -> LossGradient:
+    """Mean loss over X (n, D) and its gradient in the weights; input as checked."""
+    start = gradient_start(network)
+    value, F, G, s, b = start.loss_gradient(X, targets.values, weight, loss, threads)
+    # G_j = sum <R,v_.j> phi' x and s_j = sum R phi; the chain rule through each parametrization.
+    one = network.num_outputs == 1
+    U, v, norms = network.directions.astype(np.float64), network.v.reshape(s.shape), network.norms
+    length = np.linalg.norm(v, axis=1)
+    along = s[:, 0] if one else (v * s).sum(axis=1) / np.where(length > 0.0, length, 1.0)
+    push = -(v[:, :1] if one else length[:, None])
+    if network.activation == "polynomial":
+        push = push * norms[:, None] ** (network.p - 1.0)
+    inner = G.astype(np.float64)
     if network.activation == "prelu":
-        W_gradient, v_gradient = -v * (G - (network.p - 1.0) * s[:, None] * U), -norms * s
-    elif network.activation == "polynomial":
-        W_gradient, v_gradient = -v * norms[:, None] ** (network.p - 1.0) * G, -(norms**network.p) * s
-    else:
-        W_gradient, v_gradient = -v * G, -s
-    return LossGradient(value, f, residual(loss, target, f) / len(X), W_gradient, v_gradient)
+        inner[:, : network.dim] = G[:, : network.dim] - (network.p - 1.0) * along[:, None] * U
+    inner *= push
+    power = {"prelu": 1.0, "polynomial": network.p, "tanh": 0.0}[network.activation]
+    outer = -(norms**power)[:, None] * s
+    R = _residuals(loss, targets.values, F) / len(X)
+    if weight is not None:
+        R *= weight[:, None]
+    return LossGradient(
+        value,
+        F[:, 0].copy() if one else F,
+        R[:, 0].copy() if one else R,
+        np.ascontiguousarray(inner[:, : network.dim]),
+        outer[:, 0].copy() if one else outer,
+        None if network.offsets is None else inner[:, -1].copy(),
+        None if network.output_bias is None else -b,
+    )
+
+
+def _residuals(loss: TrainingLoss, y: Float64, F: Float64) -> Float64:
+    """-d loss / d F at outputs F (n, C) for targets y (n, C)."""
+    if loss != "cross_entropy":
+        return residual(loss, y, F)
+    shares = np.exp(F - F.max(axis=1, keepdims=True))
+    return np.asarray(y - shares / shares.sum(axis=1, keepdims=True))
 
 
 def residual(loss: Loss, y: Float64, f: Float64) -> Float64:

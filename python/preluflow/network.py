@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from preluflow import _arrays, _parts
+from preluflow import _arrays, _parts, _targets
 from preluflow import loss as losses
 from preluflow._arrays import Float, Float64
 from preluflow._dispatch import core
 from preluflow._lazy import lazy
-from preluflow.loss import LOSSES, LossGradient, mean_loss
+from preluflow.loss import LOSSES, TRAINING_LOSSES, LossGradient, mean_loss
 from preluflow.loss import residual as _residual
-from preluflow.typing import Activation, Loss
+from preluflow.typing import Activation, TrainingLoss
 
 if TYPE_CHECKING:
     import torch
@@ -543,27 +543,35 @@ class TwoLayerNetwork:
         return outputs[:, 0].copy() if self.num_outputs == 1 else outputs
 
     def loss_gradient(
-        self, X: ArrayLike, y: ArrayLike, *, loss: Loss = "squared", num_threads: int | None = None
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        loss: TrainingLoss = "squared",
+        sample_weight: ArrayLike | None = None,
+        num_threads: int | None = None,
     ) -> LossGradient:
-        """Mean loss over (X, y) and its gradient in W and v (mathematics: MV25 eq. 7 is minus this gradient).
+        """Mean loss over (X, y) and its gradient in the weights (mathematics: MV25 eq. 7 is minus this gradient).
 
         Parameters
         ----------
         X : array, shape (n, D)
-            Data of the network's dtype. The network must be plain.
-        y : array, shape (n,)
-            Labels -1 and +1.
-        loss : {"squared", "exponential", "logistic"}
-            (y - f)^2, exp(-y f) or log(1 + exp(-y f)).
+            Data of the network's dtype.
+        y : array, shape (n,) or (n, C)
+            Labels or targets, as in ``gradient_descent``.
+        loss : {"squared", "exponential", "logistic", "cross_entropy"}
+            As in ``gradient_descent``.
+        sample_weight : array, shape (n,), optional
+            Weights of the points in the mean, at least 0.
         num_threads : int, optional
             At most so many, and no more than the processors the process may use; by default ``OMP_NUM_THREADS``, or
             all of them. The result does not depend on it, bit for bit.
         """
-        require_plain(self, "loss_gradient")
         X = _arrays.data_matrix(X, dim=self.dim, dtype=self.dtype)
-        target = _arrays.labels(y, n=len(X))
-        loss = _arrays.choice(loss, "loss", LOSSES)
-        return losses.loss_gradient(self, X, target, loss, _arrays.threads(num_threads))
+        loss = _arrays.choice(loss, "loss", TRAINING_LOSSES)
+        targets = _targets.check(self, y, len(X), loss)
+        weight = _targets.sample_weights(sample_weight, len(X))
+        return losses.loss_gradient(self, X, targets, loss, weight, _arrays.threads(num_threads))
 
 
 def require_plain(network: TwoLayerNetwork, what: str, name: str = "network") -> None:

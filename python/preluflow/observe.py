@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,12 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 from preluflow import _arrays
 from preluflow._arrays import Float, Float64
 from preluflow._lazy import lazy
+from preluflow._targets import Targets
 from preluflow.data import OrthonormalGMM
 from preluflow.distance import distance_bracket, distance_estimate, estimator_options
 from preluflow.initialization import VOID, center_cosines, voronoi_regions
 from preluflow.network import TwoLayerNetwork, require_plain
 
 _ESTIMATOR = ("batch", "steps", "step_size", "rng", "recipe", "batches", "scale")
+DEFAULT = ("loss", "accuracy")  # told from what a user asked for by its identity
 _MOST_STOPS = 10_000_000  # of a run: what is recorded there is kept in memory
 
 
@@ -34,12 +36,15 @@ class Snapshot:
     evaluate : callable
         Returns ``loss`` and ``outputs`` below; called once, if at all.
     X, y : ndarray
-        The training data, (n, D) and (n,).
+        The training data, (n, D) and (n,): -1 and +1 of one output, indices of classes of several; or the numbers to
+        be met, (n,) or (n, C).
     gmm : OrthonormalGMM or None
         The mixture given to ``Observe``.
     observe : Observe
         The request, with its options.
     num_threads : int
+    targets : Targets, optional
+        (X, y)'s y as the core has it; by default labels -1 and +1.
     """
 
     iteration: int
@@ -48,9 +53,10 @@ class Snapshot:
     start: TwoLayerNetwork
     evaluate: Callable[[], tuple[float, Float64]]
     X: Float
-    y: Float64
+    y: NDArray[Any]
     observe: Observe
     num_threads: int
+    targets: Targets | None = None
 
     @lazy
     def evaluated(self) -> tuple[float, Float64]:
@@ -64,8 +70,12 @@ class Snapshot:
 
     @property
     def outputs(self) -> Float64:
-        """f(x_i), shape (n,), float64."""
+        """f(x_i), shape (n,), or F(x_i), shape (n, C), float64."""
         return self.evaluated[1]
+
+    def margins(self, outputs: Float64) -> Float64:
+        """Y f of outputs (n,), or the output of the point's class less the largest of the others, (n,)."""
+        return np.asarray(self.y * outputs) if self.targets is None else self.targets.margins(outputs)
 
     @property
     def gmm(self) -> OrthonormalGMM:
@@ -76,14 +86,17 @@ class Snapshot:
 
     @lazy
     def scaled_margins(self) -> tuple[Float64, float]:
-        """(y g, m) with f = e^m g, g of ordinary size: signs survive where f underflows float64."""
+        """(g, m): margins e^m g, g of ordinary size, so that signs survive where outputs underflow float64.
+
+        A margin is y f, or the output of the point's class less the largest of the others.
+        """
         m = self.network._log_largest()
         if np.isneginf(m):  # f is 0
             m = 0.0
         if m > -600.0:  # f itself will do, and no network need be made
-            return self.y * self.outputs * np.exp(-m), m
+            return self.margins(self.outputs) * np.exp(-m), m
         scaled, m = self.network.rescaled()
-        return self.y * scaled.decision_function(self.X, num_threads=self.num_threads), m
+        return self.margins(scaled.decision_function(self.X, num_threads=self.num_threads)), m
 
 
 def _alignment(at: Snapshot) -> dict[str, Any]:
@@ -109,8 +122,13 @@ def _cluster_alignment(at: Snapshot) -> dict[str, Any]:
 
 
 def _conserved(network: TwoLayerNetwork) -> Float64:
+    """What the flow conserves of each neuron: ||w||^2 - kappa |V|^2, with biases as weights of a constant input."""
     kappa = network.p if network.activation == "polynomial" else 1.0
-    return np.asarray(network.norms**2 - kappa * network.v**2)
+    length = 1.0 if network.offsets is None else np.hypot(1.0, network.offsets)
+    outer = (network.v.reshape(network.width, -1) ** 2).sum(axis=1)
+    if network.activation == "prelu":
+        outer = outer * length ** (2.0 * (network.p - 1.0))
+    return np.asarray((network.norms * length) ** 2 - kappa * outer)
 
 
 def _normalized_margin(at: Snapshot) -> dict[str, Any]:
@@ -133,24 +151,26 @@ class _Observer:
     records: Callable[[Snapshot], Mapping[str, Any]]
     needs_gmm: bool = False
     needs_homogeneous: bool = False  # refused for tanh
+    needs_plain: bool = False
+    needs_labels: bool = False
 
 
 OBSERVERS: dict[str, _Observer] = {
     "loss": _Observer(lambda at: {"loss": at.loss}),
-    "accuracy": _Observer(lambda at: {"accuracy": np.mean(at.scaled_margins[0] > 0)}),
-    "alignment": _Observer(_alignment, needs_gmm=True),
-    "cluster_norms": _Observer(_cluster_norms, needs_gmm=True),
-    "cluster_alignment": _Observer(_cluster_alignment, needs_gmm=True),
-    "target": _Observer(lambda at: {"target": voronoi_regions(at.network, at.gmm)}, needs_gmm=True),
+    "accuracy": _Observer(lambda at: {"accuracy": np.mean(at.scaled_margins[0] > 0)}, needs_labels=True),
+    "alignment": _Observer(_alignment, needs_gmm=True, needs_plain=True),
+    "cluster_norms": _Observer(_cluster_norms, needs_gmm=True, needs_plain=True),
+    "cluster_alignment": _Observer(_cluster_alignment, needs_gmm=True, needs_plain=True),
+    "target": _Observer(lambda at: {"target": voronoi_regions(at.network, at.gmm)}, needs_gmm=True, needs_plain=True),
     "norms": _Observer(lambda at: {"norms": at.network.norms, "v": at.network.v}),
     "balancedness_drift": _Observer(
         lambda at: {"balancedness_drift": np.abs(_conserved(at.network) - _conserved(at.start)).max()},
         needs_homogeneous=True,
     ),
-    "margin": _Observer(lambda at: {"margin": np.min(at.y * at.outputs)}),
-    "normalized_margin": _Observer(_normalized_margin, needs_homogeneous=True),
-    "distance_estimate": _Observer(_distance_estimate, needs_gmm=True, needs_homogeneous=True),
-    "distance_bracket": _Observer(_distance_bracket, needs_gmm=True, needs_homogeneous=True),
+    "margin": _Observer(lambda at: {"margin": np.min(at.margins(at.outputs))}, needs_labels=True),
+    "normalized_margin": _Observer(_normalized_margin, needs_homogeneous=True, needs_plain=True, needs_labels=True),
+    "distance_estimate": _Observer(_distance_estimate, needs_gmm=True, needs_homogeneous=True, needs_plain=True),
+    "distance_bracket": _Observer(_distance_bracket, needs_gmm=True, needs_homogeneous=True, needs_plain=True),
 }
 
 
@@ -163,21 +183,23 @@ class Observe:
     every : int or float, optional
         Distance between stops: iterations for descent, epochs for SGD, time for the flow. The first and the last state
         are always stops.
-    what : sequence of str or callable, default ("loss", "accuracy")
+    what : sequence of str or callable, default ("loss", "accuracy"), without labels ("loss",)
         Names below, or functions of a ``Snapshot`` that return a number, an array of fixed shape, or a dict of them
         (recorded under their keys, otherwise under the function's ``__name__``), or None at every stop, which records
         nothing. A function that raises ``StopIteration`` ends the run there, with status "stopped"; what it passes as
         ``StopIteration(value)`` is recorded as if returned, and the stop is left out where a value is missing.
 
-        - ``"loss"``, ``"accuracy"`` (share of y f > 0), ``"margin"`` (min y f);
+        - ``"loss"``, ``"accuracy"`` (share of margins > 0), ``"margin"`` (the least; y f, of several outputs that of
+          the point's class less the largest other);
         - ``"normalized_margin"``: min y f / ||theta||^2 (prelu) or / ||theta||^(p+1) (polynomial);
         - ``"alignment"``: max_k cos(mu_k, w_j), shape (h,), and ``"alignment_quartiles"``, shape (3,);
         - ``"cluster_norms"``: sum of ||w_j||^2 over the neurons whose nearest own-class centre is mu_k, shape (K,),
           and ``"void_norm"``, that of the neurons in the void region;
         - ``"cluster_alignment"``: mean of cos(mu_k, w_j) over the same neurons, weighted by ||w_j||^2, shape (K,);
         - ``"target"``: the cluster whose centre that is, -1 in the void region, shape (h,);
-        - ``"norms"``: ||w_j||, shape (h,), and ``"v"``, shape (h,);
-        - ``"balancedness_drift"``: max_j |change of ||w_j||^2 - v_j^2| since the start (polynomial: - p v_j^2);
+        - ``"norms"``: ||w_j||, shape (h,), and ``"v"``, shape (h,) or (h, C);
+        - ``"balancedness_drift"``: max_j |change of ||w_j||^2 - ||V_j||^2| since the start (polynomial: - p ||V_j||^2),
+          a bias counting as a weight of a constant input;
         - ``"distance_estimate"``: the paper's estimator of sup |f - F^(p)|;
         - ``"distance_bracket"``: recorded as ``"distance_lower"`` and ``"distance_upper"``.
     gmm : OrthonormalGMM, optional
@@ -196,7 +218,7 @@ class Observe:
     """
 
     every: float | None = None
-    what: Sequence[str | Callable[[Snapshot], Any]] = ("loss", "accuracy")
+    what: Sequence[str | Callable[[Snapshot], Any]] = DEFAULT
     gmm: OrthonormalGMM | None = None
     at: ArrayLike | None = None
     estimator: Mapping[str, Any] = field(default_factory=dict)
@@ -225,15 +247,21 @@ class Observe:
             if OBSERVERS[item].needs_gmm and self.gmm is None:
                 raise ValueError(f"observing {item!r} needs gmm=...")
 
-    def check(self, network: TwoLayerNetwork) -> None:
-        """Refuse what cannot be observed on this network."""
+    def check(self, network: TwoLayerNetwork, labelled: bool = True) -> Observe:
+        """Refuse what cannot be observed on this network; without labels the accuracy is left out of the default."""
         _arrays.instance(network, "network", TwoLayerNetwork)
-        require_plain(network, "what is observed along training")
         if self.gmm is not None and self.gmm.dim != network.dim:
             raise ValueError(f"gmm has dimension {self.gmm.dim} but the network has {network.dim}")
         for item in self.what:
-            if not callable(item) and OBSERVERS[item].needs_homogeneous and network.activation == "tanh":
-                raise ValueError(f"{item!r} is defined for 'prelu' and 'polynomial' networks, not for 'tanh'")
+            if callable(item):
+                continue
+            if OBSERVERS[item].needs_homogeneous:
+                require_homogeneous(network, repr(item))
+            if OBSERVERS[item].needs_plain:
+                require_plain(network, f"observing {item!r}")
+            if OBSERVERS[item].needs_labels and not labelled and self.what is not DEFAULT:
+                raise ValueError(f"observing {item!r} needs labels, but y holds numbers to be met")
+        return self if labelled or self.what is not DEFAULT else replace(self, what=("loss",))
 
     def stops(self, total: int, name: str) -> list[int]:
         """Return the counts, 0 .. total, at which a run stops; 0 and ``total`` are among them.
@@ -280,6 +308,12 @@ class Observe:
         """Refuse a distance of stops of which the run would have more than memory could keep."""
         if count > _MOST_STOPS:
             raise ValueError(f"every must be so large that a run has at most {_MOST_STOPS} stops, got {self.every!r}")
+
+
+def require_homogeneous(network: TwoLayerNetwork, what: str) -> None:
+    """Refuse a tanh network for what is not defined for it."""
+    if network.activation == "tanh":
+        raise ValueError(f"{what} is defined for 'prelu' and 'polynomial' networks, not for 'tanh'")
 
 
 class ObserverError(Exception):

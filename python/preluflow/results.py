@@ -180,6 +180,7 @@ def load_network(path: str | os.PathLike[str]) -> TwoLayerNetwork:
 
 _STACKED = ("U", "log_norm", "sign", "log_abs_v")
 _NETWORKS = tuple(f"networks.{name}" for name in _STACKED)
+_MOVING = ("offsets", "output_bias")  # parts that training changes; the others are those of the run's network
 
 
 def _stacked(networks: Sequence[TwoLayerNetwork]) -> dict[str, NDArray[Any]]:
@@ -187,10 +188,15 @@ def _stacked(networks: Sequence[TwoLayerNetwork]) -> dict[str, NDArray[Any]]:
     if not networks:
         return {}
     parts = ("directions", "log_norm", "sign", "log_abs_v")
-    return {
+    found = {
         name: np.stack([getattr(network, part) for network in networks])
         for name, part in zip(_NETWORKS, parts, strict=True)
     }
+    for part, size in zip(_MOVING, (networks[0].width, networks[0].num_outputs), strict=True):
+        values = [getattr(network, part) for network in networks]
+        if any(value is not None for value in values):
+            found[f"networks.{part}"] = np.stack([np.zeros(size) if value is None else value for value in values])
+    return found
 
 
 def _unstacked(arrays: Arrays, like: TwoLayerNetwork) -> tuple[TwoLayerNetwork, ...]:
@@ -200,9 +206,21 @@ def _unstacked(arrays: Arrays, like: TwoLayerNetwork) -> tuple[TwoLayerNetwork, 
     U = _npz.expect(arrays[_NETWORKS[0]], _NETWORKS[0], "f", ("S", *like.directions.shape))
     if U.dtype != like.dtype:
         raise ValueError(f"{_NETWORKS[0]} must be {like.dtype} as the network, got {U.dtype}")
-    logs = [_npz.expect(arrays[name], name, "f", (len(U), like.width)) for name in _NETWORKS[1:]]
+    shapes = (like.log_norm.shape, like.sign.shape, like.sign.shape)
+    logs = [
+        _npz.expect(arrays[name], name, "f", (len(U), *shape))
+        for name, shape in zip(_NETWORKS[1:], shapes, strict=True)
+    ]
+    moving = []
+    for part, size in zip(_MOVING, (like.width, like.num_outputs), strict=True):
+        name = f"networks.{part}"
+        given = arrays.get(name, np.zeros((len(U), size)))  # zeros take a part away
+        moving.append(_npz.expect(given, name, "f", (len(U), size)))
     with np.errstate(all="ignore"):  # lengths of rows that are none; they are refused
-        return tuple(like.replace(*parts) for parts in zip(U, *logs, strict=True))
+        return tuple(
+            like.replace(*parts, offsets=offsets, output_bias=bias)
+            for *parts, offsets, bias in zip(U, *logs, *moving, strict=True)
+        )
 
 
 @dataclass
@@ -321,6 +339,10 @@ class Run:
         """Undo ``arrays`` and ``meta``; ValueError if they are not those of a run."""
         names = ["iterations", "t", *(f"network.{name}" for name in NETWORK)]
         names += [name for kind in (_NETWORKS, _dense.NAMES) if any(name in arrays for name in kind) for name in kind]
+        optional = [f"network.{part}" for part in PARTS]
+        if _NETWORKS[0] in arrays:
+            optional += [f"networks.{part}" for part in _MOVING]
+        names += [name for name in optional if name in arrays]
         _npz.expect_names(arrays, tuple(names), ("record.", "event."))
         words = {name: _npz.field(meta, name, str) for name in ("method", "status", "message")}
         facts = {name: _npz.field(meta, name, dict) for name in ("config", "stats", "environment")}

@@ -16,7 +16,7 @@ from preluflow.events import Event
 from preluflow.network import TwoLayerNetwork
 from preluflow.observe import Observe
 from preluflow.results import Run
-from preluflow.typing import Loss
+from preluflow.typing import Biases, Trained, TrainingLoss
 
 if TYPE_CHECKING:
     from preluflow._core import _Descent, _StochasticDescent
@@ -29,7 +29,11 @@ def gradient_descent(
     *,
     step: float,
     steps: int,
-    loss: Loss = "squared",
+    loss: TrainingLoss = "squared",
+    weight_decay: float = 0.0,
+    sample_weight: ArrayLike | None = None,
+    biases: Biases | None = None,
+    train: Trained = "both",
     events: Sequence[Event] = (),
     observe: Observe | None = None,
     progress: bool = False,
@@ -46,14 +50,25 @@ def gradient_descent(
         Where to start; not changed.
     X : array, shape (n, D)
         Data in the network's dtype. C-contiguous arrays, also ``np.memmap``, are used without a copy.
-    y : array, shape (n,)
-        Labels -1 and +1, any real dtype.
+    y : array, shape (n,) or (n, C)
+        Labels -1 and +1, any real dtype; those in ``network.classes`` where these are others. With the squared loss
+        numbers to be met, of several outputs rows of them; with the cross-entropy also rows of shares of the classes.
     step : float
         Step size, positive.
     steps : int
         Number of iterations.
-    loss : {"squared", "exponential", "logistic"}
-        Mean over the data of (y - f)^2 (no factor 1/2), exp(-y f), log(1 + exp(-y f)).
+    loss : {"squared", "exponential", "logistic", "cross_entropy"}
+        Mean over the data of (y - f)^2 (no factor 1/2), exp(-y f), log(1 + exp(-y f)). Of several outputs
+        ||Y - F||^2, Y the one-hot rows of labels, or log sum_c exp(F_c) - F_y.
+    weight_decay : float, default 0
+        Adds weight_decay * theta to the gradient, as torch's SGD does.
+    sample_weight : array, shape (n,), optional
+        Weights of the points in the mean, at least 0; only their ratios matter.
+    biases : {"hidden", "output", "both"}, optional
+        Biases that are trained besides those the network has; they begin at 0. Biases of neurons are trained as
+        weights of a constant input 1, so that the norm of a pReLU neuron is that of (w_j, b_j).
+    train : {"both", "inner", "outer"}, default "both"
+        Which layer is trained; the other one stays as it is. Output biases belong to the outer one.
     events : sequence of Event
         See ``preluflow.events``. They are looked for after every iteration, where the loss costs no more than the step
         that follows, and a copy of the network is made; a terminal one ends the run there.
@@ -78,12 +93,16 @@ def gradient_descent(
     """
     step = _arrays.real(step, "step", above=0.0)
     steps = _arrays.integer(steps, "steps", minimum=0)
+    decay = _arrays.real(weight_decay, "weight_decay", minimum=0.0)
     progress = _arrays.flag(progress, "progress")
-    task = Task.check(network, X, y, loss, observe, num_threads)
+    task = Task.check(
+        network, X, y, loss, observe, num_threads, sample_weight=sample_weight, biases=biases, train=train
+    )
     happenings = check_events(events, task)
     stops = task.observe.stops(steps, "steps")
-    driver = Driver(task, _Iterations(task, task.stepper("Descent", step), step), happenings)
-    return driver.run("gradient_descent", stops, progress, {"step": step, "steps": steps})
+    stepper = task.stepper("Descent", step, decay, task.form.trained)
+    config = {"step": step, "steps": steps, **({"weight_decay": decay} if decay else {})}
+    return Driver(task, _Iterations(task, stepper, step), happenings).run("gradient_descent", stops, progress, config)
 
 
 def sgd(
@@ -94,7 +113,11 @@ def sgd(
     step: float,
     batch: int,
     epochs: int,
-    loss: Loss = "squared",
+    loss: TrainingLoss = "squared",
+    weight_decay: float = 0.0,
+    sample_weight: ArrayLike | None = None,
+    biases: Biases | None = None,
+    train: Trained = "both",
     rng: Rng = None,
     events: Sequence[Event] = (),
     observe: Observe | None = None,
@@ -108,7 +131,7 @@ def sgd(
 
     Parameters
     ----------
-    network, X, y, step, loss, progress, num_threads
+    network, X, y, step, loss, weight_decay, sample_weight, biases, train, progress, num_threads
         As in ``gradient_descent``.
     batch : int
         Points of a mini-batch, 1 .. n; more than n is refused.
@@ -136,16 +159,19 @@ def sgd(
     step = _arrays.real(step, "step", above=0.0)
     batch = _arrays.integer(batch, "batch", minimum=1)
     epochs = _arrays.integer(epochs, "epochs", minimum=0)
+    decay = _arrays.real(weight_decay, "weight_decay", minimum=0.0)
     progress = _arrays.flag(progress, "progress")
     generator = _arrays.generator(rng)
-    task = Task.check(network, X, y, loss, observe, num_threads)
+    task = Task.check(
+        network, X, y, loss, observe, num_threads, sample_weight=sample_weight, biases=biases, train=train
+    )
     if batch > len(task.X):
         raise ValueError(f"batch must be at most the number of points n = {len(task.X)}, got {batch}")
     happenings = check_events(events, task)
     stops = task.observe.stops(epochs, "epochs")
-    stepper = _Epochs(task, task.stepper("StochasticDescent", step, batch), step, generator)
-    config = {"step": step, "batch": batch, "epochs": epochs}
-    return Driver(task, stepper, happenings).run("sgd", stops, progress, config)
+    stepper = task.stepper("StochasticDescent", step, decay, task.form.trained, batch)
+    config = {"step": step, "batch": batch, "epochs": epochs, **({"weight_decay": decay} if decay else {})}
+    return Driver(task, _Epochs(task, stepper, step, generator), happenings).run("sgd", stops, progress, config)
 
 
 class _Descending:
@@ -170,7 +196,7 @@ class _Descending:
         return self.known
 
     def evaluate(self, _: int) -> tuple[float, Float64]:
-        return self.stepper.evaluate(), self.stepper.outputs()
+        return self.stepper.evaluate(), self.task.outputs(self.stepper.outputs())
 
 
 class _Iterations(_Descending):

@@ -9,7 +9,16 @@ Kind = Literal["balanced", "gaussian"]
 """Of ``initialize``."""
 
 Loss = Literal["squared", "exponential", "logistic"]
-"""Of training and theory."""
+"""Of one output, in training and theory."""
+
+TrainingLoss = Literal["squared", "exponential", "logistic", "cross_entropy"]
+"""Of training: the last is of several outputs, the two before it of one."""
+
+Biases = Literal["hidden", "output", "both"]
+"""Which biases training adds to those a network has."""
+
+Trained = Literal["both", "inner", "outer"]
+"""Which layers are trained."""
 
 Method = Literal["tsit5", "dopri5", "bosh3", "dop853", "rk4", "euler"]
 """Of ``gradient_flow``."""
