@@ -273,6 +273,14 @@ def choice(*words: str) -> Kind:
 
 
 LOSS = choice("squared", "exponential", "logistic")
+BIASES = replace(choice("hidden", "output", "both"), optional=True)
+TRAINED = choice("both", "inner", "outer")
+SAMPLE_WEIGHTS = array(fine=lambda good: {"a list": good.tolist(), "integers": np.arange(len(good))})
+SAMPLE_WEIGHTS = replace(
+    SAMPLE_WEIGHTS,
+    more=lambda good: {**spoilt(good), "-1 within": put(good, -1.0), "one more": longer(good), "all 0": 0.0 * good},
+    optional=True,
+)
 ACTIVATION = choice("prelu", "polynomial", "tanh")
 NORM = choice("l2", "linf")
 RECIPE = choice("mv24")
@@ -580,7 +588,8 @@ case(
     O.network.loss_gradient,
     **network_points,
     **labels,
-    loss=("squared", LOSS),
+    loss=("logistic", LOSS),
+    sample_weight=(np.array([1.0, 2.0, 0.0, 1.5]), SAMPLE_WEIGHTS),
     **threads,
 )
 case(
@@ -621,17 +630,32 @@ EVENTS = labels_of(
     more=lambda good: {"an event": good[0], "twice": good * 2, "numbers": [3], "a set of words": {"x"}},
 )
 common = {
-    "loss": ("squared", LOSS),
+    "loss": ("logistic", LOSS),
     "events": ([events.loss_below(0.01)], EVENTS),
     **OBSERVE,
     "progress": (False, labels_of("True")),
     **threads,
 }
-case("gradient_descent", pf.gradient_descent, **training, step=(0.1, real(above=0.0)), steps=(1, COUNT), **common)
+training_parts = {
+    "weight_decay": (0.1, real(0.0)),
+    "sample_weight": (np.array([1.0, 2.0, 0.0, 1.5]), SAMPLE_WEIGHTS),
+    "biases": ("both", BIASES),
+    "train": ("both", TRAINED),
+}
+case(
+    "gradient_descent",
+    pf.gradient_descent,
+    **training,
+    step=(0.1, real(above=0.0)),
+    steps=(1, COUNT),
+    **training_parts,
+    **common,
+)
 case(
     "sgd",
     pf.sgd,
     **training,
+    **training_parts,
     step=(0.1, real(above=0.0)),
     batch=(2, integer(1, 4)),
     epochs=(1, COUNT),
@@ -664,6 +688,9 @@ case(
     dense=(True, replace(FLAG, more=lambda _: {"unlike before": False})),
     join=(True, FLAG),
     **{**common, "loss": ("squared", labels_of(more=lambda _: {"another": "logistic"}))},
+)
+TABLE["gradient_flow of a run"].kinds["y"] = replace(
+    LABELS, more=lambda good: {**spoilt(good), "one more": longer(good)}
 )
 TABLE["gradient_flow of a run"].good["observe"] = pf.Observe(what=list(O.flow_looks), gmm=O.gmm)
 TABLE["gradient_flow of a run"].kinds["observe"] = labels_of(more=lambda _: {"other records": O.observe})
@@ -719,6 +746,7 @@ case(
     **terminal,
     needs_gmm=(False, FLAG),
     needs_homogeneous=(False, FLAG),
+    needs_labels=(False, FLAG),
 )
 case("events.loss_below", events.loss_below, level=(0.1, POSITIVE), **terminal)
 case("events.accuracy_reached", events.accuracy_reached, level=(1.0, real(maximum=1.0, above=0.0)), **terminal)
@@ -1134,7 +1162,7 @@ NOT_CALLED = {
     *("Attack", "Dataset", "DistanceBracket", "LossGradient", "RobustRadius", "Run", "Snapshot"),
     *("theory.PhaseTimes", "theory.Guarantee", "classifiers.Classifier"),
     *("RobustRadius.save", "RobustRadius.load", "Run.save", "Run.load", "Run.from_arrays", "Run.check"),
-    *("TwoLayerNetwork.save", "TwoLayerNetwork.load"),
+    *("TwoLayerNetwork.save", "TwoLayerNetwork.load", "Snapshot.margins"),
 }
 NEEDS_SKLEARN = {"data.load_digits", "TwoLayerNetwork.from_sklearn", "classifiers.Linear.from_sklearn"}
 NEEDS_TORCH = {"TwoLayerNetwork.to_torch", "TwoLayerNetwork.from_torch", "classifiers.TorchClassifier"}

@@ -434,6 +434,8 @@ def test_numbers_to_be_met_have_a_loss_and_no_accuracy():
     assert set(run.records) == {"loss"}
     with pytest.raises(ValueError, match="observing 'margin' needs labels"):
         pf.gradient_descent(network, X, y, step=0.01, steps=2, observe=pf.Observe(what=["margin"]))
+    two = np.arange(60) % 2  # taken for labels, unless it is a column
+    assert set(pf.gradient_descent(network, X, two[:, None], step=0.01, steps=2).records) == {"loss"}
     with pytest.raises(ValueError, match="event 'accuracy_reached_1' needs labels"):
         pf.gradient_descent(network, X, y, step=0.01, steps=2, events=[pf.events.accuracy_reached()])
 
@@ -477,6 +479,7 @@ def test_bad_targets_are_refused_by_name():
     refused(one, np.full(60, 0.5), "y must hold the labels -1 and", loss="logistic")
     refused(one, np.full(60, np.nan), "y must be finite")
     refused(one, np.ones(59), r"y must have shape \(60,\)")
+    refused(one, y + np.arange(60) % 2, r"train network.replace\(classes=\[0, 1\]\) or, .* use y.reshape\(-1, 1\)")
     for weight, match in (
         (np.ones(59), r"sample_weight must have shape \(60,\)"),
         (-np.ones(60), "sample_weight must be at least 0"),

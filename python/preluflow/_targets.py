@@ -55,13 +55,16 @@ def check(network: TwoLayerNetwork, y: ArrayLike, n: int, loss: TrainingLoss) ->
     """Targets of a network and a loss, refused before any work.
 
     One output: labels, of which the first of ``network.classes`` becomes -1 and the second +1; with the squared loss
-    and the classes -1 and +1 any numbers. Several: labels from ``network.classes``, or rows (n, C), of numbers with
-    the squared loss, of shares of the classes with the cross-entropy.
+    and the classes -1 and +1 any numbers, but no two integers others than those, which are taken for labels of other
+    classes unless y has shape (n, 1). Several: labels from ``network.classes``, or rows (n, C), of numbers with the
+    squared loss, of shares of the classes with the cross-entropy.
     """
     outputs, given = network.num_outputs, _arrays.as_array(y, "y")
     _require_loss(loss, outputs)
-    if given.ndim == 2 and (outputs > 1 or given.shape[1] == 1):
-        return _rows(given, n, outputs, loss) if outputs > 1 else check(network, given[:, 0], n, loss)
+    if given.ndim == 2 and outputs > 1:
+        return _rows(given, n, outputs, loss)
+    if given.ndim == 2 and given.shape[1] == 1 and loss == "squared":
+        return _numbers(given, n)
     if outputs > 1:
         index = _arrays.class_indices(given, n=n, classes=network.classes)
         values = np.zeros((n, outputs))
@@ -70,11 +73,13 @@ def check(network: TwoLayerNetwork, y: ArrayLike, n: int, loss: TrainingLoss) ->
     if network.classes.tolist() != [-1, 1]:
         signs = np.where(_arrays.class_indices(given, n=n, classes=network.classes) == 1, 1.0, -1.0)
         return Targets(signs, signs[:, None], None, labelled=True)
-    if loss != "squared":
+    if loss == "squared" and not _look_like_labels(given):
+        return _numbers(given, n)
+    try:
         signs = _arrays.labels(given, n=n)
-        return Targets(signs, signs[:, None], None, labelled=True)
-    numbers = _numbers(given, n)
-    return Targets(numbers, numbers[:, None], None, labelled=bool(np.all(np.abs(numbers) == 1.0)))
+    except ValueError as error:
+        raise ValueError(f"{error}{_cure(given, n, loss)}") from None
+    return Targets(signs, signs[:, None], None, labelled=True)
 
 
 def sample_weights(weights: ArrayLike | None, n: int) -> Float64 | None:
@@ -118,10 +123,33 @@ def _require_loss(loss: TrainingLoss, outputs: int) -> None:
         raise ValueError("loss must be 'logistic' for the cross-entropy of one output, got 'cross_entropy'")
 
 
-def _numbers(given: NDArray[np.generic], n: int) -> Float64:
-    if given.shape != (n,):
+def _look_like_labels(given: NDArray[np.generic]) -> bool:
+    """Whether a vector is one of labels: of the two, of at most two integers, or of no numbers at all."""
+    if given.ndim != 1 or given.dtype.kind not in "fiub":
+        return True
+    values = np.unique(given)
+    return len(values) <= 2 and bool(np.all(values == np.round(values)))
+
+
+def _cure(given: NDArray[np.generic], n: int, loss: TrainingLoss) -> str:
+    if given.shape != (n,) or given.dtype.kind not in "fiub" or not np.isfinite(given.astype(np.float64)).all():
+        return ""
+    values = np.unique(given)
+    cures = []
+    if len(values) == 2 and np.all(values == np.round(values)):
+        cures.append(f"train network.replace(classes=[{int(values[0])}, {int(values[1])}])")
+    if loss == "squared":
+        cures.append("or, if these are numbers to be met, use y.reshape(-1, 1)")
+    return f"; {' '.join(cures)}" if cures else ""
+
+
+def _numbers(given: NDArray[np.generic], n: int) -> Targets:
+    shape = (n, 1) if given.ndim == 2 else (n,)
+    if given.shape != shape:
         raise ValueError(f"y must have shape ({n},) to match the data, got {given.shape}")
-    return np.asarray(_arrays.real_array(given, "y", dtype=np.float64, ndim=1), dtype=np.float64)
+    array = _arrays.real_array(given, "y", dtype=np.float64, ndim=given.ndim)
+    numbers = np.asarray(array, dtype=np.float64).reshape(n)
+    return Targets(numbers, numbers[:, None], None, labelled=given.ndim == 1 and bool(np.all(np.abs(numbers) == 1.0)))
 
 
 def _rows(given: NDArray[np.generic], n: int, outputs: int, loss: TrainingLoss) -> Targets:
