@@ -721,7 +721,7 @@ case(
     ),
     networks=(False, FLAG),
 )
-case("Observe.check", pf.Observe().check, network=(O.network, NO))
+case("Observe.check", pf.Observe().check, network=(O.network, NO), labelled=(True, ANY))
 case(
     "Observe.stops",
     O.observe.stops,

@@ -14,6 +14,7 @@ from preluflow.experiments import (
     REGISTRY,
     Options,
     Outcome,
+    beyond,
     descent_vs_flow,
     fig1,
     fig3,
@@ -22,6 +23,7 @@ from preluflow.experiments import (
     fig6,
     mv24,
     neurons,
+    orthogonal,
     proposition4,
     theorem1,
 )  # fmt: skip
@@ -106,6 +108,17 @@ CASES = {
         lambda o: sum(finite(f"{method}.error")(o) for method in descent_vs_flow.methods(o)),
         {0: 0, 1: 0, 2: 1, 7: 6, 30: 28}, runs=False,
     ),
+    "beyond": Case(
+        beyond, "gradient_flow",
+        replace(
+            QUICK["beyond"], degrees=(1.0, 3.0), seeds=1, dim=20, n=60, width=12, t1=20.0, points=12, ranks=(1, 20)
+        ),
+        lambda o: sum(finite(f"{axis}_loss")(o) for axis in beyond.AXES), {0: 0, 1: 1, 5: 5, 12: 12},
+    ),
+    "orthogonal": Case(
+        orthogonal, "gradient_flow", replace(QUICK["orthogonal"], stops=20, width=60), finite("worst"),
+        {0: 0, 1: 1, 3: 3, 4: 4},
+    ),
 }  # fmt: skip
 # Flat panels (of mv24 two colour bars) and spheres of a figure, and what its title begins with.
 FIGURES = {
@@ -122,8 +135,10 @@ FIGURES = {
     "theorem1": (2, 0, "Theorem 1"),
     "proposition4": (2, 0, "Proposition 4"),
     "descent-vs-flow": (2, 0, "Descent against flow"),
+    "beyond": (3, 0, "Beyond the theorem"),
+    "orthogonal": (3, 0, "Orthogonal inputs"),
 }
-SHARES_Y = {"fig2", "fig7", "pgd-gap"}  # its panels are of one quantity, named at the left one
+SHARES_Y = {"fig2", "fig7", "pgd-gap", "beyond"}  # its panels are of one quantity, named at the left one
 DRAWN_WITHOUT = {("pgd-gap", 0), ("pgd-gap", 1)}  # the bracket alone is drawn
 NOT_DRAWN = {("fig5", 1), ("fig6", 1)}  # what happens at alpha = 0 is not
 

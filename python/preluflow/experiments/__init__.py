@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from preluflow.experiments._harness import Experiment, Options, Outcome, Row, Session
+from preluflow.experiments.beyond import BEYOND
 from preluflow.experiments.descent_vs_flow import DESCENT_VS_FLOW
 from preluflow.experiments.fig1 import FIG1
 from preluflow.experiments.fig2 import FIG2
@@ -13,11 +14,15 @@ from preluflow.experiments.fig6 import FIG6
 from preluflow.experiments.fig7 import FIG7
 from preluflow.experiments.mv24 import MV24
 from preluflow.experiments.neurons import NEURONS
+from preluflow.experiments.orthogonal import ORTHOGONAL
 from preluflow.experiments.pgd_gap import PGD_GAP
 from preluflow.experiments.proposition4 import PROPOSITION4
 from preluflow.experiments.theorem1 import THEOREM1
 
-_ALL = (*(FIG1, FIG2, FIG3, FIG4, FIG5, FIG6, FIG7), *(PGD_GAP, MV24, NEURONS, THEOREM1, PROPOSITION4, DESCENT_VS_FLOW))
+_ALL = (
+    *(FIG1, FIG2, FIG3, FIG4, FIG5, FIG6, FIG7),
+    *(PGD_GAP, MV24, NEURONS, THEOREM1, PROPOSITION4, DESCENT_VS_FLOW, BEYOND, ORTHOGONAL),
+)
 REGISTRY: dict[str, Experiment] = {experiment.name: experiment for experiment in _ALL}
 
 __all__ = ["REGISTRY", "Experiment", "Options", "Outcome", "Row", "Session"]
