@@ -1162,7 +1162,7 @@ NOT_CALLED = {
     *("Attack", "Dataset", "DistanceBracket", "LossGradient", "RobustRadius", "Run", "Snapshot"),
     *("theory.PhaseTimes", "theory.Guarantee", "classifiers.Classifier"),
     *("RobustRadius.save", "RobustRadius.load", "Run.save", "Run.load", "Run.from_arrays", "Run.check"),
-    *("TwoLayerNetwork.save", "TwoLayerNetwork.load", "Snapshot.margins"),
+    *("TwoLayerNetwork.save", "TwoLayerNetwork.load", "Snapshot.margins", "data.load_mnist"),
 }
 NEEDS_SKLEARN = {"data.load_digits", "TwoLayerNetwork.from_sklearn", "classifiers.Linear.from_sklearn"}
 NEEDS_TORCH = {"TwoLayerNetwork.to_torch", "TwoLayerNetwork.from_torch", "classifiers.TorchClassifier"}

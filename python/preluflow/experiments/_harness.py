@@ -53,6 +53,8 @@ class Options:
         Of the papers' attack and estimator; None means the experiment's own.
     full : bool
         At the paper's scale where the default is a smaller one.
+    data : str or None
+        Folder with MNIST's own files, for the experiment on them.
     num_threads : int or None
     progress : bool
     """
@@ -67,12 +69,13 @@ class Options:
     epochs: int | None = None
     recipe: str | None = None
     full: bool = False
+    data: str | None = None
     num_threads: int | None = None
     progress: bool = False
 
 
 # Those that not every experiment uses.
-_OWN = ("width", "dynamics", "alpha", "batch", "loss", "epochs", "recipe", "full")
+_OWN = ("width", "dynamics", "alpha", "batch", "loss", "epochs", "recipe", "full", "data")
 
 
 @dataclass
@@ -228,6 +231,8 @@ class Experiment:
         Configurations by name, frozen dataclasses; the first is the default, ``--scale`` chooses "paper".
     options : tuple of str
         Those of ``Options`` that it uses beside the seed, ``quick`` and threads.
+    missing : callable
+        Says of a configuration what must be installed for it that is not; None if nothing.
     settle : callable
         Completes a configuration, or refuses it by a ValueError.
     facts : callable
@@ -248,6 +253,7 @@ class Experiment:
     presets: Mapping[str, Any]
     options: tuple[str, ...] = ("width",)
     settle: Callable[[Any], Any] = lambda config: config
+    missing: Callable[[Any], str | None] = lambda config: None
     facts: Callable[[Any, Options], dict[str, Any]] = lambda config, options: {}
     main: str | None = None
     more: Callable[[Outcome, Path], list[Path]] | None = None
