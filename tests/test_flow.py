@@ -257,7 +257,7 @@ def smooth_problem(activation="prelu", p=3.0, seed=0):
 def one_step(network, X, y, loss, method, h, shares):
     """States at those shares of one step of length h, whatever its error."""
     form = TrainedForm.check(network, None, "both")
-    stepper = core.Flow64(form.start(), X, y[:, None], None, loss, method, 0.0, 1e3, 1e9, h, 1)
+    stepper = core.Flow64(form.start(), X, y[:, None], None, loss, method, 0.0, 1e3, 1e9, h, 0.0, "both", 1)
     assert stepper.advance() == "ok"
     assert stepper.end == h
     found = []

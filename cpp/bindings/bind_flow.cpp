@@ -17,11 +17,7 @@ class BoundFlow {
             const FlowOptions& options, int threads)
       : data_(std::move(data)),
         threads_(threads),
-        flow_(data_.X.data(), data_.y.data(), data_.X.shape(0), start.network(), parse_loss(loss), find_tableau(method),
-              options) {
-    require(start.outputs() == 1 && start.output_bias() == nullptr && start.inputs().as_they_are() && !data_.weight,
-            "the flow is of plain networks");
-  }
+        flow_(data_.view(), start.state(), parse_loss(loss), find_tableau(method), options) {}
 
   // One step, with the GIL released, then a look for Ctrl-C.
   std::string advance() {
@@ -34,25 +30,29 @@ class BoundFlow {
 
   py::tuple state(double t) {
     require(t >= flow_.begin() && t <= flow_.end(), "t is outside the last step");
-    Array<double> log_norm(flow_.width()), sign(flow_.width()), log_abs_v(flow_.width());
-    Array<T> rows({flow_.width(), data_.X.shape(1)});
-    double *l = log_norm.mutable_data(), *s = sign.mutable_data(), *v = log_abs_v.mutable_data();
-    T* u = rows.mutable_data();
-    run([&](Team& team) { flow_.interpolate(team, t, u, l, s, v); });
-    const Index width = flow_.width();
-    return py::make_tuple(rows, log_norm, copy_table(s, width, 1), copy_table(v, width, 1), Array<double>(0));
+    const Index width = flow_.width(), outputs = flow_.outputs_count();
+    Array<double> log_norm(width), sign({width, outputs}), log_abs_v({width, outputs});
+    Array<double> bias(flow_.has_output_bias() ? outputs : 0);
+    Array<T> rows({width, flow_.seen()});
+    const NetworkArraysOut<T> out{rows.mutable_data(), log_norm.mutable_data(), sign.mutable_data(),
+                                  log_abs_v.mutable_data(), bias.mutable_data()};
+    run([&](Team& team) { flow_.interpolate(team, t, out); });
+    return py::make_tuple(rows, log_norm, sign, log_abs_v, bias);
   }
 
-  // The last step's polynomials: phi (degree + 1, h, D), l and rho (degree + 1, h).
+  // The last step's polynomials: phi (degree + 1, h, D), without columns if the inner layer is frozen; l (degree + 1,
+  // h); rho (degree + 1, h, C), without columns if the outer one is; B (degree + 1, C), without if there is none.
   py::tuple polynomials() {
     require(flow_.accepted() > 0, "no step has been taken");
-    const Index count = flow_.degree() + 1, width = flow_.width();
-    Array<T> phi({count, width, data_.X.shape(1)});
-    Array<double> l({count, width}), rho({count, width});
+    const Index count = flow_.degree() + 1, width = flow_.width(), outputs = flow_.outputs_count();
+    const Trained trained = flow_.trained();
+    Array<T> phi({count, width, trained == Trained::outer ? 0 : flow_.seen()});
+    Array<double> l({count, width}), rho({count, width, trained == Trained::inner ? 0 : outputs});
+    Array<double> bias({count, flow_.has_output_bias() ? outputs : 0});
     T* p = phi.mutable_data();
-    double *a = l.mutable_data(), *b = rho.mutable_data();
-    run([&](Team& team) { flow_.polynomials(team, p, a, b); });
-    return py::make_tuple(phi, l, rho);
+    double *a = l.mutable_data(), *b = rho.mutable_data(), *c = bias.mutable_data();
+    run([&](Team& team) { flow_.polynomials(team, p, a, b, c); });
+    return py::make_tuple(phi, l, rho, bias);
   }
 
   // Mean loss at the end of the step, and outputs() there.
@@ -61,7 +61,7 @@ class BoundFlow {
     run([&](Team& team) { value = flow_.loss(team); });
     return value;
   }
-  Array<double> outputs() const { return copy_table(flow_.outputs().data(), data_.X.shape(0), 1); }
+  Array<double> outputs() const { return copy_table(flow_.outputs().data(), data_.X.shape(0), flow_.outputs_count()); }
 
   double begin() const { return flow_.begin(); }
   double end() const { return flow_.end(); }
@@ -88,14 +88,15 @@ void bind(py::module_& m, const char* name) {
   py::class_<Bound>(m, name, py::module_local())
       .def(py::init([](const StartArrays<T>& start, Array<T> X, Array<double> y, std::optional<Array<double>> weight,
                        const std::string& loss, const std::string& method, double t0, double t1, double rtol,
-                       double step, int threads) {
-             const FlowOptions options{t0, t1, rtol, step};
+                       double step, double weight_decay, const std::string& trained, int threads) {
+             require(weight_decay >= 0.0, "weight_decay must be >= 0");
+             const FlowOptions options{t0, t1, rtol, step, weight_decay, parse_trained(trained)};
              Data<T> data(std::move(X), std::move(y), std::move(weight), start.dim(), start.outputs());
              return std::make_unique<Bound>(start, std::move(data), loss, method, options, threads);
            }),
            py::arg("start"), py::arg("X").noconvert(), py::arg("y").noconvert(), py::arg("weight").noconvert(),
            py::arg("loss"), py::arg("method"), py::arg("t0"), py::arg("t1"), py::arg("rtol"), py::arg("step"),
-           py::arg("threads"))
+           py::arg("weight_decay"), py::arg("trained"), py::arg("threads"))
       .def("advance", &Bound::advance)
       .def("state", &Bound::state, py::arg("t"))
       .def("polynomials", &Bound::polynomials)

@@ -14,6 +14,13 @@ constexpr Index kBlock = 256;  // inputs combined at a time, so that the sum sta
 
 double row_norm(const double* row, Index dim) { return ConstVectorMap<double>(row, dim).norm(); }
 
+// |x|, one by one, so that nothing overflows.
+double length(const double* x, Index size) {
+  double sum = std::abs(x[0]);
+  for (Index i = 1; i < size; ++i) sum = std::hypot(sum, x[i]);
+  return sum;
+}
+
 double inverse_of(double norm) { return norm > 0.0 ? 1.0 / norm : 0.0; }
 
 // PI control (Hairer, Wanner, IV.2): the factor for the next step after an accepted one.
@@ -33,58 +40,64 @@ double shortest_step(double t) { return 16.0 * std::numeric_limits<double>::epsi
 }  // namespace
 
 template <class T>
-Flow<T>::Flow(const T* X, const double* y, Index n, const Network<T>& start, Loss loss, const Tableau& method,
+Flow<T>::Flow(const TrainingData<T>& data, const NetworkState<T>& start, Loss loss, const Tableau& method,
               const FlowOptions& options)
-    : X_(X),
-      y_(y),
-      n_(n),
-      width_(start.width),
-      dim_(start.dim),
+    : data_(data),
+      width_(start.U.layout().width),
+      dim_(start.U.layout().dim),
+      outputs_(start.outputs),
+      parts_(1 + start.outputs),
       activation_(start.activation),
       p_(start.p),
       loss_(loss),
       method_(method),
       options_(options),
-      kernel_(n, PanelLayout<T>(start.width, start.dim)),
+      kernel_(data.n, start.U.layout(), start.outputs),
       begin_(options.t0),
       end_(options.t0),
-      U_(at(start.width * start.dim)),
-      now_(at(start.width)),
-      dead_(at(start.width)),
-      K_(static_cast<std::size_t>(method.all_stages()) * at(start.width * start.dim)),
-      k_(static_cast<std::size_t>(method.all_stages()) * at(start.width)),
-      start_sign_(start.sign, start.sign + start.width),
-      start_log_abs_v_(start.log_abs_v, start.log_abs_v + start.width),
-      stage_(PanelLayout<T>(start.width, start.dim)),
-      phi_(at(start.width * start.dim)),
-      norm_(at(start.width)),
-      stage_scalars_(at(start.width)),
-      log_norm_(at(start.width)),
-      sign_(at(start.width)),
-      log_abs_v_(at(start.width)),
-      error_(at(start.width)),
-      f_(at(n)) {
+      now_(at(width_ * parts_)),
+      bias_(start.output_bias.data(), start.output_bias.data() + start.output_bias.size()),
+      dead_(at(width_)),
+      k_(static_cast<std::size_t>(method.all_stages()) * at(width_ * parts_)),
+      kb_(static_cast<std::size_t>(method.all_stages()) * bias_.size()),
+      start_sign_(start.sign),
+      start_log_abs_v_(start.log_abs_v),
+      stage_(start),
+      norm_(at(width_)),
+      stage_scalars_(at(width_ * parts_)),
+      error_(at(width_)),
+      f_(at(data.n * start.outputs)) {
+  kernel_.want_G(inner_moves());
+  AlignedVector<T> rows;
+  if (inner_moves()) {
+    U_.resize(at(width_ * dim_));
+    phi_.resize(at(width_ * dim_));
+    K_.resize(static_cast<std::size_t>(method.all_stages()) * at(width_ * dim_));
+    rows.resize(at(width_ * dim_));
+    start.U.copy_to(rows.data());
+  }
   for (Index j = 0; j < width_; ++j) {
-    const double l = start.log_norm[j], log_v = start.log_abs_v[j];
+    const double l = start.log_norm(j), log_v = start.log_outer(j);
     const double top = raw() ? std::max(l, log_v) : l;
     dead_[at(j)] = top == -kInfinity;
-    if (dead_[at(j)]) {
-      now_[at(j)] = {-kInfinity, 0.0};
-      continue;
-    }
+    if (dead_[at(j)]) continue;
     const double sigma = raw() ? top + 0.5 * std::log(std::exp(2.0 * (l - top)) + std::exp(2.0 * (log_v - top))) : l;
-    now_[at(j)] = {sigma, start.sign[j] * std::exp(log_v - sigma)};
-    for (Index d = 0; d < dim_; ++d)
-      U_[at(j * dim_ + d)] = std::exp(l - sigma) * static_cast<double>(start.U[j * dim_ + d]);
+    now(j)[0] = sigma;
+    for (Index c = 0; c < outputs_; ++c)
+      now(j)[1 + c] = start.sign(j * outputs_ + c) * std::exp(start.log_abs_v(j * outputs_ + c) - sigma);
+    for (Index k = j * dim_; inner_moves() && k < (j + 1) * dim_; ++k)
+      U_[at(k)] = std::exp(l - sigma) * static_cast<double>(rows[at(k)]);
   }
 }
 
 // ---- evaluations
 
-// out (D,) = U_j + size sum_m weights_m K_m.
+// phi_j = U_j + size sum_m weights_m K_m, where l is that of combine_scalars(); |phi_j|. Of a frozen layer only that.
 template <class T>
-void Flow<T>::combine(Index j, const double* weights, int count, double* out) const {
+double Flow<T>::combine(Index j, const double* weights, int count, double l) {
+  if (!inner_moves()) return raw() && !dead_[at(j)] ? std::exp(stage_.log_norm(j) - l) : 1.0;
   const double* u = U_.data() + j * dim_;
+  double* out = phi_.data() + j * dim_;
   for (Index d0 = 0; d0 < dim_; d0 += kBlock) {
     const Index d1 = std::min(d0 + kBlock, dim_);
     std::copy(u + d0, u + d1, out + d0);
@@ -95,87 +108,129 @@ void Flow<T>::combine(Index j, const double* weights, int count, double* out) co
       for (Index d = d0; d < d1; ++d) out[d] += weight * static_cast<double>(km[d]);
     }
   }
+  return row_norm(out, dim_);
+}
+
+// (l, rho) likewise.
+template <class T>
+void Flow<T>::combine_scalars(Index j, const double* weights, int count, double* out) const {
+  for (Index i = 0; i < parts_; ++i) {
+    double sum = 0.0;
+    for (int m = 0; m < count; ++m) sum += weights[m] * k(m, j)[i];
+    out[i] = now(j)[i] + size_ * sum;
+  }
+  if (outer_moves() || dead_[at(j)]) return;
+  for (Index c = 0; c < outputs_; ++c)
+    out[1 + c] = start_sign_(j * outputs_ + c) * std::exp(start_log_abs_v_(j * outputs_ + c) - out[0]);
 }
 
 template <class T>
-typename Flow<T>::Scalars Flow<T>::combine_scalars(Index j, const double* weights, int count) const {
-  Scalars sum{0.0, 0.0};
-  for (int m = 0; m < count; ++m) {
-    sum.l += weights[m] * k(m, j).l;
-    sum.rho += weights[m] * k(m, j).rho;
+void Flow<T>::combine_bias(const double* weights, int count, double* out) const {
+  for (Index c = 0; c < static_cast<Index>(bias_.size()); ++c) {
+    double sum = 0.0;
+    for (int m = 0; m < count; ++m) sum += weights[m] * kb(m, c);
+    out[c] = bias_[at(c)] + size_ * sum;
   }
-  return {now_[at(j)].l + size_ * sum.l, now_[at(j)].rho + size_ * sum.rho};
 }
 
 // Neuron j as part of a network, where it stands at (phi, scalars), |phi| = norm.
 template <class T>
-void Flow<T>::network_scalars(Index j, const Scalars& scalars, double norm, double* log_norm, double* sign,
+void Flow<T>::network_scalars(Index j, const double* scalars, double norm, double* log_norm, double* sign,
                               double* log_abs_v) const {
-  const double rho = scalars.rho;
-  *log_norm = raw() ? scalars.l + std::log(norm) : scalars.l;
-  *sign = dead_[at(j)] ? start_sign_[at(j)] : rho > 0.0 ? 1.0 : rho < 0.0 ? -1.0 : 0.0;
-  *log_abs_v = dead_[at(j)] ? start_log_abs_v_[at(j)] : rho == 0.0 ? -kInfinity : scalars.l + std::log(std::abs(rho));
+  const double l = scalars[0];
+  *log_norm = dead_[at(j)] || !inner_moves() ? stage_.log_norm(j) : raw() ? l + std::log(norm) : l;
+  for (Index c = 0; c < outputs_; ++c) {
+    const double rho = scalars[1 + c];
+    if (dead_[at(j)] || !outer_moves()) {
+      sign[c] = start_sign_(j * outputs_ + c);
+      log_abs_v[c] = start_log_abs_v_(j * outputs_ + c) + (dead_[at(j)] ? l : 0.0);
+    } else {
+      sign[c] = rho > 0.0 ? 1.0 : rho < 0.0 ? -1.0 : 0.0;
+      log_abs_v[c] = rho == 0.0 ? -kInfinity : l + std::log(std::abs(rho));
+    }
+  }
 }
 
 // Puts every neuron at y + size sum_m weights_m K_m.
 template <class T>
 void Flow<T>::build(Team& team, const double* weights, int count) {
   constexpr Index lanes = PanelLayout<T>::lanes;
+  combine_bias(weights, count, stage_.output_bias.data());
   team.parallel_for((width_ + lanes - 1) / lanes, [&](Index task) {  // a task owns whole cache lines of the panels
     const Index j0 = task * lanes, j1 = std::min(j0 + lanes, width_);
     double inverse[lanes];
     for (Index j = j0; j < j1; ++j) {
-      double* phi = phi_.data() + j * dim_;
-      combine(j, weights, count, phi);
-      stage_scalars_[at(j)] = combine_scalars(j, weights, count);
-      norm_[at(j)] = row_norm(phi, dim_);
+      combine_scalars(j, weights, count, stage(j));
+      norm_[at(j)] = combine(j, weights, count, stage(j)[0]);
       inverse[j - j0] = inverse_of(norm_[at(j)]);
-      network_scalars(j, stage_scalars_[at(j)], norm_[at(j)], &log_norm_[at(j)], &sign_[at(j)], &log_abs_v_[at(j)]);
+      network_scalars(j, stage(j), norm_[at(j)], &stage_.log_norm(j), &stage_.sign(j * outputs_),
+                      &stage_.log_abs_v(j * outputs_));
     }
-    T* out = stage_.row(j0);
-    const Index stride = stage_.stride(j0);
+    if (!inner_moves()) return;
+    T* out = stage_.U.row(j0);
+    const Index stride = stage_.U.stride(j0);
     const double* phi = phi_.data() + j0 * dim_;
     for (Index d = 0; d < dim_; ++d)
       for (Index i = 0; i < j1 - j0; ++i) out[d * stride + i] = static_cast<T>(phi[i * dim_ + d] * inverse[i]);
   });
 }
 
+// The field of (l, rho) of neuron j into slot; what multiplies G in that of phi, and the u taken off G.
+template <class T>
+T Flow<T>::scalar_field(int slot, Index j, T* along) {
+  double* out = k(slot, j);
+  const double decay = options_.weight_decay;
+  std::fill_n(out, parts_, 0.0);
+  *along = T(0);
+  if (dead_[at(j)]) {
+    out[0] = outer_moves() ? -decay : 0.0;
+    return T(0);
+  }
+  const double *s = kernel_.s().data() + j * outputs_, *rho = stage(j) + 1;
+  const bool polynomial = activation_ == Activation::polynomial, one = outputs_ == 1;
+  const double degree = polynomial ? p_ : 1.0;
+  // By which s is multiplied in V' / ||w||; for tanh in V' / sigma.
+  const double m = raw() ? std::exp(-stage(j)[0]) : polynomial ? std::exp(log_power(p_ - 1.0, stage(j)[0])) : 1.0;
+  const double size = one ? rho[0] : length(rho, outputs_);  // with the sign that G does not have of one output
+  double product = 0.0;
+  for (Index c = 0; c < outputs_; ++c) product += rho[c] * s[c];
+  if (inner_moves()) out[0] = (raw() ? 0.0 : one ? degree * m * rho[0] * s[0] : degree * m * product) - decay;
+  for (Index c = 0; outer_moves() && c < outputs_; ++c) {
+    if (!inner_moves()) {
+      out[1 + c] = m * s[c] - decay * rho[c];
+    } else if (raw()) {
+      out[1 + c] = s[c] * m;
+    } else {
+      out[1 + c] = one ? m * (1.0 - degree * rho[0] * rho[0]) * s[0] : m * (s[c] - degree * product * rho[c]);
+    }
+  }
+  if (activation_ == Activation::prelu) *along = static_cast<T>((p_ - 1.0) * (one ? s[0] : product * inverse_of(size)));
+  return static_cast<T>(raw() ? size : size * (m * norm_[at(j)]));
+}
+
 // The field where build() has put the neurons, into slot.
 template <class T>
 void Flow<T>::field(Team& team, int slot) {
-  const PanelNetwork<T> net{
-      stage_, {nullptr, log_norm_.data(), sign_.data(), log_abs_v_.data(), width_, dim_, activation_, p_}};
   const bool extra = slot > method_.stages();  // loss and outputs are kept of the last evaluation in a step
-  const double value = kernel_.evaluate(team, {X_, y_, dim_, nullptr, n_}, net, loss_, extra ? nullptr : f_.data());
+  const double value =
+      kernel_.evaluate(team, data_.rows(stage_.dim()), stage_.view(), loss_, extra ? nullptr : f_.data());
   if (!extra) loss_value_ = value;
   ++gradients_;
+  for (Index c = 0; c < static_cast<Index>(bias_.size()); ++c)
+    kb(slot, c) = outer_moves() ? kernel_.b()(c) - options_.weight_decay * stage_.output_bias(c) : 0.0;
   constexpr Index lanes = PanelLayout<T>::lanes;
   team.parallel_for((width_ + lanes - 1) / lanes, [&](Index task) {
     const Index j0 = task * lanes, j1 = std::min(j0 + lanes, width_);
     T scale[lanes], along[lanes];
     T* out[lanes];
     for (Index j = j0; j < j1; ++j) {
-      const Scalars& stage = stage_scalars_[at(j)];
-      const double s = kernel_.s()(j);
-      double factor = stage.rho;
-      if (dead_[at(j)]) {
-        k(slot, j) = {0.0, 0.0};
-      } else if (raw()) {
-        k(slot, j) = {0.0, s * std::exp(-stage.l)};
-      } else {
-        const bool polynomial = activation_ == Activation::polynomial;
-        const double degree = polynomial ? p_ : 1.0;
-        const double m = polynomial ? std::exp(log_power(p_ - 1.0, stage.l)) : 1.0;
-        k(slot, j) = {degree * m * stage.rho * s, m * (1.0 - degree * stage.rho * stage.rho) * s};
-        factor *= m * norm_[at(j)];
-      }
-      scale[j - j0] = static_cast<T>(factor);
-      along[j - j0] = activation_ == Activation::prelu ? static_cast<T>((p_ - 1.0) * s) : T(0);
-      out[j - j0] = K(slot, j);
+      scale[j - j0] = scalar_field(slot, j, along + (j - j0));
+      if (inner_moves()) out[j - j0] = K(slot, j);
     }
+    if (!inner_moves()) return;
     const T* g = kernel_.G().row(j0);
-    const T* u = stage_.row(j0);
-    const Index stride = stage_.stride(j0);
+    const T* u = stage_.U.row(j0);
+    const Index stride = stage_.U.stride(j0);
     for (Index d = 0; d < dim_; ++d)
       for (Index i = 0; i < j1 - j0; ++i) out[i][d] = scale[i] * (g[d * stride + i] - along[i] * u[d * stride + i]);
   });
@@ -183,7 +238,7 @@ void Flow<T>::field(Team& team, int slot) {
 
 // ---- steps
 
-// Stages and the field at the new state; returns the largest error of a neuron in units of rtol.
+// Stages and the field at the new state; returns the largest error of a neuron or bias in units of rtol.
 template <class T>
 double Flow<T>::attempt(Team& team) {
   has_dense_ = false;
@@ -195,38 +250,80 @@ double Flow<T>::attempt(Team& team) {
   build(team, method_.b.data(), s);
   field(team, s);
   team.parallel_for(width_, [&](Index j) { error_[at(j)] = error(j); });
-  return *std::max_element(error_.begin(), error_.end());
+  return std::max(*std::max_element(error_.begin(), error_.end()), bias_error());
+}
+
+// The largest of the parts of an error in units of rtol, of which a method has one estimate or two.
+template <class T>
+double Flow<T>::worst(const double (&parts)[2][3]) const {
+  double largest = 0.0;
+  for (int c = 0; c < 3; ++c) {
+    double part = parts[0][c];
+    // DOP853's combination of its estimates of order 5 and 3 (Hairer, Norsett, Wanner, II.10).
+    if (method_.e.size() == 2 && part > 0.0) part *= part / std::hypot(part, 0.1 * parts[1][c]);
+    largest = std::isfinite(part) ? std::max(largest, part) : kInfinity;
+  }
+  return largest / options_.rtol;
 }
 
 // Error of neuron j in units of rtol, infinite where it is not finite; 0 without an estimate.
 template <class T>
 double Flow<T>::error(Index j) const {
   if (dead_[at(j)]) return 0.0;
-  const Scalars& end = stage_scalars_[at(j)];
   const int s = method_.stages();
   // The field at the new state need be finite too: it is the next step's first.
-  const bool finite = std::isfinite(norm_[at(j)] + end.l + end.rho + k(s, j).l + k(s, j).rho + speed(s, j));
-  if (!finite || !std::isfinite(loss_value_)) return kInfinity;
+  double all = norm_[at(j)] + speed(s, j);
+  for (Index i = 0; i < parts_; ++i) all += stage(j)[i] + k(s, j)[i];
+  if (!std::isfinite(all) || !std::isfinite(loss_value_)) return kInfinity;
   if (method_.control_order == 0) return 0.0;
   double parts[2][3];
   for (std::size_t row = 0; row < method_.e.size(); ++row) estimate(j, method_.e[row], parts[row]);
-  double worst = 0.0;
-  for (int c = 0; c < 3; ++c) {
-    double part = parts[0][c];
-    // DOP853's combination of its estimates of order 5 and 3 (Hairer, Norsett, Wanner, II.10).
-    if (method_.e.size() == 2 && part > 0.0) part *= part / std::hypot(part, 0.1 * parts[1][c]);
-    worst = std::isfinite(part) ? std::max(worst, part) : kInfinity;
+  return worst(parts);
+}
+
+// The same of output biases.
+template <class T>
+double Flow<T>::bias_error() const {
+  const int s = method_.stages();
+  double largest = 0.0;
+  for (Index c = 0; c < static_cast<Index>(bias_.size()); ++c) {
+    const double B = stage_.output_bias(c);
+    if (!std::isfinite(B + kb(s, c) + loss_value_)) return kInfinity;
+    double parts[2][3] = {};
+    for (std::size_t row = 0; row < method_.e.size(); ++row) {
+      double sum = 0.0;
+      for (int m = 0; m <= s; ++m) sum += method_.e[row][static_cast<std::size_t>(m)] * kb(m, c);
+      parts[row][0] = size_ * std::abs(sum) / std::max(1.0, std::abs(B));
+    }
+    if (method_.control_order > 0) largest = std::max(largest, worst(parts));
   }
-  return worst / options_.rtol;
+  return largest;
 }
 
 // One estimate: of the direction in radians (without its part along phi, which does not matter), of l, of rho.
 template <class T>
 void Flow<T>::estimate(Index j, const std::vector<double>& e, double (&parts)[3]) const {
-  const double* phi = phi_.data() + j * dim_;
   const auto count = static_cast<int>(e.size());
-  const double norm = norm_[at(j)], rho = stage_scalars_[at(j)].rho;
-  const double unit = raw() ? std::hypot(norm, rho) : norm;
+  const double rho = length(stage(j) + 1, outputs_);
+  const double unit = raw() ? std::hypot(norm_[at(j)], rho) : norm_[at(j)];
+  double of_rho = 0.0, of_l = 0.0;
+  for (Index i = 0; i < parts_; ++i) {
+    double sum = 0.0;
+    for (int m = 0; m < count; ++m) sum += e[static_cast<std::size_t>(m)] * k(m, j)[i];
+    if (i == 0) of_l = std::abs(sum);
+    if (i == 1) of_rho = std::abs(sum);
+    if (i > 1) of_rho = std::hypot(of_rho, sum);
+  }
+  parts[0] = inner_moves() ? size_ * estimate_direction(j, e) * inverse_of(unit) : 0.0;
+  parts[1] = size_ * of_l;
+  parts[2] = size_ * of_rho * (raw() ? inverse_of(unit) : 1.0 / std::max(1.0, rho));
+}
+
+// Length of an estimate of phi, for other than tanh without the part along phi.
+template <class T>
+double Flow<T>::estimate_direction(Index j, const std::vector<double>& e) const {
+  const double* phi = phi_.data() + j * dim_;
+  const double norm = norm_[at(j)];
   double square = 0.0, along = 0.0;
   for (int pass = 0; pass < (raw() ? 1 : 2); ++pass) {  // first the part along phi, then the rest: no cancellation
     const double coefficient = pass == 0 ? 0.0 : along * inverse_of(norm) * inverse_of(norm);
@@ -235,10 +332,10 @@ void Flow<T>::estimate(Index j, const std::vector<double>& e, double (&parts)[3]
     for (Index d0 = 0; d0 < dim_; d0 += kBlock) {
       const Index d1 = std::min(d0 + kBlock, dim_);
       std::fill_n(block, d1 - d0, 0.0);
-      for (int m = 0; m < count; ++m) {
-        const double weight = e[static_cast<std::size_t>(m)];
+      for (std::size_t m = 0; m < e.size(); ++m) {
+        const double weight = e[m];
         if (weight == 0.0) continue;
-        const T* km = K(m, j);
+        const T* km = K(static_cast<int>(m), j);
         for (Index d = d0; d < d1; ++d) block[d - d0] += weight * static_cast<double>(km[d]);
       }
       for (Index d = d0; d < d1; ++d) {
@@ -248,33 +345,33 @@ void Flow<T>::estimate(Index j, const std::vector<double>& e, double (&parts)[3]
       }
     }
   }
-  Scalars sum{0.0, 0.0};
-  for (int m = 0; m < count; ++m) {
-    sum.l += e[static_cast<std::size_t>(m)] * k(m, j).l;
-    sum.rho += e[static_cast<std::size_t>(m)] * k(m, j).rho;
-  }
-  parts[0] = size_ * std::sqrt(square) * inverse_of(unit);
-  parts[1] = size_ * std::abs(sum.l);
-  parts[2] = size_ * std::abs(sum.rho) * (raw() ? inverse_of(unit) : 1.0 / std::max(1.0, std::abs(rho)));
+  return std::sqrt(square);
 }
 
 // The end of the step becomes the beginning of the next.
 template <class T>
 void Flow<T>::commit(Team& team) {
   const int s = method_.stages();
+  combine_bias(method_.b.data(), s, stage_.output_bias.data());
+  for (std::size_t c = 0; c < bias_.size(); ++c) bias_[c] = stage_.output_bias(static_cast<Index>(c));
+  std::copy_n(kb_.data() + at(s) * bias_.size(), bias_.size(), kb_.data());
   team.parallel_for(width_, [&](Index j) {
-    double* phi = phi_.data() + j * dim_;
-    combine(j, method_.b.data(), s, phi);
-    Scalars now = combine_scalars(j, method_.b.data(), s);
-    double norm = row_norm(phi, dim_);
-    if (raw()) norm = std::hypot(norm, now.rho);
+    double* next = stage(j);
+    combine_scalars(j, method_.b.data(), s, next);
+    double norm = combine(j, method_.b.data(), s, next[0]);
+    if (raw()) norm = std::hypot(norm, length(next + 1, outputs_));
     const double inverse = inverse_of(norm);
-    k(0, j) = k(s, j);
+    std::copy_n(k(s, j), parts_, k(0, j));
     if (raw() && !dead_[at(j)]) {
-      now = {now.l + std::log(norm), now.rho * inverse};
-      k(0, j).rho *= inverse;
+      next[0] += std::log(norm);
+      for (Index c = 1; c < parts_; ++c) {
+        next[c] *= inverse;
+        k(0, j)[c] *= inverse;
+      }
     }
-    now_[at(j)] = now;
+    std::copy_n(next, parts_, now(j));
+    if (!inner_moves()) return;
+    const double* phi = phi_.data() + j * dim_;
     double* u = U_.data() + j * dim_;
     for (Index d = 0; d < dim_; ++d) u[d] = phi[d] * inverse;
     const T* last = K(s, j);
@@ -288,9 +385,10 @@ void Flow<T>::commit(Team& team) {
 // How fast neuron j moves, by the same measure as errors, per unit time.
 template <class T>
 double Flow<T>::speed(int slot, Index j) const {
-  const double direction = std::sqrt(static_cast<double>(ConstVectorMap<T>(K(slot, j), dim_).squaredNorm()));
-  return std::max(
-      {direction, std::abs(k(slot, j).l), std::abs(k(slot, j).rho) / std::max(1.0, std::abs(now_[at(j)].rho))});
+  const double direction =
+      inner_moves() ? std::sqrt(static_cast<double>(ConstVectorMap<T>(K(slot, j), dim_).squaredNorm())) : 0.0;
+  return std::max({direction, std::abs(k(slot, j)[0]),
+                   length(k(slot, j) + 1, outputs_) / std::max(1.0, length(now(j) + 1, outputs_))});
 }
 
 template <class T>
@@ -305,8 +403,10 @@ void Flow<T>::start(Team& team) {
 // fast the field changes. False if the field is not finite.
 template <class T>
 bool Flow<T>::choose_first_step(Team& team) {
+  const auto biases = static_cast<Index>(bias_.size());
   double d1 = 0.0, d2 = 0.0;
   for (Index j = 0; j < width_; ++j) d1 = std::max(d1, speed(0, j));
+  for (Index c = 0; c < biases; ++c) d1 = std::max(d1, std::abs(kb(0, c)) / std::max(1.0, std::abs(bias_[at(c)])));
   if (!std::isfinite(d1) || !std::isfinite(loss_value_)) return false;
   const double span = options_.t1 - options_.t0;
   next_ = options_.step;
@@ -317,11 +417,16 @@ bool Flow<T>::choose_first_step(Team& team) {
   field(team, 1);
   loss_value_ = value;
   for (Index j = 0; j < width_; ++j) {
-    const Scalars &k0 = k(0, j), &k1 = k(1, j);
+    const double *k0 = k(0, j), *k1 = k(1, j);
     const double direction =
-        static_cast<double>((ConstVectorMap<T>(K(1, j), dim_) - ConstVectorMap<T>(K(0, j), dim_)).norm());
-    d2 = std::max({d2, direction / h0, std::abs(k1.l - k0.l) / h0, std::abs(k1.rho - k0.rho) / h0});
+        inner_moves()
+            ? static_cast<double>((ConstVectorMap<T>(K(1, j), dim_) - ConstVectorMap<T>(K(0, j), dim_)).norm())
+            : 0.0;
+    double of_rho = std::abs(k1[1] - k0[1]);
+    for (Index c = 2; c < parts_; ++c) of_rho = std::hypot(of_rho, k1[c] - k0[c]);
+    d2 = std::max({d2, direction / h0, std::abs(k1[0] - k0[0]) / h0, of_rho / h0});
   }
+  for (Index c = 0; c < biases; ++c) d2 = std::max(d2, std::abs(kb(1, c) - kb(0, c)) / h0);
   const double steepest = std::max(d1, d2) / options_.rtol;
   const double h1 = steepest > 0.0 ? std::pow(0.01 / steepest, 1.0 / method_.control_order) : span;
   next_ = std::min({100.0 * h0, h1, span});
@@ -398,15 +503,16 @@ std::vector<double> Flow<T>::weights_at(Team& team, double t) {
 }
 
 template <class T>
-void Flow<T>::interpolate(Team& team, double t, T* U, double* log_norm, double* sign, double* log_abs_v) {
+void Flow<T>::interpolate(Team& team, double t, const NetworkArraysOut<T>& out) {
   const std::vector<double> weights = weights_at(team, t);
   const auto count = static_cast<int>(weights.size());
+  combine_bias(weights.data(), count, out.output_bias);
+  if (!inner_moves()) stage_.U.copy_to(out.U);
   team.parallel_for(width_, [&](Index j) {
-    double* phi = phi_.data() + j * dim_;
-    combine(j, weights.data(), count, phi);
-    const double norm = row_norm(phi, dim_), inverse = inverse_of(norm);
-    for (Index d = 0; d < dim_; ++d) U[j * dim_ + d] = static_cast<T>(phi[d] * inverse);
-    network_scalars(j, combine_scalars(j, weights.data(), count), norm, log_norm + j, sign + j, log_abs_v + j);
+    combine_scalars(j, weights.data(), count, stage(j));
+    const double norm = combine(j, weights.data(), count, stage(j)[0]), inverse = inverse_of(norm);
+    for (Index k = j * dim_; inner_moves() && k < (j + 1) * dim_; ++k) out.U[k] = static_cast<T>(phi_[at(k)] * inverse);
+    network_scalars(j, stage(j), norm, out.log_norm + j, out.sign + j * outputs_, out.log_abs_v + j * outputs_);
   });
 }
 
@@ -418,31 +524,40 @@ int Flow<T>::degree() const {
 }
 
 template <class T>
-void Flow<T>::polynomials(Team& team, T* phi, double* l, double* rho) {
+void Flow<T>::polynomials(Team& team, T* phi, double* l, double* rho, double* output_bias) {
   complete(team);
   const Index last = degree(), count = static_cast<Index>(method_.dense.size());
   const auto weight = [&](Index m, Index q) {  // of stage m in the coefficient of theta^q, q >= 1
     const std::vector<double>& powers = method_.dense[at(m)];
     return q <= static_cast<Index>(powers.size()) ? size_ * powers[at(q - 1)] : 0.0;
   };
+  const auto biases = static_cast<Index>(bias_.size());
+  for (Index q = 0; q <= last; ++q)
+    for (Index c = 0; c < biases; ++c) {
+      double sum = q == 0 ? bias_[at(c)] : 0.0;
+      for (Index m = 0; q > 0 && m < count; ++m) sum += weight(m, q) * kb(static_cast<int>(m), c);
+      output_bias[q * biases + c] = sum;
+    }
   team.parallel_for(width_, [&](Index j) {
-    double* sum = phi_.data() + j * dim_;
     for (Index q = 0; q <= last; ++q) {
-      Scalars scalars = q == 0 ? now_[at(j)] : Scalars{0.0, 0.0};
-      if (q == 0) std::copy_n(U_.data() + j * dim_, dim_, sum);
-      if (q > 0) std::fill_n(sum, dim_, 0.0);
+      double* scalars = stage(j);
+      for (Index i = 0; i < parts_; ++i) scalars[i] = q == 0 ? now(j)[i] : 0.0;
+      if (q == 0 && dead_[at(j)]) scalars[0] = -kInfinity;
+      double* sum = inner_moves() ? phi_.data() + j * dim_ : nullptr;
+      if (inner_moves() && q == 0) std::copy_n(U_.data() + j * dim_, dim_, sum);
+      if (inner_moves() && q > 0) std::fill_n(sum, dim_, 0.0);
       for (Index m = 0; q > 0 && m < count; ++m) {
         const double share = weight(m, q);
         if (share == 0.0) continue;
-        const T* km = K(static_cast<int>(m), j);
-        for (Index d = 0; d < dim_; ++d) sum[d] += share * static_cast<double>(km[d]);
-        scalars.l += share * k(static_cast<int>(m), j).l;
-        scalars.rho += share * k(static_cast<int>(m), j).rho;
+        const double* km = k(static_cast<int>(m), j);
+        for (Index i = 0; i < parts_; ++i) scalars[i] += share * km[i];
+        const T* Km = inner_moves() ? K(static_cast<int>(m), j) : nullptr;
+        for (Index d = 0; inner_moves() && d < dim_; ++d) sum[d] += share * static_cast<double>(Km[d]);
       }
+      l[q * width_ + j] = scalars[0];
+      if (outer_moves()) std::copy_n(scalars + 1, outputs_, rho + (q * width_ + j) * outputs_);
       T* out = phi + (q * width_ + j) * dim_;
-      for (Index d = 0; d < dim_; ++d) out[d] = static_cast<T>(sum[d]);
-      l[q * width_ + j] = scalars.l;
-      rho[q * width_ + j] = scalars.rho;
+      for (Index d = 0; inner_moves() && d < dim_; ++d) out[d] = static_cast<T>(sum[d]);
     }
   });
 }

@@ -91,26 +91,47 @@ Trained<T> descend_in_batches(const Problem<T>& data, int threads) {
 
 // Three outputs, biases, a centre and normalised inputs; weights of the points.
 template <class T>
+struct ClassProblem {
+  static constexpr Index outputs = 3;
+
+  explicit ClassProblem(const Problem<T>& data_)
+      : data(data_),
+        y(RowMatrix<double>::Zero(data.n, outputs)),
+        weight(data.n),
+        sign(data.width * outputs),
+        log_abs_v(data.width * outputs),
+        center(data.dim),
+        bias(Vector<double>::Constant(outputs, 0.1)) {
+    Numbers numbers(2);
+    for (Index i = 0; i < data.n; ++i) {
+      y(i, i % outputs) = 1.0;
+      weight(i) = i % 2 == 0 ? 0.5 : 1.5;
+    }
+    for (Index k = 0; k < sign.size(); ++k) {
+      sign(k) = numbers.uniform() < 0.5 ? -1.0 : 1.0;
+      log_abs_v(k) = numbers.uniform(-2.0, 0.0);
+    }
+    for (Index d = 0; d < data.dim; ++d) center(d) = 0.1 * numbers.normal();
+    U = numbers.directions(data.width, data.dim + 1).template cast<T>();
+  }
+
+  TrainingData<T> view() const { return {data.X.data(), y.data(), data.n, weight.data()}; }
+  NetworkState<T> state(Activation activation) const {
+    const Network<T> net{U.data(),   data.log_norm.data(), sign.data(), log_abs_v.data(),
+                         data.width, data.dim + 1,         activation,  3.0};
+    return {net, outputs, bias.data(), {center.data(), true, activation == Activation::prelu ? 2.0 : 0.0}};
+  }
+
+  const Problem<T>& data;
+  RowMatrix<double> y;
+  Vector<double> weight, sign, log_abs_v, center, bias;
+  RowMatrix<T> U;
+};
+
+template <class T>
 Trained<T> descend_to_classes(const Problem<T>& data, int threads) {
-  constexpr Index kOutputs = 3;
-  Numbers numbers(2);
-  RowMatrix<double> y = RowMatrix<double>::Zero(data.n, kOutputs);
-  Vector<double> weight(data.n), sign(data.width * kOutputs), log_abs_v(data.width * kOutputs), center(data.dim);
-  for (Index i = 0; i < data.n; ++i) {
-    y(i, i % kOutputs) = 1.0;
-    weight(i) = i % 2 == 0 ? 0.5 : 1.5;
-  }
-  for (Index k = 0; k < sign.size(); ++k) {
-    sign(k) = numbers.uniform() < 0.5 ? -1.0 : 1.0;
-    log_abs_v(k) = numbers.uniform(-2.0, 0.0);
-  }
-  for (Index d = 0; d < data.dim; ++d) center(d) = 0.1 * numbers.normal();
-  RowMatrix<T> U = numbers.directions(data.width, data.dim + 1).template cast<T>();
-  const Network<T> net{U.data(),   data.log_norm.data(), sign.data(),       log_abs_v.data(),
-                       data.width, data.dim + 1,         Activation::prelu, 3.0};
-  const Vector<double> bias = Vector<double>::Constant(kOutputs, 0.1);
-  Descent<T> descent({data.X.data(), y.data(), data.n, weight.data()},
-                     {net, kOutputs, bias.data(), {center.data(), true, 2.0}}, Loss::cross_entropy, {0.2, 0.01});
+  const ClassProblem<T> problem(data);
+  Descent<T> descent(problem.view(), problem.state(Activation::prelu), Loss::cross_entropy, {0.2, 0.01});
   double loss = kInfinity;
   Team::run(threads, kWork, [&](Team& team) {
     for (int step = 0; step < 5; ++step) CHECK(descent.advance(team));
@@ -119,25 +140,51 @@ Trained<T> descend_to_classes(const Problem<T>& data, int threads) {
   return Trained<T>(descent.state(), loss);
 }
 
+// The loss after three steps, the network and polynomials within the last, and work done.
+template <class T>
+std::vector<double> integrate(Flow<T>& flow, int threads) {
+  const Index width = flow.width(), C = flow.outputs_count(), count = flow.degree() + 1;
+  RowMatrix<T> U(width, flow.seen()), phi(count * width, flow.seen());
+  Vector<double> log_norm(width), sign(width * C), log_abs_v(width * C), bias(C);
+  Vector<double> l(count * width), rho(count * width * C), B(count * C);
+  for (Vector<double>* values : {&bias, &rho, &B}) values->setZero();
+  phi.setZero();
+  std::vector<double> out;
+  Team::run(threads, kWork, [&](Team& team) {
+    for (int step = 0; step < 3; ++step) CHECK(flow.advance(team) == FlowStatus::ok);
+    flow.interpolate(team, 0.5 * (flow.begin() + flow.end()),
+                     {U.data(), log_norm.data(), sign.data(), log_abs_v.data(), bias.data()});
+    flow.polynomials(team, phi.data(), l.data(), rho.data(), B.data());
+    out.push_back(flow.loss(team));
+  });
+  CHECK(std::isfinite(out[0]));
+  for (const Vector<double>* values : {&log_norm, &sign, &log_abs_v, &bias, &l, &rho, &B})
+    out.insert(out.end(), values->data(), values->data() + values->size());
+  for (Index k = 0; k < U.size(); ++k) out.push_back(static_cast<double>(U.data()[k]));
+  for (Index k = 0; k < phi.size(); ++k) out.push_back(static_cast<double>(phi.data()[k]));
+  out.push_back(static_cast<double>(flow.gradients()));
+  return out;
+}
+
 template <class T>
 std::vector<double> flow(const Problem<T>& data, const char* method, int threads) {
   FlowOptions options;
   options.t1 = 2.0;
-  Flow<T> flow(data.X.data(), data.y.data(), data.n, data.network(Activation::prelu), Loss::squared,
+  Flow<T> flow({data.X.data(), data.y.data(), data.n}, data.state(Activation::prelu), Loss::squared,
                find_tableau(method), options);
-  RowMatrix<T> U(data.width, data.dim);
-  Vector<double> log_norm(data.width), sign(data.width), log_abs_v(data.width);
-  std::vector<double> out;
-  Team::run(threads, kWork, [&](Team& team) {
-    for (int step = 0; step < 3; ++step) CHECK(flow.advance(team) == FlowStatus::ok);
-    flow.interpolate(team, 0.5 * (flow.begin() + flow.end()), U.data(), log_norm.data(), sign.data(), log_abs_v.data());
-    out.push_back(flow.loss(team));
-  });
-  for (Index j = 0; j < data.width; ++j) {
-    out.insert(out.end(), {log_norm(j), log_abs_v(j)});
-    for (Index d = 0; d < data.dim; ++d) out.push_back(static_cast<double>(U(j, d)));
-  }
-  return out;
+  return integrate(flow, threads);
+}
+
+template <class T>
+std::vector<double> flow_to_classes(const Problem<T>& data, Activation activation, preluflow::Trained trained,
+                                    int threads) {
+  const ClassProblem<T> problem(data);
+  FlowOptions options;
+  options.t1 = 2.0;
+  options.weight_decay = 0.01;
+  options.trained = trained;
+  Flow<T> flow(problem.view(), problem.state(activation), Loss::cross_entropy, find_tableau("tsit5"), options);
+  return integrate(flow, threads);
 }
 
 template <class T>
@@ -148,6 +195,9 @@ void check_training() {
   CHECK(descend_in_batches(data, 3) == descend_in_batches(data, 1));
   CHECK(descend_to_classes(data, 3) == descend_to_classes(data, 1));
   for (const char* method : {"bosh3", "dop853"}) CHECK(flow(data, method, 3) == flow(data, method, 1));
+  for (Activation activation : {Activation::prelu, Activation::polynomial, Activation::tanh})
+    for (auto trained : {preluflow::Trained::both, preluflow::Trained::inner, preluflow::Trained::outer})
+      CHECK(flow_to_classes(data, activation, trained, 3) == flow_to_classes(data, activation, trained, 1));
 }
 
 TEST(kernels_train_to_the_same_bits_on_any_number_of_threads) {

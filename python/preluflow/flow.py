@@ -19,7 +19,7 @@ from preluflow.events import Event
 from preluflow.network import TwoLayerNetwork
 from preluflow.observe import Observe
 from preluflow.results import Run
-from preluflow.typing import Loss, Method
+from preluflow.typing import Biases, Method, Trained, TrainingLoss
 
 if TYPE_CHECKING:
     from preluflow._core import _Flow
@@ -38,10 +38,14 @@ def gradient_flow(
     y: ArrayLike,
     *,
     t1: float,
-    loss: Loss = "squared",
+    loss: TrainingLoss = "squared",
     method: Method = "tsit5",
     rtol: float = 1e-3,
     step: float | None = None,
+    weight_decay: float = 0.0,
+    sample_weight: ArrayLike | None = None,
+    biases: Biases | None = None,
+    train: Trained = "both",
     events: Sequence[Event] = (),
     observe: Observe | None = None,
     max_steps: int = 100_000,
@@ -55,8 +59,9 @@ def gradient_flow(
     The state is log-polar (docs/mathematics.md#polar-flow), so that any initialisation scale is an ordinary number:
     1e-300 costs the time the flow itself takes to grow, and no accuracy. State, time and error control are float64,
     gradients are of the data's dtype. In every step the error of each neuron is kept within ``rtol``: the angle of its
-    direction in radians, the change of log ||w_j||, and of v_j / ||w_j||. On Figure 5's problem the default ends within
-    1e-2 of the exact flow by the same measure (bench/bench_flow.py).
+    direction in radians, the change of log ||w_j||, and of v_j / ||w_j|| (of several outputs the row V_j. / ||w_j||);
+    and that of each output bias, relative where it is beyond 1. On Figure 5's problem the default ends within 1e-2 of
+    the exact flow by the same measure (bench/bench_flow.py).
 
     Parameters
     ----------
@@ -64,12 +69,14 @@ def gradient_flow(
         Where to start; not changed. A ``Run`` of this function is continued from where it ended, with the step it had.
     X : array, shape (n, D)
         Data in the network's dtype. C-contiguous arrays, also ``np.memmap``, are used without a copy.
-    y : array, shape (n,)
-        Labels -1 and +1, any real dtype.
+    y : array, shape (n,) or (n, C)
+        Labels -1 and +1, any real dtype; those in ``network.classes`` where these are others. With the squared loss
+        numbers to be met, of several outputs rows of them; with the cross-entropy also rows of shares of the classes.
     t1 : float
         Time to integrate to, at least the time of the start.
-    loss : {"squared", "exponential", "logistic"}
-        Mean over the data of (y - f)^2 (no factor 1/2), exp(-y f), log(1 + exp(-y f)). For the last two steps grow with
+    loss : {"squared", "exponential", "logistic", "cross_entropy"}
+        Mean over the data of (y - f)^2 (no factor 1/2), exp(-y f), log(1 + exp(-y f)). Of several outputs
+        ||Y - F||^2, Y the one-hot rows of labels, or log sum_c exp(F_c) - F_y. But for the squared loss steps grow with
         t by themselves (as if time were rescaled by the loss): t = 1e6 takes some hundred gradients.
     method : {"tsit5", "dopri5", "bosh3", "dop853", "rk4", "euler"}
         Runge-Kutta method: Tsitouras 5(4), Dormand-Prince 5(4), Bogacki-Shampine 3(2), Dormand-Prince 8(5,3); and, with
@@ -80,6 +87,16 @@ def gradient_flow(
         Error of a step, as above; at least 1e-6 for float32 and 1e-13 for float64. Unused with fixed steps.
     step : float, optional
         Length of the steps of "rk4" and "euler"; otherwise of the first step, chosen automatically by default.
+    weight_decay : float, default 0
+        Adds weight_decay * theta to the gradient, biases included: theta' = -grad L - weight_decay * theta. It is no
+        part of the loss that is recorded.
+    sample_weight : array, shape (n,), optional
+        Weights of the points in the mean, at least 0; only their ratios matter.
+    biases : {"hidden", "output", "both"}, optional
+        Biases that are trained besides those the network has; they begin at 0. Biases of neurons are trained as
+        weights of a constant input 1, so that the norm of a pReLU neuron is that of (w_j, b_j).
+    train : {"both", "inner", "outer"}, default "both"
+        Which layer is trained; the other one stays as it is. Output biases belong to the outer one.
     events : sequence of Event
         See ``preluflow.events``. Their times are located on the dense output to about 1e-4 of a step.
     observe : Observe, optional
@@ -90,15 +107,16 @@ def gradient_flow(
         Give up after so many steps. Where that happens and a typical row of X is longer than 4 or shorter than 1/4 -
         speeds go with the power p + 1 of it - a RuntimeWarning says so.
     dense : bool, default False
-        Keep the steps' dense output, so that ``run.at(t)`` gives the network at any t. That takes q + 1 copies of the
-        network for each step, with q = 1 for "euler", 3 for "rk4" and "bosh3", 4 for "tsit5" and "dopri5", 7 for
-        "dop853" (at three more gradients a step): 4 MB a step for the default with float32, D = 1000 and h = 200;
-        ``run.stats["dense_bytes"]`` says how much it was.
+        Keep the steps' dense output, so that ``run.at(t)`` gives the network at any t. That takes q + 1 copies of what
+        is trained of the network for each step, with q = 1 for "euler", 3 for "rk4" and "bosh3", 4 for "tsit5" and
+        "dopri5", 7 for "dop853" (at three more gradients a step): 4 MB a step for the default with float32, D = 1000
+        and h = 200; ``run.stats["dense_bytes"]`` says how much it was.
     join : bool, default False
         When ``network`` is a run, return one run from its beginning, with its records, events, networks, dense output
-        and work before those found here, rather than that which begins where it ended. Then loss and ``dense`` must be
-        the same, and ``observe`` record the same. The stop they have in common is kept once, and an event that was so
-        at the end of the first is not noted again; ``max_steps`` counts the new steps.
+        and work before those found here, rather than that which begins where it ended. Then loss, weight decay, the
+        layer trained, the biases and ``dense`` must be the same, and ``observe`` record the same. The stop they have in
+        common is kept once, and an event that was so at the end of the first is not noted again; ``max_steps`` counts
+        the new steps.
     progress : bool, default False
         Show a progress bar.
     num_threads : int, optional
@@ -133,7 +151,10 @@ def gradient_flow(
     max_steps = _arrays.integer(max_steps, "max_steps", minimum=1)
     dense, join = _arrays.flag(dense, "dense"), _arrays.flag(join, "join")
     progress = _arrays.flag(progress, "progress")
-    task = Task.check(network, X, y, loss, observe, num_threads)
+    decay = _arrays.real(weight_decay, "weight_decay", minimum=0.0)
+    task = Task.check(
+        network, X, y, loss, observe, num_threads, sample_weight=sample_weight, biases=biases, train=train
+    )
     rtol = _arrays.real(rtol, "rtol", minimum=_LEAST_RTOL[str(network.dtype)])
     t0 = float(before.get("t", 0.0))
     t1 = _arrays.real(t1, "t1", minimum=t0)
@@ -141,11 +162,12 @@ def gradient_flow(
     if join:
         if earlier is None:
             raise ValueError("join=True needs a run to continue in the place of network")
-        _continued(earlier, task, dense, method)
+        _continued(earlier, task, decay, dense, method)
     stops = task.observe.times(t0, t1)
     first = step if step is not None else (before.get("next_step", 0.0) if adaptive else 0.0)
     config = {"method": method, "rtol": rtol, "step": step, "t0": t0, "t1": t1, "max_steps": max_steps}
-    stepper = _Flowing(task, task.stepper("Flow", method, t0, t1, rtol, first), dense)
+    config.update({"weight_decay": decay} if decay else {})
+    stepper = _Flowing(task, task.stepper("Flow", method, t0, t1, rtol, first, decay, task.form.trained), dense)
     like = earlier if join else None
     records = like.records if like is not None and len(like.t) else None
     driver = Driver(task, stepper, happenings, max_steps=max_steps, like=records)
@@ -159,19 +181,27 @@ def gradient_flow(
     return run
 
 
-def _continued(before: Run, task: Task, dense: bool, method: Method) -> None:
+def _continued(before: Run, task: Task, decay: float, dense: bool, method: Method) -> None:
     """Refuse what the records of an earlier run cannot be joined with."""
     for name, value in before.stats.items():
         if _adds_up(name):
             _arrays.real(value, f"network.stats[{name!r}]", minimum=0.0)
     if before.config.get("loss") != task.loss:
         raise ValueError(f"join needs the loss of the run that is continued, {before.config.get('loss')!r}")
+    for name, found, default in (
+        ("weight_decay", decay, 0.0),
+        ("train", task.form.trained, "both"),
+        ("biases", task.config().get("biases", []), []),
+    ):
+        needed = before.config.get(name, default)
+        if needed != found:
+            raise ValueError(f"join needs the {name} of the run that is continued, {needed!r}, got {found!r}")
     if bool(before.networks) != task.observe.networks:
         raise ValueError("join needs observe=Observe(networks=...) as in the run that is continued")
     if (before.dense is not None) != dense:
         raise ValueError(f"join needs dense={before.dense is not None} as in the run that is continued")
     if before.dense is not None and before.dense.steps:
-        found, needed = len(before.dense.steps[0].phi) - 1, max(len(powers) for powers in METHODS[method]["dense"])
+        found, needed = len(before.dense.steps[0].l) - 1, max(len(powers) for powers in METHODS[method]["dense"])
         if found != needed:
             raise ValueError(f"join with dense=True needs the method of the run that is continued, not {method!r}")
 
@@ -262,7 +292,10 @@ class _Flowing:
         if status != "ok":
             return Halt(status, f"rtol cannot be met: the step has become too small at t = {before:g}")
         if self.kept is not None:
-            self.kept.append(Step(stepper.begin, stepper.end, *stepper.polynomials()))
+            phi, l, rho, bias = stepper.polynomials()  # noqa: E741 - as in the equations
+            if self.task.start.num_outputs == 1 and self.task.form.trained != "inner":
+                rho = rho[..., 0]
+            self.kept.append(Step(stepper.begin, stepper.end, phi, l, rho, bias))
         return None
 
     def network(self, position: float) -> TwoLayerNetwork:

@@ -295,7 +295,7 @@ class Run:
             raise ValueError(f"this {self.method} run keeps nothing between its stops: gradient_flow(dense=True) does")
         end = float(self.stats["t"])
         t = _arrays.real(t, "t", minimum=self.dense.steps[0].begin if self.dense.steps else end, maximum=end)
-        return self.network if t == end else self.dense.network(t, self.network)
+        return self.network if t == end else self.dense.network(t, self.network, end)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         """Return the record of that name, shape (S, ...)."""
@@ -342,6 +342,8 @@ class Run:
         optional = [f"network.{part}" for part in PARTS]
         if _NETWORKS[0] in arrays:
             optional += [f"networks.{part}" for part in _MOVING]
+        if "dense.t" in arrays:
+            optional.append(_dense.BIAS)
         names += [name for name in optional if name in arrays]
         _npz.expect_names(arrays, tuple(names), ("record.", "event."))
         words = {name: _npz.field(meta, name, str) for name in ("method", "status", "message")}
