@@ -15,6 +15,7 @@ from preluflow.typing import TrainingLoss
 if TYPE_CHECKING:
     from preluflow.network import TwoLayerNetwork
 
+_CLASSES = 1000  # more different numbers are hardly labels
 _SUM = 1e-6  # by which the shares of the classes at a point may miss 1
 
 
@@ -63,15 +64,18 @@ def check(network: TwoLayerNetwork, y: ArrayLike, n: int, loss: TrainingLoss) ->
     if given.ndim == 2 and (outputs > 1 or given.shape[1] == 1):
         return _rows(given, n, outputs, loss) if outputs > 1 else check(network, given[:, 0], n, loss)
     if outputs > 1:
-        index = _arrays.class_indices(given, n=n, classes=network.classes)
+        index = _class_indices(given, n, network)
         values = np.zeros((n, outputs))
         values[np.arange(n), index] = 1.0
         return Targets(index, values, index, labelled=True)
     if network.classes.tolist() != [-1, 1]:
-        signs = np.where(_arrays.class_indices(given, n=n, classes=network.classes) == 1, 1.0, -1.0)
+        signs = np.where(_class_indices(given, n, network) == 1, 1.0, -1.0)
         return Targets(signs, signs[:, None], None, labelled=True)
     if loss != "squared":
-        signs = _arrays.labels(given, n=n)
+        try:
+            signs = _arrays.labels(given, n=n)
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"{error}{_cure(given, n, network)}") from None
         return Targets(signs, signs[:, None], None, labelled=True)
     numbers = _numbers(given, n)
     return Targets(numbers, numbers[:, None], None, labelled=bool(np.all(np.abs(numbers) == 1.0)))
@@ -109,6 +113,32 @@ def mean_loss(loss: TrainingLoss, targets: Targets, outputs: Float64, weight: Fl
     else:
         each = np.logaddexp(0.0, -y[:, 0] * F[:, 0])
     return float(np.mean(each if weight is None else weight * each))
+
+
+def _class_indices(given: NDArray[np.generic], n: int, network: TwoLayerNetwork) -> NDArray[np.intp]:
+    """Where among the network's classes labels are; what may be done about those that are not, it says."""
+    try:
+        return _arrays.class_indices(given, n=n, classes=network.classes)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{error}{_cure(given, n, network)}") from None
+
+
+def _cure(given: NDArray[np.generic], n: int, network: TwoLayerNetwork) -> str:
+    """What makes these labels the network's, if anything does."""
+    if given.shape != (n,) or given.dtype.kind not in "fiubUS":
+        return ""
+    found, count = np.unique(given), len(network.classes)
+    if given.dtype.kind in "US":
+        return "; encode them by np.unique(y, return_inverse=True), or use preluflow.sklearn.TwoLayerClassifier"
+    whole = given.dtype.kind != "f" or bool(np.all(np.isfinite(found)) and np.all(found == np.floor(found)))
+    if not whole or len(found) > _CLASSES:
+        return ""
+    labels = _arrays.shown([int(label) for label in found.tolist()])
+    if len(found) == count:
+        return f"; use network.replace(classes={labels})"
+    if len(found) > count:
+        return f"; of {len(found)} labels take initialize(..., outputs={len(found)}).replace(classes={labels})"
+    return ""
 
 
 def _require_loss(loss: TrainingLoss, outputs: int) -> None:
