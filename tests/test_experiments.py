@@ -1,9 +1,12 @@
 """What every experiment promises: Ctrl-C keeps what is done, files bring it back, options are used or refused."""
 
 import re
+import struct
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np

@@ -33,6 +33,39 @@ def test_gaussian_networks_have_gaussian_entries_everywhere():
     assert abs(np.corrcoef(np.abs(network.v), network.norms)[0, 1]) < 5 / np.sqrt(4000)
 
 
+def test_one_output_has_the_numbers_it_always_had():
+    for kind in ("balanced", "gaussian"):
+        network = pf.initialize(30, 5, 0.1, kind=kind, dtype="float64", rng=7, outputs=1)
+        rng = np.random.default_rng(7)
+        W = rng.standard_normal((30, 5))
+        lengths = np.linalg.norm(W, axis=1)
+        v = rng.choice([-1.0, 1.0], size=30) * lengths if kind == "balanced" else rng.standard_normal(30)
+        np.testing.assert_allclose(network.W, 0.1 * W, rtol=1e-14)
+        np.testing.assert_allclose(network.v, 0.1 * v, rtol=1e-14)
+        assert network.v.shape == (30,)
+
+
+@pytest.mark.parametrize("epsilon", [1e-300, 0.1])
+def test_balanced_networks_of_several_outputs_have_uniform_directions_and_the_length_of_their_weights(epsilon):
+    network = pf.initialize(4000, 5, epsilon, dtype="float64", rng=1, outputs=3)
+    assert network.num_outputs == 3 and network.classes.tolist() == [0, 1, 2]
+    log_length = 0.5 * np.logaddexp.reduce(2.0 * network.log_abs_v, axis=1)
+    np.testing.assert_allclose(log_length, network.log_norm, rtol=0, atol=1e-12)
+    units = network.sign * np.exp(network.log_abs_v - log_length[:, None])
+    for along in (*np.eye(3), [1.0, 1.0, 1.0], [1.0, -2.0, 0.5]):  # on the sphere in R^3 every component is uniform
+        component = units @ along / np.linalg.norm(along)
+        assert stats.kstest(component, "uniform", args=(-1.0, 2.0)).pvalue > 1e-3
+    one = pf.initialize(4000, 5, epsilon, dtype="float64", rng=1)
+    np.testing.assert_array_equal(one.directions, network.directions)
+
+
+def test_gaussian_networks_of_several_outputs_have_gaussian_entries():
+    network = pf.initialize(2000, 5, 0.5, kind="gaussian", dtype="float64", rng=1, outputs=4)
+    assert network.v.shape == (2000, 4)
+    assert stats.kstest(network.v.ravel() / 0.5, "norm").pvalue > 1e-3
+    assert abs(np.corrcoef(network.v[:, 0], network.v[:, 1])[0, 1]) < 5 / np.sqrt(2000)
+
+
 @pytest.mark.parametrize("delta", [0.0, 0.05, 0.5, 1.0])
 @pytest.mark.parametrize("epsilon", [1e-300, 0.1])
 def test_nudge_moves_the_unit_direction_towards_a_centre(gmm, delta, epsilon):

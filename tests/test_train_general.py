@@ -456,6 +456,43 @@ def test_biases_that_begin_at_zero_are_trained_when_asked_for():
 # ---- bad input
 
 
+@pytest.mark.parametrize(
+    ("outputs", "y", "cure"),
+    [
+        (1, np.arange(60) % 2, r"use network\.replace\(classes=\[0, 1\]\)"),
+        (1, (np.arange(60) % 2 == 0), r"use network\.replace\(classes=\[0, 1\]\)"),
+        (1, np.arange(60) % 4, r"initialize\(\.\.\., outputs=4\)\.replace\(classes=\[0, 1, 2, 3\]\)"),
+        (3, 2 * (np.arange(60) % 3) + 1.0, r"use network\.replace\(classes=\[1, 3, 5\]\)"),
+        (3, np.array(["a", "b", "c"])[np.arange(60) % 3], r"np\.unique\(y, return_inverse=True\)"),
+    ],
+)
+def test_labels_that_are_not_the_networks_come_with_a_cure_that_works(outputs, y, cure):
+    X, _, _ = problem(3, "squared")
+    loss = "logistic" if outputs == 1 else "cross_entropy"
+    train = partial(pf.gradient_descent, step=0.1, steps=1)
+    network = make("prelu", 2.0, outputs).network()
+    with pytest.raises((ValueError, TypeError), match=rf"^y must hold the labels .*{cure}") as caught:
+        train(network, X, y, loss=loss)
+    if y.dtype.kind == "U":
+        cured, y = network, np.unique(y, return_inverse=True)[1]
+    elif "outputs" in cure:
+        cured, loss = (
+            pf.initialize(4, scale=0.1, like=X, outputs=4, rng=0).replace(classes=[0, 1, 2, 3]),
+            "cross_entropy",
+        )
+    else:
+        cured = eval(str(caught.value).rpartition("; use ")[2], {"network": network})
+    assert train(cured, X, y, loss=loss).status == "finished"
+
+
+def test_data_of_the_other_precision_come_with_a_cure():
+    X, y = np.ones((4, 3), dtype=np.float32), np.ones(4)
+    network = pf.initialize(2, 3, 0.1, dtype="float64", rng=0)
+    with pytest.raises(TypeError, match=r"X\.astype\('float64'\) or network\.astype\('float32'\)"):
+        pf.adam(network, X, y, batch=2, epochs=1)
+    assert pf.adam(network.astype("float32"), X, y, batch=2, epochs=1).status == "finished"
+
+
 def test_bad_targets_are_refused_by_name():
     X, _, _ = problem(3, "squared")
     three, one = make("prelu", 2.0, 3).network(), make("prelu", 2.0, 1).network()
@@ -465,6 +502,7 @@ def test_bad_targets_are_refused_by_name():
         calls = (
             lambda: pf.gradient_descent(network, X, target, step=0.1, steps=1, **options),
             lambda: pf.sgd(network, X, target, step=0.1, batch=9, epochs=1, **options),
+            lambda: pf.adam(network, X, target, step=0.1, batch=9, epochs=1, **options),
         )
         for call in calls:
             with pytest.raises(kind, match=match):
@@ -479,7 +517,7 @@ def test_bad_targets_are_refused_by_name():
     refused(one, np.full(60, 0.5), "y must hold the labels -1 and", loss="logistic")
     refused(one, np.full(60, np.nan), "y must be finite")
     refused(one, np.ones(59), r"y must have shape \(60,\)")
-    refused(one, y + np.arange(60) % 2, r"train network.replace\(classes=\[0, 1\]\) or, .* use y.reshape\(-1, 1\)")
+    refused(one, y + np.arange(60) % 2, r"use network.replace\(classes=\[0, 1\]\); .* y.reshape\(-1, 1\)")
     for weight, match in (
         (np.ones(59), r"sample_weight must have shape \(60,\)"),
         (-np.ones(60), "sample_weight must be at least 0"),

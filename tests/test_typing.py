@@ -58,6 +58,8 @@ def train(X: NDArray[np.float32], y: NDArray[np.float64], loss: Loss = "squared"
     look = pf.Observe(every=1.0, what=["loss", lambda at: at.t], networks=True)
     start = pf.gradient_flow(network, X, y, t1=3.0, loss=loss, method="dopri5", events=events, observe=look, dense=True)
     pf.sgd(pf.initialize(20, 3, 0.1, kind="gaussian"), X, y, step=0.1, batch=2, epochs=3, events=events)
+    three = pf.initialize(20, scale=0.1, like=X, outputs=3)
+    pf.adam(three, X, y, batch=2, epochs=3, loss="cross_entropy", train="inner", betas=(0.5, 0.9))
     return pf.gradient_flow(start, X, y, t1=5.0, join=True, dense=True, observe=look)
 
 
@@ -83,6 +85,7 @@ net = pf.TwoLayerNetwork(np.ones((2, 3)), np.ones(2), "prelu")
 pf.gradient_flow(net, X, y, t1=1.0, method="tsit6")
 pf.gradient_flow(net, X, y, t1=1.0, loss="sqared")
 pf.sgd(net, X, y, step=0.1, batch=1, epochs=1, loss="hinge")
+pf.adam(net, X, y, batch=1, epochs=1, betas=0.9)
 pf.robust_radius(net, X, y, "thight")
 pf.TwoLayerNetwork(np.ones((2, 3)), np.ones(2), "relu")
 pf.initialize(2, 3, 0.1, kind="gausian")

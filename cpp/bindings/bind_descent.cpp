@@ -97,7 +97,7 @@ void bind_common(Class& bound) {
 }
 
 template <class T>
-void bind(py::module_& m, const char* descent_name, const char* stochastic_name) {
+void bind(py::module_& m, const char* descent_name, const char* stochastic_name, const char* adam_name) {
   using Start = StartArrays<T>;
   using Part = std::optional<Array<double>>;
 
@@ -131,13 +131,32 @@ void bind(py::module_& m, const char* descent_name, const char* stochastic_name)
            py::arg("loss"), py::arg("step"), py::arg("weight_decay"), py::arg("trained"), py::arg("batch"),
            py::arg("threads"))
       .def("epoch", &Stochastic::epoch, py::arg("order").noconvert());
+
+  using Adaptive = Bound<Adam<T>, T>;
+  py::class_<Adaptive> adaptive(m, adam_name, py::module_local());
+  bind_common(adaptive);
+  adaptive
+      .def(py::init([](const Start& start, Array<T> X, Array<double> y, Part weight, const std::string& loss,
+                       double step, double weight_decay, const std::string& trained, double beta1, double beta2,
+                       double eps, Index batch, int threads) {
+             require(batch >= 1 && batch <= X.shape(0), "batch must be in 1 .. n");
+             require(beta1 >= 0.0 && beta1 < 1.0 && beta2 >= 0.0 && beta2 < 1.0, "betas must be in [0, 1)");
+             Data<T> data(std::move(X), std::move(y), std::move(weight), start.dim(), start.outputs());
+             const AdamOptions options{{step, weight_decay, parse_trained(trained)}, beta1, beta2, eps};
+             return std::make_unique<Adaptive>(std::move(data), threads, start.state(), parse_loss(loss), options,
+                                               batch);
+           }),
+           py::arg("start"), py::arg("X").noconvert(), py::arg("y").noconvert(), py::arg("weight").noconvert(),
+           py::arg("loss"), py::arg("step"), py::arg("weight_decay"), py::arg("trained"), py::arg("beta1"),
+           py::arg("beta2"), py::arg("eps"), py::arg("batch"), py::arg("threads"))
+      .def("epoch", &Adaptive::epoch, py::arg("order").noconvert());
 }
 
 }  // namespace
 
 void bind_descent(py::module_& m) {
-  bind<float>(m, "Descent32", "StochasticDescent32");
-  bind<double>(m, "Descent64", "StochasticDescent64");
+  bind<float>(m, "Descent32", "StochasticDescent32", "Adam32");
+  bind<double>(m, "Descent64", "StochasticDescent64", "Adam64");
 }
 
 }  // namespace preluflow::bindings

@@ -41,22 +41,22 @@ bool Descent<T>::advance(Team& team) {
   return step_.finish(team, state_, kernel_);
 }
 
-template <class T>
-StochasticDescent<T>::StochasticDescent(const TrainingData<T>& data, NetworkState<T> start, Loss loss,
-                                        const StepOptions& options, Index batch)
+template <class T, class Step>
+StochasticDescent<T, Step>::StochasticDescent(const TrainingData<T>& data, NetworkState<T> start, Loss loss,
+                                              const Options& options, Index batch)
     : data_(data),
       batch_(batch),
       state_(std::move(start)),
       loss_(loss),
       trained_(options.trained),
       kernel_(std::max(batch, std::min(data.n, GradientKernel<T>::kStripe)), state_.U.layout(), state_.outputs),
-      step_(state_.U.layout(), kernel_.part_count(), options),
+      step_(state_, kernel_.part_count(), options),
       f_(static_cast<std::size_t>(data.n * state_.outputs)) {
   kernel_.want_G(trained_ != Trained::outer);
 }
 
-template <class T>
-double StochasticDescent<T>::evaluate(Team& team) {
+template <class T, class Step>
+double StochasticDescent<T, Step>::evaluate(Team& team) {
   const Index C = state_.outputs;
   kernel_.forward(team, data_.rows(state_.dim()), state_.view(), f_.data());
   double total = 0.0;
@@ -67,8 +67,8 @@ double StochasticDescent<T>::evaluate(Team& team) {
   return total / static_cast<double>(data_.n);
 }
 
-template <class T>
-bool StochasticDescent<T>::advance(Team& team, const Index* rows, Index count) {
+template <class T, class Step>
+bool StochasticDescent<T, Step>::advance(Team& team, const Index* rows, Index count) {
   bool finite = false;
   kernel_.evaluate(
       team, data_.rows(state_.dim(), rows, count), state_.view(), loss_, nullptr,
@@ -85,5 +85,7 @@ template class Descent<float>;
 template class Descent<double>;
 template class StochasticDescent<float>;
 template class StochasticDescent<double>;
+template class StochasticDescent<float, AdamStep<float>>;
+template class StochasticDescent<double, AdamStep<double>>;
 
 }  // namespace preluflow

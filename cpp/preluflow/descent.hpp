@@ -1,8 +1,9 @@
-// Full-batch gradient descent and mini-batch SGD as steppers.
+// Full-batch gradient descent and mini-batch SGD as steppers; Adam is SGD with another step.
 #pragma once
 
 #include <vector>
 
+#include "preluflow/adam.hpp"
 #include "preluflow/gradient.hpp"
 #include "preluflow/update.hpp"
 
@@ -48,11 +49,12 @@ class Descent {
 };
 
 // Steps on mini-batches of rows that the caller names; the rows are read where they lie.
-template <class T>
+template <class T, class Step = DescentStep<T>>
 class StochasticDescent {
  public:
-  StochasticDescent(const TrainingData<T>& data, NetworkState<T> start, Loss loss, const StepOptions& options,
-                    Index batch);
+  using Options = typename Step::Options;
+
+  StochasticDescent(const TrainingData<T>& data, NetworkState<T> start, Loss loss, const Options& options, Index batch);
 
   // Mean loss and outputs over all of (X, y) at the present theta.
   double evaluate(Team& team);
@@ -71,8 +73,11 @@ class StochasticDescent {
   Loss loss_;
   Trained trained_;
   GradientKernel<T> kernel_;
-  DescentStep<T> step_;
+  Step step_;
   std::vector<double> f_;
 };
+
+template <class T>
+using Adam = StochasticDescent<T, AdamStep<T>>;
 
 }  // namespace preluflow

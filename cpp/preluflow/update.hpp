@@ -89,6 +89,11 @@ struct StepOptions {
 template <class T>
 class DescentStep {
  public:
+  using Options = StepOptions;
+
+  DescentStep(const NetworkState<T>& start, Index parts, const StepOptions& options)
+      : DescentStep(start.U.layout(), parts, options) {}
+
   DescentStep(const PanelLayout<T>& layout, Index parts, const StepOptions& options)
       : options_(options),
         log_step_(std::log(options.step)),

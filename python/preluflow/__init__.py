@@ -21,7 +21,7 @@ from preluflow.margins import RobustRadius, functional_margins, normalized_margi
 from preluflow.network import LossGradient, TwoLayerNetwork
 from preluflow.observe import Observe, Snapshot
 from preluflow.results import Run
-from preluflow.train import gradient_descent, sgd
+from preluflow.train import adam, gradient_descent, sgd
 
 __all__ = [
     "Attack",
@@ -37,6 +37,7 @@ __all__ = [
     "Snapshot",
     "TwoLayerNetwork",
     "__version__",
+    "adam",
     "attacks",
     "center_cosines",
     "classifiers",

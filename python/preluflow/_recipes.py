@@ -69,8 +69,8 @@ def mv24_pgd(
     classifier: Any, X: ArrayLike, y: ArrayLike, *, eps: float, steps: int, step: float, batch: int | None
 ) -> Attack:
     """``attacks.pgd(recipe="mv24")``."""
-    classifier = as_classifier(classifier)
     model, data = _searches.prepared(classifier, X)
+    classifier = as_classifier(classifier)
     if model.outputs > 1:
         raise ValueError(f"classifier must have one output for recipe 'mv24', got {model.outputs}")
     target = model.targets(y, n=len(data))

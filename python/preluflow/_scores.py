@@ -33,6 +33,7 @@ class Model:
     def __init__(self, classifier: Any) -> None:
         self.log_scale = 0.0
         self.gradients = 0
+        self.known: Callable[[ArrayLike], ArrayLike] = lambda y: y  # labels as the classifier knows them
         if isinstance(classifier, type):
             raise TypeError(f"classifier must be an object, not the class {classifier.__name__}")
         if isinstance(classifier, TwoLayerNetwork):
@@ -66,6 +67,7 @@ class Model:
 
     def targets(self, y: ArrayLike, *, n: int, name: str = "y") -> NDArray[Any]:
         """Labels (n,): -1 and +1 as float64 for one output, else numbers of classes."""
+        y = self.known(y)
         if self.outputs == 1 and np.array_equal(self.classes, (-1, 1)):
             return _arrays.labels(y, n=n, name=name)
         array = _arrays.as_array(y, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -14,6 +15,7 @@ from preluflow import _arrays, _scores
 from preluflow._arrays import Float64
 from preluflow._scores import Ints, Model
 from preluflow.classifiers import as_classifier
+from preluflow.sklearn_import import known_labels
 from preluflow.typing import Norm, Objective
 
 NORMS: tuple[Norm, ...] = get_args(Norm)
@@ -199,6 +201,7 @@ class Ball:
 def prepared(classifier: Any, X: ArrayLike) -> tuple[Model, NDArray[Any]]:
     """The classifier as the attacks see it, and the points (n, D)."""
     model, data = Model(as_classifier(classifier)), _arrays.points(X)
+    model.known = partial(known_labels, classifier)
     model.look(data)
     return model, data
 

@@ -15,6 +15,7 @@ from preluflow.typing import TrainingLoss
 if TYPE_CHECKING:
     from preluflow.network import TwoLayerNetwork
 
+_CLASSES = 1000  # more different numbers are hardly labels
 _SUM = 1e-6  # by which the shares of the classes at a point may miss 1
 
 
@@ -66,19 +67,21 @@ def check(network: TwoLayerNetwork, y: ArrayLike, n: int, loss: TrainingLoss) ->
     if given.ndim == 2 and given.shape[1] == 1 and loss == "squared":
         return _numbers(given, n)
     if outputs > 1:
-        index = _arrays.class_indices(given, n=n, classes=network.classes)
+        index = _class_indices(given, n, network)
         values = np.zeros((n, outputs))
         values[np.arange(n), index] = 1.0
         return Targets(index, values, index, labelled=True)
     if network.classes.tolist() != [-1, 1]:
-        signs = np.where(_arrays.class_indices(given, n=n, classes=network.classes) == 1, 1.0, -1.0)
+        signs = np.where(_class_indices(given, n, network) == 1, 1.0, -1.0)
         return Targets(signs, signs[:, None], None, labelled=True)
     if loss == "squared" and not _look_like_labels(given):
         return _numbers(given, n)
     try:
         signs = _arrays.labels(given, n=n)
-    except ValueError as error:
-        raise ValueError(f"{error}{_cure(given, n, loss)}") from None
+    except (ValueError, TypeError) as error:
+        numbers = loss == "squared" and given.shape == (n,) and given.dtype.kind in "fiub"
+        told = "; of numbers to be met make a column, y.reshape(-1, 1)" if numbers else ""
+        raise type(error)(f"{error}{_cure(given, n, network)}{told}") from None
     return Targets(signs, signs[:, None], None, labelled=True)
 
 
@@ -116,6 +119,32 @@ def mean_loss(loss: TrainingLoss, targets: Targets, outputs: Float64, weight: Fl
     return float(np.mean(each if weight is None else weight * each))
 
 
+def _class_indices(given: NDArray[np.generic], n: int, network: TwoLayerNetwork) -> NDArray[np.intp]:
+    """Where among the network's classes labels are; what may be done about those that are not, it says."""
+    try:
+        return _arrays.class_indices(given, n=n, classes=network.classes)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{error}{_cure(given, n, network)}") from None
+
+
+def _cure(given: NDArray[np.generic], n: int, network: TwoLayerNetwork) -> str:
+    """What makes these labels the network's, if anything does."""
+    if given.shape != (n,) or given.dtype.kind not in "fiubUS":
+        return ""
+    found, count = np.unique(given), len(network.classes)
+    if given.dtype.kind in "US":
+        return "; encode them by np.unique(y, return_inverse=True), or use preluflow.sklearn.TwoLayerClassifier"
+    whole = given.dtype.kind != "f" or bool(np.all(np.isfinite(found)) and np.all(found == np.floor(found)))
+    if not whole or len(found) > _CLASSES:
+        return ""
+    labels = _arrays.shown([int(label) for label in found.tolist()])
+    if len(found) == count:
+        return f"; use network.replace(classes={labels})"
+    if len(found) > count:
+        return f"; of {len(found)} labels take initialize(..., outputs={len(found)}).replace(classes={labels})"
+    return ""
+
+
 def _require_loss(loss: TrainingLoss, outputs: int) -> None:
     if outputs > 1 and loss in ("exponential", "logistic"):
         raise ValueError(f"loss must be 'cross_entropy' or 'squared' for {outputs} outputs, got {loss!r}")
@@ -129,18 +158,6 @@ def _look_like_labels(given: NDArray[np.generic]) -> bool:
         return True
     values = np.unique(given)
     return len(values) <= 2 and bool(np.all(values == np.round(values)))
-
-
-def _cure(given: NDArray[np.generic], n: int, loss: TrainingLoss) -> str:
-    if given.shape != (n,) or given.dtype.kind not in "fiub" or not np.isfinite(given.astype(np.float64)).all():
-        return ""
-    values = np.unique(given)
-    cures = []
-    if len(values) == 2 and np.all(values == np.round(values)):
-        cures.append(f"train network.replace(classes=[{int(values[0])}, {int(values[1])}])")
-    if loss == "squared":
-        cures.append("or, if these are numbers to be met, use y.reshape(-1, 1)")
-    return f"; {' '.join(cures)}" if cures else ""
 
 
 def _numbers(given: NDArray[np.generic], n: int) -> Targets:

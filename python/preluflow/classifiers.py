@@ -423,6 +423,8 @@ def as_classifier(classifier: Any) -> Classifier:
     """Return a classifier of ours for what torch or scikit-learn made; a classifier is returned as it is.
 
     - A torch module of two layers, as ``TwoLayerNetwork.from_torch`` takes it, becomes a ``TwoLayerNetwork``.
+    - A fitted ``preluflow.sklearn.TwoLayerClassifier`` becomes its network. Its classes are the labels, or their
+      numbers where they are no integers; ``robust_radius`` and attacks that are given the estimator take the labels.
     - Of scikit-learn, a fitted ``MLPClassifier`` of one hidden layer (relu or tanh) becomes a ``TwoLayerNetwork``, and
       a ``LogisticRegression``, ``LinearSVC``, ``SGDClassifier`` or ``Perceptron`` becomes a ``Linear``; alone, or the
       end of a ``Pipeline`` after ``StandardScaler``, ``MinMaxScaler`` or ``MaxAbsScaler``. Scalers are folded into the

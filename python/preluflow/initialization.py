@@ -37,6 +37,7 @@ def initialize(
     activation: Activation = ...,
     dtype: DTypeLike = ...,
     like: ArrayLike | None = ...,
+    outputs: int = ...,
     rng: Rng = ...,
 ) -> TwoLayerNetwork: ...
 @overload
@@ -52,6 +53,7 @@ def initialize(
     p: float = ...,
     activation: Activation = ...,
     dtype: DTypeLike = ...,
+    outputs: int = ...,
     rng: Rng = ...,
 ) -> TwoLayerNetwork: ...
 def initialize(
@@ -66,6 +68,7 @@ def initialize(
     activation: Activation = "prelu",
     dtype: DTypeLike = _FLOAT32,
     like: ArrayLike | None = None,
+    outputs: int = 1,
     rng: Rng = None,
 ) -> TwoLayerNetwork:
     """Draw an initial network.
@@ -80,7 +83,8 @@ def initialize(
         ``kind="balanced"``: epsilon of MV25's Assumption 1, any positive float64 (1e-7, 1e-300).
         ``kind="gaussian"``: standard deviation of every entry of W and v (App. B.2: 0.01 "small", 0.5 "large").
     kind : {"balanced", "gaussian"}
-        Balanced: w_j = epsilon w_j0 with w_j0 ~ N(0, I_D) and v_j = +-epsilon ||w_j0||, signs by a fair coin.
+        Balanced: w_j = epsilon w_j0 with w_j0 ~ N(0, I_D) and v_j = +-epsilon ||w_j0||, signs by a fair coin. Of
+        C >= 2 outputs v_j has the length epsilon ||w_j0|| and a direction that is uniform on the sphere in R^C.
     nudge : float in [0, 1], optional
         Moves each *unit* direction u towards a uniformly chosen centre mu and keeps the norm:
         u <- normalise(u + nudge (mu - u)) (App. B.1 as docs/mathematics.md#initialisation reads it; Figure 6 has
@@ -92,6 +96,8 @@ def initialize(
         the same network in both dtypes, up to rounding.
     like : array, shape (n, D), optional
         Data the network is for: ``initialize(200, scale=1e-7, like=X)`` takes dim and dtype from it.
+    outputs : int, default 1
+        Outputs C. Labels of several are 0 .. C-1; ``network.replace(classes=...)`` gives it others.
     rng : None, int or Generator
         Source of randomness.
 
@@ -118,20 +124,32 @@ def initialize(
         nudge = _arrays.real(nudge, "nudge", minimum=0.0, maximum=1.0)
     _arrays.require_room("dim", dim)
     _arrays.require_room("width", width, dim)
+    outputs = _arrays.integer(outputs, "outputs", minimum=1)
+    _arrays.require_room("outputs", width, outputs)
     generator = _arrays.generator(rng)
 
     shape = generator.standard_normal((width, dim))
     lengths = np.linalg.norm(shape, axis=1)
     U = shape / lengths[:, None]
     log_norm = np.log(scale) + np.log(lengths)
-    if kind == "balanced":
-        sign, log_abs_v = generator.choice([-1.0, 1.0], size=width), log_norm
-    else:
-        v = generator.standard_normal(width)
-        sign, log_abs_v = np.sign(v), np.log(scale) + np.log(np.abs(v))
+    sign, log_abs_v = _outer(kind, scale, log_norm, outputs, generator)
     if nudge is not None and mu is not None:
         U = _nudged(U, nudge, mu, generator)
     return TwoLayerNetwork.from_polar(U.astype(result_dtype), log_norm, sign, log_abs_v, activation, p)
+
+
+def _outer(
+    kind: Kind, scale: float, log_norm: Float64, outputs: int, generator: np.random.Generator
+) -> tuple[Float64, Float64]:
+    """Draw output weights, (h,) or (h, C): signs and logarithms."""
+    width = len(log_norm)
+    if kind == "balanced" and outputs == 1:
+        return generator.choice([-1.0, 1.0], size=width), log_norm
+    v = generator.standard_normal(width if outputs == 1 else (width, outputs))
+    log_abs_v = np.log(np.abs(v))
+    if kind == "gaussian":
+        return np.sign(v), np.log(scale) + log_abs_v
+    return np.sign(v), log_norm[:, None] + log_abs_v - np.log(np.linalg.norm(v, axis=1, keepdims=True))
 
 
 def _fitting(like: ArrayLike, dim: int | None, dtype: DTypeLike) -> tuple[int, DTypeLike]:

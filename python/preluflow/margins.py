@@ -20,6 +20,7 @@ from preluflow._scores import Model
 from preluflow.classifiers import Classifier, as_classifier
 from preluflow.data import OrthonormalGMM
 from preluflow.network import TwoLayerNetwork
+from preluflow.sklearn_import import known_labels
 from preluflow.typing import Level
 
 __all__ = ["RobustRadius", "functional_margins", "normalized_margins", "robust_radius"]
@@ -81,7 +82,8 @@ def robust_radius(
     X : array, shape (n, D)
         Points, float32 or float64.
     y : array, shape (n,)
-        Labels: members of the classifier's ``classes``, by default -1 and +1 for one output, 0 .. C-1 for C.
+        Labels: members of the classifier's ``classes``, by default -1 and +1 for one output, 0 .. C-1 for C. Those of
+        a ``TwoLayerClassifier`` may be words; ``reached`` has their numbers among its ``classes_`` then.
     level : {"fast", "tight", "exact"}, default "fast"
         Effort of the certificate; "fast" only for classifiers other than two-layer networks.
     gmm : OrthonormalGMM, optional
@@ -129,8 +131,9 @@ def robust_radius(
     if gmm is not None:
         _arrays.instance(gmm, "gmm", OrthonormalGMM)
     progress = _arrays.flag(progress, "progress")
-    classifier = as_classifier(classifier)
+    known, classifier = partial(known_labels, classifier), as_classifier(classifier)
     model, points = Model(classifier), _arrays.points(X, dim=getattr(classifier, "dim", None))
+    model.known = known
     model.look(points)
     labels = model.targets(y, n=len(points))
     if gmm is not None and gmm.dim != points.shape[1]:

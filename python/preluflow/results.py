@@ -230,7 +230,7 @@ class Run:
     Attributes
     ----------
     method : str
-        "gradient_flow", "gradient_descent" or "sgd".
+        "gradient_flow", "gradient_descent", "sgd" or "adam".
     status : str
         "finished", "event" (one that ends the run), "stopped" (an observer raised ``StopIteration``), "interrupted"
         (Ctrl-C), "not_finite" (loss or gradient) or "observer_failed"; of the flow also "step_too_small" or
@@ -249,8 +249,8 @@ class Run:
         Method, step, loss and the like, in plain numbers and words.
     stats : dict
         Where time went: ``seconds`` in all, ``seconds_kernel``, ``seconds_observing``, ``seconds_drawing`` (progress);
-        the time ``t`` of ``network``; and work done: ``iterations``, ``gradients`` (descent), ``epochs`` (SGD), for
-        the flow see ``gradient_flow``.
+        the time ``t`` of ``network``; and work done: ``iterations``, ``gradients`` (descent), ``epochs`` (SGD, Adam),
+        for the flow see ``gradient_flow``.
     environment : dict
         Versions and instruction set that produced the numbers.
     events : dict of ndarray

@@ -1,12 +1,14 @@
-"""Fitted estimators of scikit-learn as classifiers of ours. Calling what is here needs scikit-learn."""
+"""Fitted estimators of scikit-learn, its own and ours, as classifiers. Calling what is here needs scikit-learn."""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from preluflow import _arrays
 from preluflow._arrays import Float64
 from preluflow.classifiers import Linear
 from preluflow.network import TwoLayerNetwork
@@ -18,18 +20,27 @@ _LINEAR = ("LogisticRegression", "LogisticRegressionCV", "LinearSVC", "SGDClassi
 
 def from_sklearn(estimator: Any) -> TwoLayerNetwork | Linear:
     """Copy a fitted network or linear classifier, or a ``Pipeline`` that ends in one; see ``as_classifier``."""
-    return network(estimator) if _kind(_steps(estimator)[-1]) == "network" else linear(estimator)
+    return linear(estimator) if _kind(_steps(estimator)[-1]) == "linear" else network(estimator)
 
 
 def network(estimator: Any) -> TwoLayerNetwork:
-    """Copy a fitted ``MLPClassifier``; see ``TwoLayerNetwork.from_sklearn``."""
+    """Copy a fitted ``TwoLayerClassifier`` or ``MLPClassifier``; see ``TwoLayerNetwork.from_sklearn``."""
     steps = _steps(estimator)
-    mlp = steps[-1]
-    if _kind(mlp) != "network":
+    kind = _kind(steps[-1])
+    if kind == "linear":
         raise TypeError(
-            f"estimator must be an MLPClassifier, alone or at the end of a Pipeline, got {type(mlp).__name__}: "
-            "classifiers.as_classifier takes it"
+            "estimator must be an MLPClassifier, or a TwoLayerClassifier, alone or at the end of a Pipeline, got "
+            f"{type(steps[-1]).__name__}: classifiers.as_classifier takes it"
         )
+    if kind == "ours":
+        _require_fitted(steps[-1], "network_")
+        return _of_scaled(steps[-1].network_, steps[:-1])
+    return _perceptron(steps)
+
+
+def _perceptron(steps: list[Any]) -> TwoLayerNetwork:
+    """Network of scalers and an ``MLPClassifier``."""
+    mlp = steps[-1]
     _require_fitted(mlp, "coefs_")
     if len(mlp.coefs_) != 2:
         raise ValueError(f"estimator must have one hidden layer, got {len(mlp.coefs_) - 1}")
@@ -48,6 +59,42 @@ def network(estimator: Any) -> TwoLayerNetwork:
         output_bias=mlp.intercepts_[1],
         center=center,
         classes=_classes(mlp),
+    )
+
+
+def _of_scaled(network: TwoLayerNetwork, scalers: list[Any]) -> TwoLayerNetwork:
+    """Network of x whose value is that of a network at s (x - c), in float64 if there are scalers.
+
+    Its weights are s w_j and its centre is c + center / s; (||s w_j|| / ||w_j||)^(p-1) goes into the output weights of
+    pReLU, and s^-(p-1) where the input is normalised, so that s must be the same for all coordinates then.
+    """
+    if not scalers:
+        return network
+    scale, center = _scaling(scalers, network.dim)
+    rows = network.directions.astype(np.float64) * scale
+    lengths = np.linalg.norm(rows, axis=1)
+    alive = lengths > 0.0
+    safe = np.where(alive, lengths, 1.0)
+    more = (network.p - 1.0) * np.log(safe) if network.activation == "prelu" else np.zeros(len(rows))
+    if network.normalize_input:
+        if not np.all(scale == scale[0]):
+            raise ValueError(
+                "estimator must scale all coordinates alike before a network that normalises its input: use "
+                "StandardScaler(with_std=False)"
+            )
+        more = more - (network.p - 1.0) * np.log(scale[0])
+    return TwoLayerNetwork.from_polar(
+        rows / safe[:, None],
+        network.log_norm + np.log(safe),
+        network.sign,
+        network.log_abs_v + (more if network.sign.ndim == 1 else more[:, None]),
+        network.activation,
+        network.p,
+        offsets=None if network.offsets is None else network.offsets / safe,
+        output_bias=network.output_bias,
+        center=center if network.center is None else center + network.center / scale,
+        normalize_input=network.normalize_input,
+        classes=network.classes,
     )
 
 
@@ -83,19 +130,62 @@ def _steps(estimator: Any) -> list[Any]:
 
 
 def _kind(estimator: Any) -> str:
-    """Return "network" or "linear"; TypeError for what is neither."""
+    """Return "ours", "network" or "linear"; TypeError for what is none of them."""
     from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, Perceptron, SGDClassifier
     from sklearn.neural_network import MLPClassifier
     from sklearn.svm import LinearSVC
 
+    if _is_ours(estimator):
+        return "ours"
     if isinstance(estimator, MLPClassifier):
         return "network"
     if isinstance(estimator, (LogisticRegression, LogisticRegressionCV, LinearSVC, SGDClassifier, Perceptron)):
         return "linear"
     raise TypeError(
-        f"estimator must be an MLPClassifier, or one of {', '.join(_LINEAR)}, alone or at the end of a Pipeline, "
-        f"got {type(estimator).__name__}"
+        f"estimator must be a TwoLayerClassifier, an MLPClassifier, or one of {', '.join(_LINEAR)}, alone or at the "
+        f"end of a Pipeline, got {type(estimator).__name__}"
     )
+
+
+def _is_ours(estimator: Any) -> bool:
+    """Whether it is a ``TwoLayerClassifier``; who has one has loaded its module."""
+    module = sys.modules.get("preluflow.sklearn")
+    return module is not None and isinstance(estimator, module.TwoLayerClassifier)
+
+
+def known_labels(classifier: Any, y: ArrayLike) -> ArrayLike:
+    """Labels (n,) as the network of a ``TwoLayerClassifier``, alone or in a pipeline, knows them.
+
+    They are its numbers of the classes, where these are no integers. Labels of any other classifier stay as they are.
+    """
+    if "preluflow.sklearn" not in sys.modules:
+        return y
+    from sklearn.pipeline import Pipeline
+
+    model = classifier
+    while isinstance(model, Pipeline) and model.steps:
+        model = model.steps[-1][1]
+    if not _is_ours(model) or not hasattr(model, "classes_"):
+        return y
+    classes, numbers = model.classes_, integers(model.classes_)
+    given = _arrays.as_array(y, "y")
+    if numbers is classes or given.ndim != 1:
+        return y
+    place = dict(zip(classes.tolist(), numbers.tolist(), strict=True))
+    try:
+        return np.array([place[label] for label in given.tolist()], dtype=np.int64)
+    except (KeyError, TypeError):  # what cannot be hashed is no label
+        i = next(i for i, label in enumerate(given.tolist()) if label not in classes.tolist())
+        came = _arrays.shown(given.tolist()[i])
+        raise ValueError(f"y must hold the classes {_arrays.shown(classes.tolist())}, but y[{i}] is {came}") from None
+
+
+def integers(classes: NDArray[Any]) -> NDArray[np.int64]:
+    """Sorted labels as integers if that is what they are, else their numbers 0 .. C-1."""
+    integral = classes.dtype.kind in "iub" or (classes.dtype.kind == "f" and np.all(classes == np.floor(classes)))
+    if integral and -(2.0**63) <= float(classes[0]) and float(classes[-1]) < 2.0**63:
+        return np.asarray(classes, dtype=np.int64)
+    return np.arange(len(classes), dtype=np.int64)
 
 
 def _require_fitted(estimator: Any, name: str) -> None:

@@ -1,9 +1,9 @@
-"""Training by gradient descent and SGD: C++ steps between the stops, Python at the stops."""
+"""Training by gradient descent, SGD and Adam: C++ steps between the stops, Python at the stops."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,7 +19,7 @@ from preluflow.results import Run
 from preluflow.typing import Biases, Trained, TrainingLoss
 
 if TYPE_CHECKING:
-    from preluflow._core import _Descent, _StochasticDescent
+    from preluflow._core import _Adam, _Descent, _StochasticDescent
 
 
 def gradient_descent(
@@ -156,28 +156,144 @@ def sgd(
     ValueError, TypeError
         For bad input, before any work.
     """
-    step = _arrays.real(step, "step", above=0.0)
-    batch = _arrays.integer(batch, "batch", minimum=1)
-    epochs = _arrays.integer(epochs, "epochs", minimum=0)
-    decay = _arrays.real(weight_decay, "weight_decay", minimum=0.0)
+    options = _batches(step, batch, epochs, weight_decay)
     progress = _arrays.flag(progress, "progress")
     generator = _arrays.generator(rng)
     task = Task.check(
         network, X, y, loss, observe, num_threads, sample_weight=sample_weight, biases=biases, train=train
     )
+    return _by_epochs("sgd", "StochasticDescent", task, events, options, {}, generator, progress)
+
+
+def adam(
+    network: TwoLayerNetwork,
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    step: float = 1e-3,
+    batch: int,
+    epochs: int,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    loss: TrainingLoss = "squared",
+    weight_decay: float = 0.0,
+    sample_weight: ArrayLike | None = None,
+    biases: Biases | None = None,
+    train: Trained = "both",
+    rng: Rng = None,
+    events: Sequence[Event] = (),
+    observe: Observe | None = None,
+    progress: bool = False,
+    num_threads: int | None = None,
+) -> Run:
+    """Run Adam (Kingma and Ba, ICLR 2015) on mini-batches, the recipe of MV24's experiments on real data.
+
+    With g the gradient of a mini-batch, entry by entry in the t-th step,
+
+        m <- beta1 m + (1 - beta1) g,    q <- beta2 q + (1 - beta2) g^2,
+        theta <- theta - step / (1 - beta1^t) m / (sqrt(q / (1 - beta2^t)) + eps):
+
+    ``torch.optim.Adam``, step for step, on the weights W (of which biases of neurons are one more column), the output
+    weights V and the output biases B. Mini-batches are those of ``sgd`` with the same rng.
+
+    Adam is not free of scale, unlike descent: ``step`` is a length in weights and ``eps`` one in gradients. From an
+    initialisation far below ``step`` all weights whose gradients exceed ``eps`` leave at once by ``step`` along the
+    *signs* of their gradients, so that nothing of the alignment of gradient flow is seen; where gradients are far below
+    ``eps`` Adam is slow descent with momentum; and below the least number of the network's dtype (1e-38 for float32)
+    they count as 0 and neurons stay as they are. A neuron whose weights become exactly 0 has no gradient (but for tanh)
+    and moves on by what momentum it has left. Where a weight, or a second moment, leaves the dtype - gradients beyond
+    1e19 in float32 do - the run ends with status "not_finite" at the last state that was finite.
+
+    Parameters
+    ----------
+    network, X, y, batch, epochs, loss, sample_weight, biases, train, rng, events, observe, progress, num_threads
+        As in ``sgd``.
+    step : float, default 1e-3
+        Step size, positive.
+    betas : (float, float), default (0.9, 0.999)
+        Rates beta1 and beta2 at which the two moments forget, at least 0 and less than 1.
+    eps : float, default 1e-8
+        Added to the root of the second moment; positive in the network's dtype.
+    weight_decay : float, default 0
+        Adds weight_decay * theta to the gradient before the moments are taken, as torch's Adam (not AdamW) does.
+
+    Returns
+    -------
+    Run
+        As from ``sgd``; ``run.method`` is "adam", and time is t = step * iteration.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For bad input, before any work.
+    """
+    options = _batches(step, batch, epochs, weight_decay)
+    beta1, beta2 = _betas(betas)
+    eps = _arrays.real(eps, "eps", above=0.0)
+    progress = _arrays.flag(progress, "progress")
+    generator = _arrays.generator(rng)
+    task = Task.check(
+        network, X, y, loss, observe, num_threads, sample_weight=sample_weight, biases=biases, train=train
+    )
+    if not network.dtype.type(eps) >= np.finfo(network.dtype).tiny:
+        raise ValueError(f"eps must be at least {np.finfo(network.dtype).tiny:.3g} for {network.dtype}, got {eps:g}")
+    moments = {"beta1": beta1, "beta2": beta2, "eps": eps}
+    return _by_epochs("adam", "Adam", task, events, options, moments, generator, progress)
+
+
+class _Batches(NamedTuple):
+    """What methods on mini-batches are told, checked."""
+
+    step: float
+    batch: int
+    epochs: int
+    weight_decay: float
+
+
+def _batches(step: float, batch: int, epochs: int, weight_decay: float) -> _Batches:
+    return _Batches(
+        _arrays.real(step, "step", above=0.0),
+        _arrays.integer(batch, "batch", minimum=1),
+        _arrays.integer(epochs, "epochs", minimum=0),
+        _arrays.real(weight_decay, "weight_decay", minimum=0.0),
+    )
+
+
+def _betas(betas: tuple[float, float]) -> tuple[float, float]:
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise ValueError(f"betas must be a pair of numbers, got {_arrays.shown(betas)}")
+    first, second = (_arrays.real(beta, f"betas[{k}]", minimum=0.0) for k, beta in enumerate(betas))
+    for k, beta in enumerate((first, second)):
+        if beta >= 1.0:
+            raise ValueError(f"betas[{k}] must be less than 1, got {beta:g}")
+    return first, second
+
+
+def _by_epochs(
+    method: str,
+    stepper: str,
+    task: Task,
+    events: Sequence[Event],
+    options: _Batches,
+    moments: dict[str, float],
+    rng: np.random.Generator,
+    progress: bool,
+) -> Run:
+    """Run a stepper on mini-batches."""
+    step, batch, epochs, decay = options
     if batch > len(task.X):
         raise ValueError(f"batch must be at most the number of points n = {len(task.X)}, got {batch}")
     happenings = check_events(events, task)
     stops = task.observe.stops(epochs, "epochs")
-    stepper = task.stepper("StochasticDescent", step, decay, task.form.trained, batch)
-    config = {"step": step, "batch": batch, "epochs": epochs, **({"weight_decay": decay} if decay else {})}
-    return Driver(task, _Epochs(task, stepper, step, generator), happenings).run("sgd", stops, progress, config)
+    made = task.stepper(stepper, step, decay, task.form.trained, *moments.values(), batch)
+    config = {"step": step, "batch": batch, "epochs": epochs, **({"weight_decay": decay} if decay else {}), **moments}
+    return Driver(task, _Epochs(task, made, step, rng), happenings).run(method, stops, progress, config)
 
 
 class _Descending:
     """What both steppers show a driver: their step, state and loss, at the end of the last step alone."""
 
-    def __init__(self, task: Task, stepper: _Descent | _StochasticDescent, step: float) -> None:
+    def __init__(self, task: Task, stepper: _Descent | _StochasticDescent | _Adam, step: float) -> None:
         self.task = task
         self.stepper: Any = stepper
         self.step = step
@@ -220,11 +336,11 @@ class _Iterations(_Descending):
 
 
 class _Epochs(_Descending):
-    """SGD: one unit is one pass over the data."""
+    """SGD and Adam: one unit is one pass over the data."""
 
     unit = "epoch"
 
-    def __init__(self, task: Task, stepper: _StochasticDescent, step: float, rng: np.random.Generator) -> None:
+    def __init__(self, task: Task, stepper: _StochasticDescent | _Adam, step: float, rng: np.random.Generator) -> None:
         super().__init__(task, stepper, step)
         self.rng = rng
         self.end = 0

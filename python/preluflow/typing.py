@@ -20,6 +20,12 @@ Biases = Literal["hidden", "output", "both"]
 Trained = Literal["both", "inner", "outer"]
 """Which layers are trained."""
 
+Training = Literal["adam", "sgd", "descent", "flow"]
+"""How an estimator of ``preluflow.sklearn`` is trained."""
+
+ClassifierLoss = Literal["cross_entropy", "logistic", "squared", "exponential"]
+"""Of ``preluflow.sklearn.TwoLayerClassifier``."""
+
 Method = Literal["tsit5", "dopri5", "bosh3", "dop853", "rk4", "euler"]
 """Of ``gradient_flow``."""
 

@@ -7,7 +7,7 @@ on the unit sphere, in units of its radius: the perturbed point may leave the sp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -121,7 +121,7 @@ def train_one(
         outputs=10 if task == "ten" else 1,
         rng=rng_network,
     )
-    what = ["loss", "accuracy", rank_of]
+    what: list[str | Callable[[Snapshot], Any]] = ["loss", "accuracy", rank_of]
     if method == "flow":
         times = np.geomspace(0.1, config.t1, config.stops)[:-1]
         observe = Observe(at=times, what=what)
