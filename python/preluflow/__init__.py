@@ -21,6 +21,7 @@ from preluflow.margins import RobustRadius, functional_margins, normalized_margi
 from preluflow.network import LossGradient, TwoLayerNetwork
 from preluflow.observe import Observe, Snapshot
 from preluflow.results import Run
+from preluflow.sweep import sweep
 from preluflow.train import gradient_descent, sgd
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "normalized_margins",
     "robust_radius",
     "sgd",
+    "sweep",
     "theory",
     "typing",
     "voronoi_regions",
