@@ -150,3 +150,19 @@ def test_a_function_of_a_file_that_workers_do_not_have_is_sent_to_them(tmp_path,
     Path(module.__file__).touch()
     found = cluster().sweep(None, module.measure, {"x": [1.0, 2.0]})
     np.testing.assert_array_equal(found["value"], [4.0, 7.0])
+
+
+def test_the_command_line_sweeps_on_a_cluster(tmp_path, cluster, run_python, monkeypatch):
+    file, runs = tmp_path / "sweep_from_the_line.py", tmp_path / "runs"
+    file.write_text("import os\ndef measure(x, seed):\n    return {'y': x + seed, 'process': os.getpid()}\n")
+    made = cluster()
+    script = "import sys; from preluflow.cli import main; sys.argv = ['preluflow', *sys.argv[1:]]; main()"
+    address = made.client.scheduler.address
+    line = ("sweep", file, "--over", "x=1.5,2.5", "--seeds", 3, "--folder", runs, "--scheduler", address)
+    answer = run_python(script, *line)
+    assert answer.returncode == 0 and "6 cells: 6 done" in answer.stdout, answer.stderr
+    monkeypatch.syspath_prepend(tmp_path)
+    measure = __import__(file.stem).measure
+    found = pf.sweep(measure, {"x": [1.5, 2.5], "seed": range(3)}, runs, workers=1, progress=False)
+    np.testing.assert_array_equal(found["y"], [[1.5, 2.5, 3.5], [2.5, 3.5, 4.5]])
+    assert {int(pid) for pid in found["process"].values.ravel()} <= {worker.pid for worker in made.workers}

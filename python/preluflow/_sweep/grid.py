@@ -96,19 +96,19 @@ def _values(values: Any, name: str) -> NDArray[Any]:
     return array
 
 
-def cells(dims: Mapping[str, NDArray[Any]], identity: str) -> list[Cell]:
-    """Every cell of the grid, the last dimension varying first."""
+def cells(dims: Mapping[str, NDArray[Any]], identity: str, version: str = __version__) -> list[Cell]:
+    """Every cell of the grid of a function, the last dimension varying first."""
     values = [array.tolist() for array in dims.values()]
     found = []
     for index in itertools.product(*(range(len(each)) for each in values)):
         parameters = {name: values[k][i] for k, (name, i) in enumerate(zip(dims, index, strict=True))}
-        found.append(Cell(index, parameters, key_of(parameters, identity)))
+        found.append(Cell(index, parameters, key_of(parameters, identity, version)))
     return found
 
 
-def key_of(parameters: Parameters, identity: str) -> str:
-    """32 hex digits of parameters, a function's identity and our version."""
-    text = f"{identity} {__version__}".encode()
+def key_of(parameters: Parameters, identity: str, version: str) -> str:
+    """32 hex digits of parameters, a function's identity and a version of ours."""
+    text = f"{identity} {version}".encode()
     return hashlib.sha256(value_digest(parameters) + text).hexdigest()[:32]
 
 
