@@ -3,7 +3,7 @@
 After H. Min and R. Vidal, "Gradient Flow Provably Learns Robust Classifiers for Orthonormal GMMs", ICML 2025 (MV25).
 """
 
-from preluflow import attacks, classifiers, data, events, theory, typing
+from preluflow import attacks, classifiers, data, events, plots, theory, typing
 from preluflow._version import __version__
 from preluflow.attacks import Attack
 from preluflow.data import Dataset, GaussianMixture, OrthonormalGMM
@@ -52,6 +52,7 @@ __all__ = [
     "initialize",
     "non_degeneracy_gap",
     "normalized_margins",
+    "plots",
     "robust_radius",
     "sgd",
     "sweep",
