@@ -127,3 +127,20 @@ def test_files_that_cannot_be_imported_are_told(file, tmp_path):
     named = tmp_path / "json.py"
     named.write_text(FILE)
     assert "must have another name" in invoke("sweep", named, "--seeds", 1, "--folder", tmp_path / "runs").output
+
+
+@pytest.mark.parametrize("line", [["sweep", "FILE", "--seeds", "1"], ["reproduce", "proposition4", "--quick"]])
+def test_a_scheduler_that_is_not_there_is_told(file, tmp_path, line):
+    dask = pytest.importorskip("dask")
+    pytest.importorskip("distributed")
+    file.write_text("def measure(seed):\n    return seed\n")
+    full = [part.replace("FILE", str(file)) for part in line]
+    full += ["--out", str(tmp_path)] if line[0] == "reproduce" else ["--folder", str(tmp_path / "runs")]
+    with dask.config.set({"distributed.comm.timeouts.connect": "0.2s"}):
+        result = invoke(*full, "--scheduler", "tcp://127.0.0.1:1")
+    assert result.exit_code == 1 and "--scheduler: there is no scheduler at 'tcp://127.0.0.1:1'" in result.output
+
+
+def test_figures_whose_cells_are_not_sent_refuse_a_scheduler():
+    result = invoke("reproduce", "fig5", "--scheduler", "tcp://127.0.0.1:1")
+    assert result.exit_code == 2 and "fig5 does not use --scheduler" in result.output

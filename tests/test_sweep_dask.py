@@ -1,6 +1,7 @@
 """Sweeps on a Dask cluster of this machine: a scheduler and two workers, each a process, over TCP."""
 
 import contextlib
+import dataclasses
 import functools
 import os
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import sweep_measures as measures
 
 import preluflow as pf
+from preluflow.experiments import REGISTRY, Options
 
 pytest.importorskip("xarray")
 distributed = pytest.importorskip("distributed")
@@ -150,6 +152,19 @@ def test_a_function_of_a_file_that_workers_do_not_have_is_sent_to_them(tmp_path,
     Path(module.__file__).touch()
     found = cluster().sweep(None, module.measure, {"x": [1.0, 2.0]})
     np.testing.assert_array_equal(found["value"], [4.0, 7.0])
+
+
+@pytest.mark.parametrize("name", ["proposition4", "theorem1"])
+def test_experiments_have_the_same_numbers_on_a_cluster(cluster, name):
+    experiment = REGISTRY[name]
+    few = {"alphas": (0.4, 0.3), "seeds": 2}
+    config = dataclasses.replace(experiment.configure(Options(quick=True)), **few)
+    here = experiment.run(Options(quick=True), config)
+    address = cluster().client.scheduler.address
+    there = experiment.run(Options(quick=True, scheduler=address), config)
+    assert not there.interrupted and list(here.arrays) == list(there.arrays) and here.config == there.config
+    for key in here.arrays:
+        assert here.arrays[key].tobytes() == there.arrays[key].tobytes(), key
 
 
 def test_the_command_line_sweeps_on_a_cluster(tmp_path, cluster, run_python, monkeypatch):

@@ -81,8 +81,8 @@ def sweep(
     rng : str, default "seed"
         The dimension that may be no argument of a function which asks for ``rng``.
     key : str, optional
-        A word that stands for the function instead of its source and all it uses. It is for functions without source or
-        with values that cannot be compared; change it with the function.
+        A word that stands, with its name, for the function instead of its source and all it uses. It is for functions
+        without source or with values that cannot be compared; change it with the function.
     workers : int, optional
         Processes of our own; all processors by default. 1 computes in this process, cell by cell.
     num_threads : int, optional
@@ -123,7 +123,7 @@ def sweep(
         if workers is not None:
             raise ValueError("workers must be None with an executor, which has its own")
     progress, retry = _arrays.flag(progress, "progress"), _arrays.flag(retry, "retry")
-    identity = function_digest(measure) if key is None else f"key {_word(key)}"
+    identity = function_digest(measure) if key is None else f"key {name_of(measure)} {_word(key)}"
     carried = Carried(measure)
     cells = grid.cells(dims, identity)
     runs_on, threads = _runs_on(executor, workers, num_threads, len(cells))

@@ -40,7 +40,7 @@ class Claims:
                 self.stream: IO[str] = open(self.place, "x", encoding="ascii")
             except OSError as error:
                 raise type(error)(f"folder: {str(self.place.parent)!r} is not writable: {error.strerror}") from None
-            self.works = _lock(self.stream)
+            self.works = _lock(self.stream, wait=True)  # for who only looks holds it for a moment
             self._write()
 
     def take(self, wanted: Iterable[str], count: int) -> list[tuple[str, str]]:

@@ -56,6 +56,7 @@ RUN_OPTIONS: tuple[click.Option, ...] = (
     click.Option(
         ["--recipe"], type=click.Choice(["mv24"]), help="The papers' attack or estimator as MV24's authors ran it."
     ),
+    click.Option(["--scheduler"], metavar="ADDRESS", help="Compute on the Dask cluster of tcp://host:port."),
     click.Option(["--scale", "full"], is_flag=True, help="The paper's size instead of one for a laptop."),
 )
 COMMON_OPTIONS: tuple[click.Option, ...] = (
@@ -176,7 +177,7 @@ def _explained(option: click.Option, experiments: Sequence[Experiment]) -> click
     told = [
         f"{value:g}" if isinstance(value, float) else f"{value}" if value is not None else "the recipes'"
         for value in values
-        if not option.is_flag and option.name != "dynamics"
+        if not option.is_flag and option.name not in ("dynamics", "scheduler")
     ]
     if told:
         others = [f", {name} {value}" for name, value in zip(presets, told, strict=True) if value != told[0]]

@@ -9,7 +9,6 @@ import inspect
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from preluflow._files import check_writable, write_file
 from preluflow._npz import one_line
+from preluflow._sweep.cluster import ClusterError, cluster
 from preluflow._sweep.folder import Folder
 from preluflow._sweep.status import statuses
 from preluflow.cli import INTERRUPTED
@@ -57,7 +57,7 @@ def run(
         if out is not None:
             _check_out(out)
         measure = _function(file, function)
-        with _executor(scheduler) as executor:
+        with cluster(scheduler) as executor:
             found = sweep(
                 measure,
                 grid,
@@ -129,31 +129,12 @@ def _is_own(value: Any, module: str) -> bool:
 
 
 @contextlib.contextmanager
-def _executor(scheduler: str | None) -> Iterator[Executor | None]:
-    """The executor of a Dask cluster, or none."""
-    if scheduler is None:
-        yield None
-        return
-    try:
-        distributed: Any = importlib.import_module("distributed")
-    except ImportError:
-        raise click.ClickException("--scheduler needs Dask: pip install 'preluflow[sweep]' distributed") from None
-    try:
-        client = distributed.Client(scheduler)
-    except (OSError, ValueError) as error:
-        raise click.ClickException(f"--scheduler: there is none at {scheduler!r}: {one_line(error)}") from None
-    try:
-        yield client.get_executor()
-    finally:
-        with contextlib.suppress(Exception):  # of a scheduler that is gone
-            client.close(timeout=5)
-
-
-@contextlib.contextmanager
 def _refusing() -> Iterator[None]:
     """Say in a sentence what is refused."""
     try:
         yield
+    except ClusterError as error:
+        raise click.ClickException(f"--scheduler: {error}") from None
     except (ValueError, TypeError, OSError, ImportError) as error:
         raise click.ClickException(one_line(error)) from None
 
