@@ -38,6 +38,10 @@ try:
 except ImportError:
     sklearn = None
 try:
+    import xarray
+except ImportError:
+    xarray = None
+try:
     import mlxtend
 except ImportError:
     mlxtend = None
@@ -761,6 +765,9 @@ case("Observe.times", O.observe.times, t0=(0.0, real(-10.0, 3.0)), t1=(3.0, real
 case("Run.arrays", O.run.arrays)
 case("Run.meta", O.run.meta)
 case("Run.check", O.run.check)
+if xarray is not None:
+    case("Run.to_xarray", O.run.to_xarray)
+    case("RobustRadius.to_dataframe", O.radius.to_dataframe)
 case("Run.at", O.flow.at, t=(0.1, real(0.0, 0.2)))
 
 # ---- events
@@ -1127,6 +1134,7 @@ case(
 
 ax, sphere = {"ax": (O.ax, NO)}, {"ax": (O.sphere, labels_of(more=lambda _: {"flat": O.ax}))}
 label, color = {"label": ("x", WORD)}, {"color": ("red", labels_of(more=lambda _: {"unknown": "reddish"}))}
+ANY_RUN = labels_of(more=lambda _: {"blind": O.blind}, fine=lambda _: {"a flow": O.flow})
 OTHER_RUN = labels_of(optional=True, more=lambda _: {"blind": O.blind})
 case("plots.style", plots.style)
 case(
@@ -1141,24 +1149,33 @@ case(
     "plots.alignment_panel",
     plots.alignment_panel,
     **ax,
-    run=(O.run, labels_of(more=lambda _: {"blind": O.blind, "flow": O.flow})),
-    nominal=(O.run, OTHER_RUN),
+    run=(O.run, ANY_RUN),
+    nominal=(None, OTHER_RUN),
     flow=(None, OTHER_RUN),
 )
 case(
     "plots.loss_and_distance_panel",
     plots.loss_and_distance_panel,
     **ax,
-    run=(O.run, labels_of(more=lambda _: {"blind": O.blind, "flow": O.flow})),
+    run=(O.run, ANY_RUN),
     flow=(None, replace(OTHER_RUN, fine=lambda _: {"a flow": O.flow})),
 )
 case(
     "plots.distance_panel",
     plots.distance_panel,
     **ax,
-    run=(O.run, labels_of(more=lambda _: {"blind": O.blind, "flow": O.flow})),
+    run=(O.run, ANY_RUN),
     flow=(None, replace(OTHER_RUN, fine=lambda _: {"a flow": O.flow})),
 )
+case(
+    "plots.record_panel",
+    plots.record_panel,
+    **ax,
+    run=(O.run, ANY_RUN),
+    record=("alignment", labels_of(fine=lambda _: {"another": "loss"}, more=lambda _: {"unknown": "?"})),
+)
+case("plots.radius_panel", plots.radius_panel, **ax, radius=(O.radius, NO))
+case("RobustRadius.plot", O.radius.plot, ax=(O.ax, MAYBE))
 case(
     "plots.blank_figure",
     plots.blank_figure,
@@ -1239,6 +1256,31 @@ case(
     **label,
 )
 
+# ---- sweeps
+
+
+def measured(alpha: float) -> float:
+    """What is swept."""
+    return 2.0 * alpha
+
+
+AS_SAID = integer(1, None, enough=1)
+if xarray is not None:
+    case(
+        "sweep",
+        pf.sweep,
+        measure=(measured, NO),
+        over=({"alpha": [0.1, 0.2]}, labels_of(more=lambda good: {"one twice": {"alpha": [0.1, 0.1]}})),
+        folder=(None, Kind(lambda _, value: WORKS if value is None else LEFT if isinstance(value, str) else REFUSED)),
+        executor=(None, MAYBE),
+        progress=(False, FLAG),
+        retry=(False, FLAG),
+        rng=("seed", labels_of(fine=lambda _: {"a dimension": "alpha"})),
+        key=("first", labels_of("a word", optional=True)),
+        workers=(1, replace(AS_SAID, verdict=lambda k, v: LEFT if v is None else AS_SAID.verdict(k, v))),
+        **threads,
+    )
+
 # ---- is the table whole?
 
 # What the package makes and hands out, nobody calls; files have tests of their own.
@@ -1259,8 +1301,10 @@ def excused(name: str) -> bool:
     owner = name.rpartition(".")[0]
     no_torch = torch is None and name.startswith(tuple(NEEDS_TORCH))
     no_sklearn = sklearn is None and name in NEEDS_SKLEARN
+    no_xarray = xarray is None and name in ("sweep", "Run.to_xarray", "RobustRadius.to_dataframe")
     no_mlxtend = mlxtend is None and name == "data.load_mnist5k"
-    return name in NOT_CALLED | ESTIMATORS or owner == "classifiers.Classifier" or no_torch or no_sklearn or no_mlxtend
+    needless = no_torch or no_sklearn or no_xarray or no_mlxtend
+    return name in NOT_CALLED | ESTIMATORS or owner == "classifiers.Classifier" or needless
 
 
 def at_home(value: Any, module: ModuleType) -> bool:

@@ -3,7 +3,7 @@
 After H. Min and R. Vidal, "Gradient Flow Provably Learns Robust Classifiers for Orthonormal GMMs", ICML 2025 (MV25).
 """
 
-from preluflow import attacks, classifiers, data, events, theory, typing
+from preluflow import attacks, classifiers, data, events, plots, theory, typing
 from preluflow._version import __version__
 from preluflow.attacks import Attack
 from preluflow.data import Dataset, GaussianMixture, OrthonormalGMM
@@ -21,6 +21,7 @@ from preluflow.margins import RobustRadius, functional_margins, normalized_margi
 from preluflow.network import LossGradient, TwoLayerNetwork
 from preluflow.observe import Observe, Snapshot
 from preluflow.results import Run
+from preluflow.sweep import sweep
 from preluflow.train import adam, gradient_descent, sgd
 
 __all__ = [
@@ -52,8 +53,10 @@ __all__ = [
     "initialize",
     "non_degeneracy_gap",
     "normalized_margins",
+    "plots",
     "robust_radius",
     "sgd",
+    "sweep",
     "theory",
     "typing",
     "voronoi_regions",

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from preluflow import _arrays, _npz
+from preluflow import _arrays, _exports, _html, _npz
 from preluflow._arrays import Float64
 from preluflow._brackets import CERTIFICATES
 from preluflow.results import environment, naming, read_npz, write_npz
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
 
 _ARRAYS = ("lower", "upper", "witness", "correct")  # of a result, and of its file
 _TRACE = ("certificate", "rival", "rounds", "nodes")  # of a result of a network, and of files since version 0.2
@@ -105,6 +109,46 @@ class RobustRadius:
         low, high = np.median(self.lower), np.median(self.upper)
         note = "" if self.config.get("certified", True) else ", attacked only"
         return f"RobustRadius({len(self.lower)} points, median in [{low:.4f}, {high:.4f}]{note})"
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """Return a ``pandas.DataFrame`` with a row for each point, without the witnesses.
+
+        Its columns are lower, upper, correct and, where known, reached, certificate (its name), rival, rounds, nodes.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        return _exports.radius_frame(self)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw certified and attacked robust accuracy against the radius; see ``plots.radius_panel``.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            By default those of a new figure, ``.figure`` of what is returned.
+        """
+        from preluflow import plots
+
+        if ax is None:
+            with plots.style():
+                ax = plots.new_figure(1)[1][0]
+        plots.radius_panel(ax, self)
+        return ax
+
+    def _repr_html_(self) -> str:
+        """Show the summary's numbers and the curves of certified and attacked accuracy."""
+        rows = {}
+        for text in self.summary().splitlines():
+            name, colon, value = text.partition(": ")
+            rows[name if colon else "points"] = value if colon else text
+        top = float(np.max(self.upper[np.isfinite(self.upper)], initial=0.0)) * 1.05
+        eps = np.linspace(0.0, top, 201)
+        certified, attacked = self.accuracy(eps)
+        caption = f"robust accuracy at radii up to {top:.4g}: attacked, certified dashed"
+        return _html.table("Robust radius", rows, _html.line([(eps, attacked), (eps, certified)]), caption)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save to an npz file (no pickle), atomically.

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import cache
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 VARIABLE = "OMP_NUM_THREADS"  # OpenMP's and the BLAS libraries' name for it; the core itself uses no OpenMP
+
+_most: ContextVar[int | None] = ContextVar("num_threads", default=None)
 
 
 def processors() -> int:
@@ -22,9 +26,20 @@ def processors() -> int:
 def default() -> int:
     """Threads of a call that is not told: ``OMP_NUM_THREADS``, or all processors; never more than those.
 
-    The variable is read once, as OpenMP does; what is no positive number is warned of and passed over.
+    The variable is read once, as OpenMP does; what is no positive number is warned of and passed over. Within
+    ``at_most`` they are no more than that says.
     """
-    return min(_variable() or processors(), processors())
+    return min(_most.get() or sys.maxsize, _variable() or processors(), processors())
+
+
+@contextmanager
+def at_most(num_threads: int | None) -> Iterator[None]:
+    """Let calls of this thread that are not told how many threads to use have no more than these; None: no limit."""
+    token = _most.set(num_threads)
+    try:
+        yield
+    finally:
+        _most.reset(token)
 
 
 def held_to(num_threads: int | None) -> AbstractContextManager[Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from preluflow import _arrays, _parts, _targets
+from preluflow import _arrays, _html, _parts, _targets
 from preluflow import loss as losses
 from preluflow._arrays import Float, Float64
 from preluflow._dispatch import core
@@ -453,6 +453,19 @@ class TwoLayerNetwork:
         degree = "" if self.activation == "tanh" else f", p={self.p:g}"
         more = "".join(f", {part}" for part in self.unusual)
         return f"TwoLayerNetwork(width={self.width}, dim={self.dim}, {self.activation!r}{degree}, {self.dtype}{more})"
+
+    def _repr_html_(self) -> str:
+        """Show shape, kind and parts, and how large the neurons' contributions are."""
+        rows = {
+            "activation": self.activation if self.activation == "tanh" else f"{self.activation}, p = {self.p:g}",
+            "neurons h, inputs D": f"{self.width}, {self.dim}",
+            "outputs": self.sign.shape[1] if self.sign.ndim == 2 else 1,
+            "dtype": self.dtype,
+            **({"parts": ", ".join(self.unusual)} if self.unusual else {}),
+            "log ||w_j||": f"{self.log_norm.min():.4g} to {self.log_norm.max():.4g}",
+        }
+        picture = _html.line([(np.arange(self.width), np.sort(self.log_norm)[::-1])])
+        return _html.table("Two-layer network", rows, picture, "log ||w_j||, largest first")
 
     # ---- what it computes
 

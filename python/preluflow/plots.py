@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preluflow import _arrays
+from preluflow._radius import RobustRadius
 from preluflow.results import Run
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ _STYLE: dict[str, Any] = {
     "lines.linewidth": 1.7,
     "legend.fontsize": 9,
 }
+_MOST_CURVES = 12  # of one record
 _LARGEST = 400.0  # inches: at 160 dots each, what matplotlib can still save
 
 
@@ -103,19 +105,31 @@ def legend_above(ax: Axes, columns: int) -> None:
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, frameon=False, columnspacing=1.2)
 
 
-def _axis(ax: Axes, run: Run, flow: Run | None) -> str:
-    """Iterations along the abscissa; time, if a flow is drawn beside descent. Returns the attribute of a run to use."""
+def _abscissa(run: Run) -> NDArray[Any]:
+    """Where the stops of a run are: iterations of descent, epochs of SGD, times of the flow."""
+    if run.method == "gradient_flow":
+        return run.t
+    return run["epoch"] if run.method == "sgd" and "epoch" in run else run.iterations
+
+
+def _axis(ax: Axes, run: Run, flow: Run | None) -> Callable[[Run], NDArray[Any]]:
+    """Label the abscissa, and return where on it a run's stops are; time, if a flow is drawn beside descent."""
     _check_axes(ax)
     _arrays.instance(run, "run", Run)
     if flow is not None and _arrays.instance(flow, "flow", Run).method != "gradient_flow":
         raise ValueError(f"flow must be a run of gradient_flow, got one of {flow.method}")
-    if flow is None and "steps" not in run.config:
-        raise ValueError(f"run must be a run of gradient_descent, got one of {run.method}")
-    if flow is None:
-        ax.set(xlabel="iteration", xlim=(0, max(int(run.config["steps"]), 1)))
-        return "iterations"
-    ax.set(xlabel=r"time $t$ = step $\times$ iteration", xlim=(0, max(float(flow.config["t1"]), 1e-12)))
-    return "t"
+    if flow is not None:
+        ax.set(xlabel=r"time $t$ = step $\times$ iteration", xlim=(0, max(float(flow.config["t1"]), 1e-12)))
+        return lambda each: each.t
+    label, end = {
+        "gradient_flow": (r"time $t$", "t1"),
+        "sgd": ("epoch", "epochs"),
+    }.get(run.method, ("iteration", "steps"))
+    at = _abscissa(run)
+    last = float(run.config.get(end, at[-1] if len(at) else 0))
+    first = min(0.0, float(at[0])) if len(at) else 0.0
+    ax.set(xlabel=label, xlim=(first, last if last > first else first + 1.0))
+    return _abscissa
 
 
 def alignment_panel(ax: Axes, run: Run, *, nominal: Run | None = None, flow: Run | None = None) -> None:
@@ -126,16 +140,16 @@ def alignment_panel(ax: Axes, run: Run, *, nominal: Run | None = None, flow: Run
     """
     x = _axis(ax, run, flow)
     main = run if flow is None else flow
-    if nominal is not None:
-        _arrays.instance(nominal, "nominal", Run)
+    if nominal is not None and _arrays.instance(nominal, "nominal", Run).method != run.method:
+        raise ValueError(f"nominal must be a run of {run.method} as run, got one of {nominal.method}")
     low, median, high = _record(main, "run" if flow is None else "flow", "alignment_quartiles").T
-    ax.fill_between(getattr(main, x), low, high, color=GREY, alpha=0.45, lw=0, label="first to third quartile")
-    ax.plot(getattr(main, x), median, color=INK, label="median" if flow is None else "median, flow")
+    ax.fill_between(x(main), low, high, color=GREY, alpha=0.45, lw=0, label="first to third quartile")
+    ax.plot(x(main), median, color=INK, label="median" if flow is None else "median, flow")
     if flow is not None:
         ax.plot(run.t, _record(run, "run", "alignment_quartiles")[:, 1], color=BLUE, ls="--", label="median, descent")
     if nominal is not None:
         middle = _record(nominal, "nominal", "alignment_quartiles")[:, 1]
-        ax.plot(getattr(nominal, x), middle, color=ORANGE, ls=":", lw=2.2, label=r"median at $\alpha=0$")
+        ax.plot(x(nominal), middle, color=ORANGE, ls=":", lw=2.2, label=r"median at $\alpha=0$")
     ax.set(ylabel=r"$\max_k\,\cos(\mu_k, w_j)$ over neurons $j$", ylim=(-0.02, 1.04))
     legend_above(ax, columns=3 if flow is None else 2)
 
@@ -151,7 +165,7 @@ def loss_and_distance_panel(ax: Axes, run: Run, *, flow: Run | None = None) -> N
         _record(main, "run" if flow is None else "flow", record)
     _record(run, "run", "loss")
     ax.fill_between(
-        getattr(main, x),
+        x(main),
         main["distance_lower"],
         main["distance_upper"],
         color=BLUE,
@@ -160,12 +174,60 @@ def loss_and_distance_panel(ax: Axes, run: Run, *, flow: Run | None = None) -> N
         ec=BLUE,
         label=r"sup$\,|f-F^{(p)}|$ over $\|x\|=1$, bracket",
     )
-    ax.plot(getattr(main, x), main["distance_estimate"], color=ORANGE, ls="--", label="the same, paper's estimator")
-    ax.plot(getattr(main, x), main["loss"], color=INK, label="loss" if flow is None else "loss, flow")
+    ax.plot(x(main), main["distance_estimate"], color=ORANGE, ls="--", label="the same, paper's estimator")
+    ax.plot(x(main), main["loss"], color=INK, label="loss" if flow is None else "loss, flow")
     if flow is not None:
         ax.plot(run.t, run["loss"], color=BLUE, ls=(0, (4, 2)), label="loss, descent")
     ax.set(ylabel="loss, distance", ylim=(-0.02, 1.06))
     legend_above(ax, columns=2)
+
+
+def record_panel(ax: Axes, run: Run, record: str = "loss") -> None:
+    """Draw what any run recorded under a name: a number as a curve, an array by its median and quartiles.
+
+    An array of up to 12 entries, such as one for each cluster, has a curve for each.
+    """
+    _arrays.instance(run, "run", Run)
+    if not isinstance(record, str) or record not in run:
+        raise ValueError(f"record must be a name of what run observed, {list(run)}, got {_arrays.shown(record)}")
+    x, values = _axis(ax, run, None), run[record]
+    at, rows = x(run), values.reshape(len(values), -1).astype(np.float64)
+    if rows.shape[1] > _MOST_CURVES:
+        low, median, high = np.quantile(rows, (0.25, 0.5, 0.75), axis=1)
+        ax.fill_between(at, low, high, color=GREY, alpha=0.45, lw=0, label="first to third quartile")
+        ax.plot(at, median, color=INK, label="median")
+        legend_above(ax, columns=2)
+    else:
+        colors = (INK, BLUE, ORANGE, PURPLE, GREEN, SKY)
+        for i, row in enumerate(rows.T):
+            ax.plot(at, row, color=colors[i % len(colors)], ls=("-", "--")[i // len(colors)], label=str(i))
+        if rows.shape[1] > 1:
+            legend_above(ax, columns=6)
+    ax.set_ylabel(record.replace("_", " "))
+
+
+def radius_panel(ax: Axes, radius: RobustRadius) -> None:
+    """Draw robust accuracy against the l2 radius, exactly: the band between certified and attacked accuracy."""
+    _check_axes(ax)
+    _arrays.instance(radius, "radius", RobustRadius)
+    ends = np.concatenate([radius.lower, radius.upper])[np.tile(radius.correct, 2)]
+    finite = np.unique(ends[np.isfinite(ends)])
+    far = 1.05 * float(finite[-1]) if len(finite) and finite[-1] > 0 else 1.0
+    # Both curves are constant between radii; which of its values a curve has at one does not show.
+    eps = np.unique(np.concatenate([[0.0, far], finite, np.nextafter(finite, np.inf)]))
+    certified, attacked = radius.accuracy(eps)
+    if radius.config.get("certified", True):
+        ax.fill_between(eps, certified, attacked, color=BLUE, alpha=0.3, lw=0, label="between")
+        ax.plot(eps, certified, color=BLUE, ls="--", label="certified")
+    ax.plot(eps, attacked, color=INK, label="attacked")
+    ax.set(
+        yscale="linear",
+        xlim=(0.0, far),
+        ylim=(-0.02, 1.04),
+        xlabel=r"$\ell_2$ radius",
+        ylabel="robust accuracy (share of points)",
+    )
+    legend_above(ax, columns=3)
 
 
 def distance_panel(ax: Axes, run: Run, *, flow: Run | None = None) -> None:
@@ -176,7 +238,7 @@ def distance_panel(ax: Axes, run: Run, *, flow: Run | None = None) -> None:
     x = _axis(ax, run, flow)
     main, name = (run, "run") if flow is None else (flow, "flow")
     lower, upper, estimate = (_record(main, name, f"distance_{each}") for each in ("lower", "upper", "estimate"))
-    at = getattr(main, x)
+    at = x(main)
     ax.fill_between(at, lower, upper, color=BLUE, alpha=0.25, lw=0)
     for values, marker, label in ((upper, "v", "at most"), (lower, "^", "at least")):
         ax.plot(at, values, color=BLUE, lw=1.4, marker=marker, ms=4, markevery=max(len(at) // 8, 1), label=label)
@@ -186,15 +248,16 @@ def distance_panel(ax: Axes, run: Run, *, flow: Run | None = None) -> None:
 
 
 def blank_figure(width: float, height: float, *, layout: str | None = "constrained") -> Figure:
-    """Return a figure without panels, sizes in inches, independent of pyplot and of any display."""
+    """Return a figure without panels, sizes in inches, independent of pyplot and of any display; notebooks show it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+
+    from preluflow._notebook_figure import NotebookFigure
 
     width = _arrays.real(width, "width", above=0.0, maximum=_LARGEST)
     height = _arrays.real(height, "height", above=0.0, maximum=_LARGEST)
     if layout is not None:
         _arrays.choice(layout, "layout", ("constrained", "compressed", "tight", "none"))
-    figure = Figure(figsize=(width, height), layout=layout)  # type: ignore[arg-type]
+    figure = NotebookFigure(figsize=(width, height), layout=layout)  # type: ignore[arg-type]
     FigureCanvasAgg(figure)
     return figure
 

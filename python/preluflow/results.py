@@ -8,17 +8,20 @@ import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from preluflow import _arrays, _dense, _npz
+from preluflow import _arrays, _dense, _exports, _html, _npz
 from preluflow._dense import Dense
 from preluflow._dispatch import core, isa
 from preluflow._files import as_path, write_file
 from preluflow._version import __version__
 from preluflow.network import ACTIVATIONS, TwoLayerNetwork
+
+if TYPE_CHECKING:
+    import xarray
 
 SCHEMA = 1
 
@@ -316,6 +319,36 @@ class Run:
     def __repr__(self) -> str:
         """Show status and what was observed."""
         return f"Run({self.method}: {self.status}, {len(self.t)} stops, records: {', '.join(self.records)})"
+
+    def to_xarray(self) -> xarray.Dataset:
+        """Return what was recorded as an ``xarray.Dataset`` over the stops; ``to_netcdf`` of it writes a file.
+
+        Dimension ``stop`` has the coordinates ``t``, ``iteration`` and, of SGD, ``epoch``; records are variables, over
+        ``neuron``, ``cluster`` or ``quartile`` where they are of the package's own observers, and times of events are
+        variables ``event_...``. Long names and units go with them; method, status, message and, as JSON, config, stats
+        and environment are attributes. The network is not in it.
+
+        Raises
+        ------
+        ImportError
+            If xarray is not installed.
+        """
+        return _exports.run_dataset(self)
+
+    def _repr_html_(self) -> str:
+        """Show status, stops and the loss, or the first number there is, along the run."""
+        single = [name for name, values in self.records.items() if values.ndim == 1 and name != "epoch"]
+        name = "loss" if "loss" in single else single[0] if single else ""
+        rows = {
+            "status": f"{self.status}: {self.message}",
+            "stops": f"{len(self.t)}, t from {self.t[0]:.6g} to {self.t[-1]:.6g}" if len(self.t) else "0",
+            "iterations": self.iterations[-1] if len(self.iterations) else 0,
+            "records": ", ".join(self.records),
+            "network": repr(self.network),
+            **({name: f"{self.records[name][0]:.6g} to {self.records[name][-1]:.6g}"} if name and len(self.t) else {}),
+        }
+        picture = _html.line([(self.t, self.records[name])]) if name else ""
+        return _html.table(f"Run of {self.method}", rows, picture, f"{name} against t")
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything numerical under flat names, for npz files."""

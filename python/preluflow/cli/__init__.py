@@ -1,6 +1,9 @@
-"""The command line: ``preluflow reproduce fig5``, ``preluflow list``, ``preluflow info``."""
+"""The command line: ``preluflow reproduce fig5``, ``preluflow list``, ``preluflow sweep``, ``preluflow info``."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -46,6 +49,32 @@ def reproduce() -> None:
 
     ``preluflow reproduce fig5 --help`` says what options a figure has, how large it is and how long it takes.
     """
+
+
+@cli.command("sweep", no_args_is_help=True)
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=False)
+@click.option("--over", multiple=True, metavar="NAME=VALUES", help="A dimension: alpha=0.1,0.3. As often as there are.")
+@click.option("--seeds", type=click.IntRange(1, 1_000_000), help="A dimension seed of so many: 0, 1, ...")
+@click.option("--folder", default="runs", show_default=True, type=click.Path(path_type=Path), help="Keeps the cells.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the dataset to this netCDF file.")
+@click.option("--function", help="Of FILE. Default: measure, or the only one there is.")
+@click.option("--scheduler", metavar="ADDRESS", help="Compute on the Dask cluster of tcp://host:port.")
+@click.option("--workers", type=click.IntRange(1), help="Processes on this machine. Default: its processors.")
+@click.option("--threads", type=click.IntRange(1), help="Of a cell. Default: processors shared out among workers.")
+@click.option("--retry", is_flag=True, help="Run again what has failed.")
+@click.option(
+    "--status", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Say how far a folder's sweeps are."
+)
+def sweep(**given: Any) -> None:
+    """Measure a Python FILE's function at every point of a grid; what FOLDER keeps is not computed again.
+
+    \b
+    preluflow sweep my_measure.py --over alpha=0.1,0.3 --over p=1,2,3 --seeds 5
+    preluflow sweep --status runs/
+    """
+    from preluflow.cli._sweep import run
+
+    run(**given)
 
 
 def main() -> None:

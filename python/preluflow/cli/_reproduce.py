@@ -18,6 +18,7 @@ import click
 
 from preluflow._files import check_writable, describe, write_file
 from preluflow._npz import one_line, short
+from preluflow._sweep.cluster import ClusterError
 from preluflow.cli import INTERRUPTED
 from preluflow.cli._environment import environment
 from preluflow.cli._subcommands import COMMON_OPTIONS, FRESH_ONLY, RUN_OPTIONS, expanded
@@ -46,7 +47,7 @@ def reproduce(names: Sequence[str], out: Path, source: Path | None, **given: Any
     for name in names:
         started = time.perf_counter()
         path = None if source is None else _source_of(source, name)
-        outcome = REGISTRY[name].run(options) if path is None else _load(path, name)
+        outcome = _run(name, options) if path is None else _load(path, name)
         seconds = time.perf_counter() - started
         if path is None and outcome.interrupted and not given["force"] and _is_whole(out / f"{name}.npz"):
             click.echo(f"{name}: interrupted; {click.format_filename(out / name)}.npz, which is whole, is kept")
@@ -59,6 +60,13 @@ def reproduce(names: Sequence[str], out: Path, source: Path | None, **given: Any
             raise SystemExit(INTERRUPTED)
     if len(names) > 1:
         click.echo(f"all: {time.perf_counter() - began:.1f} s")
+
+
+def _run(name: str, options: Options) -> Outcome:
+    try:
+        return REGISTRY[name].run(options)
+    except ClusterError as error:
+        raise click.ClickException(f"--scheduler: {_printable(error)}") from None
 
 
 def _write_report(sections: Sequence[Section], out: Path) -> None:

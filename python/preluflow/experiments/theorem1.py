@@ -184,20 +184,28 @@ def measure(session: Session) -> None:
     session.empty({"gap": (seeds, count), "t_half": (seeds, count)})
     arrays["alphas"], arrays["sizes"] = config.grid()
     arrays["slack"] = np.array(bracket_slack(config, options))
-    cells = [(False, s, i) for s in range(seeds) for i in range(count)]
-    cells += [(True, s, i) for s in range(config.checked) for i in range(count)]
-    for check, s, i in session.cells(cells):
-        alpha, rng = config.alphas[i], np.random.default_rng((options.seed, s, i))
-        gmm, network, data = draw_problem(config, alpha, config.size(alpha), rng, "float64" if check else "float32")
-        rtol = config.rtol / 2 if check else config.rtol
-        start, run = through_window(config, gmm, network, data, rtol, options)
-        if run is not None:
+    measured = partial(cell, config, options)
+    over = {"s": range(seeds), "i": range(count)}
+    for (s, i), found in session.computed(partial(measured, False), over):
+        for name in (*QUANTITIES, "norm_error", "gap", "t_half"):
+            arrays[name][s, i] = found[name]
+    if config.checked:
+        for (s, i), found in session.computed(partial(measured, True), {**over, "s": range(config.checked)}):
             for name in QUANTITIES:
-                arrays["check_" * check + name][s, i] = run[name][-stops:]
-        if not check:
-            arrays["gap"][s, i], arrays["t_half"][s, i] = non_degeneracy_gap(network, gmm), start
-            if run is not None:
-                arrays["norm_error"][s, i] = np.abs(run["cluster_norms"][-stops:] - 1.0).max(axis=1)
+                arrays[f"check_{name}"][s, i] = found[name]
+
+
+def cell(config: Theorem1, options: Options, check: bool, s: int, i: int) -> dict[str, Any]:
+    """Run one seed at one alpha, or repeat it; NaN where the window is not reached."""
+    alpha, rng = config.alphas[i], np.random.default_rng((options.seed, s, i))
+    gmm, network, data = draw_problem(config, alpha, config.size(alpha), rng, "float64" if check else "float32")
+    start, run = through_window(config, gmm, network, data, config.rtol / 2 if check else config.rtol, options)
+    stops = len(config.window)
+    found = dict.fromkeys((*QUANTITIES, "norm_error"), np.full(stops, np.nan))
+    if run is not None:
+        found = {name: run[name][-stops:] for name in QUANTITIES}
+        found["norm_error"] = np.abs(run["cluster_norms"][-stops:] - 1.0).max(axis=1)
+    return {**found, "gap": non_degeneracy_gap(network, gmm), "t_half": start}
 
 
 def in_window(arrays: Mapping[str, NDArray[Any]], name: str) -> Array:
@@ -313,5 +321,6 @@ THEOREM1 = Experiment(
     draw,
     table,
     presets={"paper": FULL, "quick": QUICK},
+    options=("width", "scheduler"),
     seconds={"paper": 35, "quick": 2},
 )
