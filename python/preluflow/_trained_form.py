@@ -1,8 +1,8 @@
 """A network as the core trains it: biases of neurons are weights of a constant input.
 
 With biases b_j a network is trained on (x', 1), and the norm of a pReLU neuron is that of (w_j, b_j): the weights and
-output weights are (w_j, b_j) and V_j ((||w_j||^2 + b_j^2) / ||w_j||^2)^((p-1)/2) then (docs/mathematics.md
-#training-outputs), V_j for the other activations.
+output weights are (w_j, b_j) and V_j ((||w_j||^2 + b_j^2) / ||w_j||^2)^((p-1)/2) then, V_j for the other activations
+(docs/mathematics.md#training-outputs).
 """
 
 from __future__ import annotations
