@@ -669,6 +669,10 @@ case(
     **rng,
     **common,
 )
+SAMPLE_WEIGHT = (
+    np.array([1.0, 2.0, 0.0, 1.0]),
+    replace(PART, more=lambda good: {**WEIGHTS.more(good), "-1 within": put(good, -1), "zeros": 0.0 * good}),
+)
 case(
     "adam",
     pf.adam,
@@ -702,20 +706,29 @@ case(
     method=("tsit5", choice("tsit5", "dopri5", "bosh3", "dop853", "rk4", "euler")),
     rtol=(1e-3, real(1e-13)),
     step=(0.05, real(above=0.0, optional=True)),
+    weight_decay=(0.1, real(0.0, enough=10.0)),
+    sample_weight=SAMPLE_WEIGHT,
+    biases=("both", replace(choice("hidden", "output", "both"), optional=True)),
+    train=("both", choice("both", "inner", "outer")),
     max_steps=(5, integer(1)),
     dense=(False, FLAG),
     join=(False, labels_of(more=lambda _: {"of no run": True})),
-    **common,
+    **{**common, "loss": ("logistic", LOSS)},
 )
 case(
     "gradient_flow of a run",
     pf.gradient_flow,
     network=(O.flow, NO),
-    **{name: pair for name, pair in training.items() if name != "network"},
+    **network_points,
+    y=(O.y, replace(LABELS, more=lambda good: {**spoilt(good), "one more": longer(good)})),  # any numbers
     t1=(0.3, real(0.2, enough=2.0)),
     method=("tsit5", choice("tsit5", "dopri5")),
     rtol=(1e-3, real(1e-13)),
     step=(0.05, real(above=0.0, optional=True)),
+    weight_decay=(0.0, real(0.0, 0.0)),  # those of the run that is joined
+    sample_weight=SAMPLE_WEIGHT,
+    biases=(None, MAYBE),
+    train=("both", choice("both")),
     max_steps=(5, integer(1)),
     dense=(True, replace(FLAG, more=lambda _: {"unlike before": False})),
     join=(True, FLAG),

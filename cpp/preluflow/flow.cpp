@@ -114,10 +114,23 @@ double Flow<T>::combine(Index j, const double* weights, int count, double l) {
 // (l, rho) likewise.
 template <class T>
 void Flow<T>::combine_scalars(Index j, const double* weights, int count, double* out) const {
-  for (Index i = 0; i < parts_; ++i) {
-    double sum = 0.0;
-    for (int m = 0; m < count; ++m) sum += weights[m] * k(m, j)[i];
-    out[i] = now(j)[i] + size_ * sum;
+  const double* from = now(j);
+  if (outputs_ == 1) {
+    double l = 0.0, rho = 0.0;
+    for (int m = 0; m < count; ++m) {
+      const double* km = k(m, j);
+      l += weights[m] * km[0];
+      rho += weights[m] * km[1];
+    }
+    out[0] = from[0] + size_ * l;
+    out[1] = from[1] + size_ * rho;
+  } else {
+    std::fill_n(out, parts_, 0.0);
+    for (int m = 0; m < count; ++m) {
+      const double* km = k(m, j);
+      for (Index i = 0; i < parts_; ++i) out[i] += weights[m] * km[i];
+    }
+    for (Index i = 0; i < parts_; ++i) out[i] = from[i] + size_ * out[i];
   }
   if (outer_moves() || dead_[at(j)]) return;
   for (Index c = 0; c < outputs_; ++c)
@@ -175,28 +188,34 @@ void Flow<T>::build(Team& team, const double* weights, int count) {
   });
 }
 
-// The field of (l, rho) of neuron j into slot; what multiplies G in that of phi, and the u taken off G.
+// The field of (l, rho) of neuron j into slot (docs/mathematics.md#training-outputs); what multiplies G in that of phi,
+// and the u taken off G.
 template <class T>
 T Flow<T>::scalar_field(int slot, Index j, T* along) {
   double* out = k(slot, j);
-  const double decay = options_.weight_decay;
-  std::fill_n(out, parts_, 0.0);
+  const double *rho = stage(j) + 1, *s = kernel_.s().data() + j * outputs_;
+  const double l = stage(j)[0], decay = options_.weight_decay;
   *along = T(0);
   if (dead_[at(j)]) {
-    out[0] = outer_moves() ? -decay : 0.0;
+    std::fill_n(out, parts_, 0.0);
+    if (outer_moves()) out[0] = -decay;
     return T(0);
   }
-  const double *s = kernel_.s().data() + j * outputs_, *rho = stage(j) + 1;
   const bool polynomial = activation_ == Activation::polynomial, one = outputs_ == 1;
   const double degree = polynomial ? p_ : 1.0;
   // By which s is multiplied in V' / ||w||; for tanh in V' / sigma.
-  const double m = raw() ? std::exp(-stage(j)[0]) : polynomial ? std::exp(log_power(p_ - 1.0, stage(j)[0])) : 1.0;
-  const double size = one ? rho[0] : length(rho, outputs_);  // with the sign that G does not have of one output
-  double product = 0.0;
-  for (Index c = 0; c < outputs_; ++c) product += rho[c] * s[c];
-  if (inner_moves()) out[0] = (raw() ? 0.0 : one ? degree * m * rho[0] * s[0] : degree * m * product) - decay;
-  for (Index c = 0; outer_moves() && c < outputs_; ++c) {
-    if (!inner_moves()) {
+  const double m = raw() ? std::exp(-l) : polynomial ? std::exp(log_power(p_ - 1.0, l)) : 1.0;
+  double size = rho[0], s_along = s[0], product = 0.0;  // rho, <v,s>; of several outputs also <rho,s>
+  if (!one) {
+    size = length(rho, outputs_);
+    for (Index c = 0; c < outputs_; ++c) product += rho[c] * s[c];
+    s_along = product * inverse_of(size);
+  }
+  out[0] = !inner_moves() ? 0.0 : (raw() ? 0.0 : one ? degree * m * rho[0] * s[0] : degree * m * product) - decay;
+  for (Index c = 0; c < outputs_; ++c) {
+    if (!outer_moves()) {
+      out[1 + c] = 0.0;
+    } else if (!inner_moves()) {
       out[1 + c] = m * s[c] - decay * rho[c];
     } else if (raw()) {
       out[1 + c] = s[c] * m;
@@ -204,7 +223,7 @@ T Flow<T>::scalar_field(int slot, Index j, T* along) {
       out[1 + c] = one ? m * (1.0 - degree * rho[0] * rho[0]) * s[0] : m * (s[c] - degree * product * rho[c]);
     }
   }
-  if (activation_ == Activation::prelu) *along = static_cast<T>((p_ - 1.0) * (one ? s[0] : product * inverse_of(size)));
+  if (activation_ == Activation::prelu) *along = static_cast<T>((p_ - 1.0) * s_along);
   return static_cast<T>(raw() ? size : size * (m * norm_[at(j)]));
 }
 
@@ -306,7 +325,7 @@ void Flow<T>::estimate(Index j, const std::vector<double>& e, double (&parts)[3]
   const auto count = static_cast<int>(e.size());
   const double rho = length(stage(j) + 1, outputs_);
   const double unit = raw() ? std::hypot(norm_[at(j)], rho) : norm_[at(j)];
-  double of_rho = 0.0, of_l = 0.0;
+  double of_l = 0.0, of_rho = 0.0;
   for (Index i = 0; i < parts_; ++i) {
     double sum = 0.0;
     for (int m = 0; m < count; ++m) sum += e[static_cast<std::size_t>(m)] * k(m, j)[i];

@@ -7,8 +7,8 @@
 // (G, s) is free of the scale of theta; gradients in w, v or in log-polar coordinates are sums of the two (update.hpp).
 //
 // Of several outputs, or with biases, a centre, the normalised input, or weights of points
-// (docs/mathematics.md#training-outputs), with R_i = -(weight_i/n) d loss / d F_i (C,), V_.j the output weights of neuron j and v_.j =
-// V_.j / |V_.j| (1 for one output),
+// (docs/mathematics.md#training-outputs), with R_i = -(weight_i/n) d loss / d F_i (C,), V_.j the output weights of
+// neuron j and v_.j = V_.j / |V_.j| (1 for one output),
 //
 //   G_j = sum_i kappa_i <R_i,v_.j> phi'(z_ij) x'_i    s_jc = sum_i kappa_i R_ic phi(z_ij)    b_c = sum_i R_ic
 //
