@@ -91,3 +91,16 @@ def test_a_node_limit_keeps_what_is_proved():
         assert np.all(found.lower >= before * (1 - 1e-9))
         assert np.all(found.lower <= found.upper)
         before = found.lower
+
+
+@pytest.mark.parametrize("most", [1, 2, 7, 20])
+def test_nodes_are_counted_over_all_rival_classes(most):
+    rng = np.random.default_rng(8)
+    W, V = rng.standard_normal((30, 6)), rng.standard_normal((30, 4))
+    network = pf.TwoLayerNetwork(W, V, p=3.0, hidden_bias=0.3 * rng.standard_normal(30))
+    X = rng.standard_normal((20, 6))
+    y = network.predict(X)
+    found = pf.robust_radius(network, X, y, "exact", max_nodes=most)
+    assert found.trace["nodes"].max() <= most
+    assert (found.trace["nodes"] > 0).any()
+    assert found.consistent.all()

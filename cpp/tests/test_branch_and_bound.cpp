@@ -247,10 +247,25 @@ TEST(branch_and_bound_majorants_lie_above_and_ellipsoids_hold_all_errors) {
     node.centre = within(numbers, rank, reach);
     NodeMajorant F(sides, problem.p, 1e-15);
     Ellipsoid ellipsoid(rank);
+    NodeMultipliers multipliers(rank);
     F.take(node);
-    for (const Kind& kind : {Kind{0.0, 0.0}, Kind{1.0, 0.0}, Kind{0.5, 0.9}}) {
-      if (!F.build(node, reach, node.centre, kind)) continue;
-      const bool set = ellipsoid.set(F, reach, reach, 0.0);
+    VectorXd weights;
+    Moments mixture;
+    for (int k = 0; k < 3; ++k) {
+      const VectorXd seen = F.columns.leftCols(F.neurons()).transpose() * within(numbers, rank, reach);
+      if (k == 0)
+        mixture.set(seen, 0.0);
+      else
+        mixture.mix(seen, 0.0, 1.0 / (k + 1.0));
+    }
+    for (const Kind& kind :
+         {Kind{false, 0.0, 0.0}, Kind{false, 1.0, -1.0}, Kind{false, 0.5, 0.9}, Kind{true, 0.0, -1.0}}) {
+      if (!F.build(node, reach, node.centre, kind, mixture)) continue;
+      F.wanted(node.centre, std::max(kind.press, 0.0), weights);
+      if (!multipliers.search(F, node, reach, 0.0, weights, kind.press >= 0.0)) continue;
+      CHECK(multipliers.w().size() == 0 || multipliers.w().minCoeff() >= 0.0);
+      F.press(node, reach, multipliers.w());
+      const bool set = ellipsoid.set(F, reach, multipliers.l());
       Node narrow = node;
       double gained = 0.0;
       if (set) ellipsoid.meet(node, F);
@@ -273,6 +288,56 @@ TEST(branch_and_bound_majorants_lie_above_and_ellipsoids_hold_all_errors) {
     }
   }
   CHECK(errors > 1000);
+}
+
+// V(l, w) of docs/mathematics.md#node-multipliers; infinite where A is not positive definite.
+double dual_value(const NodeMajorant& F, const Node& node, double enough, double l, const VectorXd& w) {
+  Eigen::MatrixXd A = -Eigen::MatrixXd(F.Q.selfadjointView<Eigen::Lower>());
+  A.diagonal().array() += l;
+  VectorXd b = F.b;
+  double value = F.c0 + l * enough * enough;
+  for (Index i = 0; i < w.size(); ++i) {
+    const VectorXd n = F.columns.col(F.neurons() + i);
+    const double low = node.low(F.neurons() + i), high = node.high(F.neurons() + i);
+    A += w(i) * n * n.transpose();
+    b += w(i) * (low + high) * n;
+    value -= w(i) * low * high;
+  }
+  const Eigen::LLT<Eigen::MatrixXd> factors(A);
+  return factors.info() == Eigen::Success ? value + 0.25 * b.dot(factors.solve(b)) : kInfinity;
+}
+
+TEST(branch_and_bound_multipliers_are_nearly_the_best) {
+  Numbers numbers(4);
+  int looked = 0;
+  for (int repeat = 0; repeat < 100; ++repeat) {
+    const Index rank = numbers.integer(2, 6);
+    const Problem problem = random_problem(numbers, rank, 10);
+    Sides sides;
+    if (!sides.set(problem.net(), problem.span(), problem.pair(), problem.point(), 1.5, VectorXd::Zero(rank))) continue;
+    const double reach = 1.5 / sides.unit;
+    Node node = ChordBound(sides, problem.p, 1e-15, rank).root(reach);
+    for (int k = 0; k < 3; ++k) {
+      const double low = numbers.uniform(-1.0, 0.5) * reach;
+      node.add_direction(within(numbers, rank, 1.0).normalized(), low, low + numbers.uniform(0.1, 1.0) * reach);
+    }
+    NodeMajorant F(sides, problem.p, 1e-15);
+    F.take(node);
+    if (!F.build(node, reach, within(numbers, rank, reach), {false, 0.0, 0.0}, Moments())) continue;
+    NodeMultipliers multipliers(rank);
+    if (!multipliers.search(F, node, reach, 0.0, VectorXd(), false) || multipliers.value() < 0.0) continue;
+    ++looked;
+    const double l = multipliers.l(), found = dual_value(F, node, reach, l, multipliers.w());
+    CHECK_AT_MOST(std::abs(found - multipliers.value()), 1e-6 * (1.0 + std::abs(found)));
+    double least = found;
+    for (int trial = 0; trial < 300; ++trial) {
+      VectorXd w = multipliers.w();
+      for (double& weight : w) weight = std::max(weight + numbers.normal() * 0.2 * l, 0.0);
+      least = std::min(least, dual_value(F, node, reach, l * std::exp(0.3 * numbers.normal()), w));
+    }
+    CHECK_AT_MOST(found - least, 0.05 * l * reach * reach);
+  }
+  CHECK(looked > 20);
 }
 
 TEST(branch_and_bound_half_spaces_bound_what_satisfies_them) {

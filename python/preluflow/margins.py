@@ -67,8 +67,9 @@ def robust_radius(
     - ``"tight"``: where that is more than 0.1% below the attack, also trust-region certificates: quadratic bounds of
       every neuron's term, maximised exactly over the ball, or over its slice through x. Milliseconds a point.
     - ``"exact"``: where a gap of 1e-4 is left, branch and bound over what the rival neurons see, which also shortens
-      witnesses; a node takes some milliseconds. After ``max_nodes`` it gives what is proved until then, as it does for
-      tanh and for normalised input with an output bias.
+      witnesses; a node takes some milliseconds. After ``max_nodes`` it gives what is proved until then. There is no
+      branch and bound for tanh, nor for normalised input with an output bias: there "exact" is level "tight" with the
+      smaller gap, which it may not reach, and ``trace["nodes"]`` is 0.
 
     Any other classifier is asked for its own certificate, ``certified_radius(X, y)``, and for ``nearest_error(X, y)``
     (see ``preluflow.classifiers.Classifier``), and attacked by ``attacks.minimal_norm``; without a certificate lower is
@@ -103,10 +104,10 @@ def robust_radius(
     seed : int, default 0
         Of the random starts, with the number of the point.
     max_nodes : int, default 2000
-        Nodes of level "exact" for each point, at most.
+        Nodes of level "exact" for each point, at most, all rival classes together.
     max_seconds : float, optional
-        Seconds that branch and bound may take for each point, at most; what is proved until then counts. Where a limit
-        is met the result depends on the machine's speed. None by default.
+        Seconds that branch and bound may take for each point, at most, all rival classes together; what is proved until
+        then counts. Where a limit is met the result depends on the machine's speed. None by default.
     progress : bool, default False
         Show a progress bar.
     num_threads : int, optional

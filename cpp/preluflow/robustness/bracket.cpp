@@ -1,6 +1,7 @@
 #include "preluflow/robustness/bracket.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -20,7 +21,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kOutward = 1.0 - 1e-9;  // of a certificate that is the distance to the centre
 constexpr double kTight =
     1e-3;  // the gap of level tight, which is closed first at level exact, too: it only adds to it
-constexpr int kRefinements = 3;  // of branch and bound, again from a shorter witness each
+constexpr int kRefinements = 3;    // of branch and bound, again from a shorter witness each
 constexpr double kRounded = 1e-6;  // relative difference of a witness and what the attack found that is rounding
 
 using Row = Scaled::Row;
@@ -294,28 +295,37 @@ class Refinement {
     }
   }
 
+  // Nodes and seconds are the point's: what one search leaves of them is the next one's.
   void exact() {
+    using Clock = std::chrono::steady_clock;
+    const auto began = Clock::now();
     for (Rival& rival : work_.rivals)
       for (int round = 0; round < kRefinements && open(rival) && work_.done; ++round) {
-        std::vector<double> d = witness_of(rival);
+        const double spent = std::chrono::duration<double>(Clock::now() - began).count();
+        const ExactOptions left{call_.options.gap, call_.options.most_nodes - work_.nodes,
+                                call_.options.most_seconds - spent};
+        if (left.most_nodes <= 0 || !(left.most_seconds > 0.0)) return;
         const double before = work_.upper;
-        const ExactOptions options{call_.options.gap, call_.options.most_nodes, call_.options.most_seconds};
-        const double old = rival.lower;
-        const Index nodes = exact_radius(canonical_.neurons(), canonical_.span(), pair(rival).pair, points_.at(0),
-                                         x_.data(), work_.upper, options, call_.interrupt, rival.lower, d.data());
-        if (rival.lower > old) rival.certificate = Certificate::branch_and_bound;
-        rival.cap();
-        take(rival, d);
-        if (nodes < 0) {
-          work_.done = false;
-          return;
-        }
-        work_.nodes += nodes;
-        if (nodes >= options.most_nodes || !(work_.upper < before)) break;
+        const Index nodes = search(rival, left);
+        if (!work_.done || nodes >= left.most_nodes || !(work_.upper < before)) break;
       }
   }
 
  private:
+  // Branch and bound against one rival; the nodes looked at.
+  Index search(Rival& rival, const ExactOptions& options) {
+    std::vector<double> d = witness_of(rival);
+    const double old = rival.lower;
+    const Index nodes = exact_radius(canonical_.neurons(), canonical_.span(), pair(rival).pair, points_.at(0),
+                                     x_.data(), work_.upper, options, call_.interrupt, rival.lower, d.data());
+    if (rival.lower > old) rival.certificate = Certificate::branch_and_bound;
+    rival.cap();
+    take(rival, d);
+    work_.done = nodes >= 0;
+    work_.nodes += std::max<Index>(nodes, 0);
+    return nodes;
+  }
+
   bool open(const Rival& rival) const { return rival.lower < (1.0 - call_.options.gap) * work_.upper; }
   const PairData& pair(const Rival& rival) const { return canonical_.pair(call_.label[index_], rival.c); }
 

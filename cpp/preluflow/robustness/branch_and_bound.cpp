@@ -68,13 +68,14 @@ class Search {
     };
     offer(root());
     trace_.first = std::min({leaves, open.empty() ? kInfinity : open.top().bound, upper_});
-    while (!open.empty() && trace_.nodes < most && !stop_()) {
+    while (!open.empty() && trace_.nodes + 2 <= most && !stop_()) {
       if (open.top().bound >= (1.0 - gap) * upper_) break;
       const Node node = open.top();
       open.pop();
       for (const bool above : {false, true}) {
         Node child = node;
         (above ? child.low : child.high)(node.term) = node.at;
+        quadratics_.into(child, (1.0 - gap) * upper_);
         if (node.term >= sides_.rival.count() || chords_.narrow(child, node.term, upper_)) offer(std::move(child));
       }
     }

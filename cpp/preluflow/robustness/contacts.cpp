@@ -13,16 +13,6 @@ constexpr double kKink = 1e-3;   // rivals' contacts at p < 2 keep this share of
 constexpr double kSoft = 0.02;   // own slopes at p = 1 pass from 0 to 1 over this share of the range
 constexpr double kStill = 1e-6;  // a variance below it, in squares of the range, asks for no other contact
 
-// What is known of one value: its range, mean and variance.
-struct Spread {
-  double low, high, mean, variance;
-
-  // The best contact among quadratics that meet the function at the range's upper (lower) end.
-  double through_high() const { return mean - variance / std::max(high - mean, 1e-12 * (high - low)); }
-  double through_low() const { return mean + variance / std::max(mean - low, 1e-12 * (high - low)); }
-  double inside(double c) const { return std::min(std::max(c, low), high); }
-};
-
 // A rival's, 1 <= p < 2: the quadratic that touches sigma^p at c and 0 at -(2/p - 1) c, where both are in the range.
 double rival_with_kink(const Spread& t, double p) {
   if (t.low >= 0.0) return t.inside(t.through_low());
@@ -48,16 +38,6 @@ double least(const Spread& t, const Bound& bound) {
   return best;
 }
 
-double power_contact(const Spread& t, bool own, double p) {
-  if (!own) return p < 2.0 ? rival_with_kink(t, p) : t.inside(t.through_high());
-  if (p == 1.0) return std::min(std::max(0.5 + t.mean / (kSoft * (t.high - t.low)), 0.0), 1.0);
-  if (p >= 2.0) return t.inside(t.through_low());
-  return least(t, [&](double c) {
-    const double off = t.mean - c;
-    return -relu_power(c, p) - p * slope(c, p) * off - least_curvature(t.low, t.high, c, p) * (off * off + t.variance);
-  });
-}
-
 double tanh_contact(const Spread& t, bool own) {
   if (own) return -tanh_contact({-t.high, -t.low, -t.mean, t.variance}, false);
   return least(t, [&](double c) {
@@ -67,6 +47,16 @@ double tanh_contact(const Spread& t, bool own) {
 }
 
 }  // namespace
+
+double power_contact(const Spread& t, bool own, double p) {
+  if (!own) return p < 2.0 ? rival_with_kink(t, p) : t.inside(t.through_high());
+  if (p == 1.0) return std::min(std::max(0.5 + t.mean / (kSoft * (t.high - t.low)), 0.0), 1.0);
+  if (p >= 2.0) return t.inside(t.through_low());
+  return least(t, [&](double c) {
+    const double off = t.mean - c;
+    return -relu_power(c, p) - p * slope(c, p) * off - least_curvature(t.low, t.high, c, p) * (off * off + t.variance);
+  });
+}
 
 void Moments::set(const Eigen::VectorXd& change, double square_there) {
   mean = change;

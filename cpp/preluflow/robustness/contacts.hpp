@@ -6,6 +6,8 @@
 // that of Frank and Wolfe's method (docs/mathematics.md#moving-contacts, docs/mathematics.md#best-contact).
 #pragma once
 
+#include <algorithm>
+
 #include "preluflow/robustness/trust_region.hpp"
 
 namespace preluflow {
@@ -33,6 +35,19 @@ struct Contacts {
   Eigen::VectorXd value;  // (h,)
   double square = 0.0;    // ||x + d||^2, for the norm's line
 };
+
+// What is known of one value: its range, mean and variance.
+struct Spread {
+  double low, high, mean, variance;
+
+  // The best contact among quadratics that meet the function at the range's upper (lower) end.
+  double through_high() const { return mean - variance / std::max(high - mean, 1e-12 * (high - low)); }
+  double through_low() const { return mean + variance / std::max(mean - low, 1e-12 * (high - low)); }
+  double inside(double c) const { return std::min(std::max(c, low), high); }
+};
+
+// The best contact for sigma^p; of own neurons at p = 1 the slope.
+double power_contact(const Spread& t, bool own, double p);
 
 void best_contacts(const Neurons& net, const SpanPoint& point, const Eigen::VectorXd& z, const Ranges& ranges,
                    const Moments& moments, Contacts& contacts);

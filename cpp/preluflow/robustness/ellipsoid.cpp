@@ -12,12 +12,11 @@ using Eigen::VectorXd;
 constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // docs/mathematics.md#rounding-branch-and-bound
-constexpr double kShift = 1e-6;   // l - Q is kept above this share of l: what that costs is as small a share of l r^2
-constexpr int kMultipliers = 12;  // tried
-constexpr double kClose = 0.02;   // of enough^2: ||d||^2 that near to it is the maximiser's; the bound is flat there
-constexpr double kFar = 8.0;      // maximisers beyond it, of the reach, are not used: rounding is paid for up to there
-constexpr double kOver = 1e-3;    // of its width: a range that is exceeded by less is not taken into account
-constexpr int kMeetings = 3;      // rounds of ranges that the nearest point exceeds
+constexpr double kShift = 1e-6;  // l - Q is kept above this share of l: what that costs is as small a share of l r^2
+constexpr double kMore[] = {1.0, 1.00001, 1.001, 1.02, 1.2, 2.0};  // of the multiplier given, tried in turn
+constexpr double kFar = 8.0;    // maximisers beyond it, of the reach, are not used: rounding is paid for up to there
+constexpr double kOver = 1e-3;  // of its width: a range that is exceeded by less is not taken into account
+constexpr int kMeetings = 3;    // rounds of ranges that the nearest point exceeds
 constexpr double kProducts =
     16.0;  // rounding of <column, d> for ||d|| up to kFar times the reach, in F's units of rounding
 constexpr double kInward = 1e-9;  // relative room for what rounding does to squares of distances
@@ -45,40 +44,16 @@ bool Ellipsoid::try_multiplier(const NodeMajorant& F, double reach, double l, do
   return std::isfinite(v0);
 }
 
-bool Ellipsoid::set(const NodeMajorant& F, double reach, double enough, double guess) {
-  const double square = enough * enough;
+bool Ellipsoid::set(const NodeMajorant& F, double reach, double l) {
   reach_ = reach;
-  double bad = 0.0, good = kInfinity, least = kInfinity;  // l too small, l too large or large enough
-  double l = guess > 0.0 ? guess : std::max(F.b.norm() / (2.0 * enough), 1e-3 * std::abs(F.c0) / square);
-  for (int k = 0; k < kMultipliers && l > 0.0 && !(good < bad * 1.01); ++k) {
-    double v0 = 0.0;
-    if (!try_multiplier(F, reach, l, v0)) {
-      bad = l;
-      l = std::isinf(good) ? 2.0 * l : std::sqrt(bad * good);
-      continue;
-    }
-    const double step = half_.norm();
-    if (v0 + l * square < least && step <= kFar * reach) {
-      least = v0 + l * square;
-      v0_ = v0;
-      l_ = l;
-      centre_ = half_;
-      L_.triangularView<Eigen::Lower>() = llt_.matrixL();
-    }
-    const double fall = square - step * step;  // derivative of the bound in l, which is convex
-    (fall > 0.0 ? good : bad) = l;
-    if (std::abs(fall) < kClose * square) break;
-    // Newton's step for 1/||d|| = 1/r, safeguarded.
-    residual_ = half_;
-    llt_.matrixL().solveInPlace(residual_);
-    const double next = l + step * step / std::max(residual_.squaredNorm(), 1e-300) * (step - enough) / enough;
-    const double most = std::isfinite(good) ? good : 16.0 * l;
-    if (next > bad * 1.0005 && next < 0.9995 * most)
-      l = next;
-    else
-      l = std::isfinite(good) ? std::sqrt(std::max(bad, 1e-6 * good) * good) : 2.0 * l;
+  for (double more : kMore) {
+    l_ = more * l;
+    if (!try_multiplier(F, reach, l_, v0_) || half_.norm() > kFar * reach) continue;
+    centre_ = half_;
+    L_.triangularView<Eigen::Lower>() = llt_.matrixL();
+    return true;
   }
-  return std::isfinite(least);
+  return false;
 }
 
 // What rounding may have done to a value seen through the factor.

@@ -14,9 +14,8 @@ class Ellipsoid {
  public:
   explicit Ellipsoid(Index rank) : A_(rank, rank), L_(rank, rank), spaces_(rank) {}
 
-  // Seeks the multiplier l for which F is least on ||d|| <= enough, beginning with `guess` if that is positive, and
-  // proves what F is at most; false if it found none.
-  bool set(const NodeMajorant& F, double reach, double enough, double guess);
+  // Proves what F is at most, by the multiplier l of the ball or a little more; false if that proves nothing.
+  bool set(const NodeMajorant& F, double reach, double l);
 
   // Takes the ranges of the node into account: how far they are from the centre, in the ellipsoid's norm.
   void meet(const Node& node, const NodeMajorant& F);

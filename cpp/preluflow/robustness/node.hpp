@@ -20,9 +20,9 @@ struct Node {
   Eigen::MatrixXd directions;  // (rank, count) unit vectors
   std::vector<Cut> cuts;       // those that mattered
 
-  // Hints from the node it was cut from: where errors are expected, the multiplier of the ball (0: none) and the kind
-  // of quadratics that served best (-1: none).
-  Eigen::VectorXd centre;
+  // Hints from the node it was cut from: where errors are expected, the multipliers of the ball (0: none) and of
+  // directions, and the kind of quadratics that served best (-1: none).
+  Eigen::VectorXd centre, pressed;
   double multiplier = 0.0;
   int kind = -1;
   int stalled = 0;  // cuts in a row that raised the bound by next to nothing

@@ -50,25 +50,40 @@ void NodeMajorant::take(const Node& node) {
   length.tail(count).setConstant(1.0 + kEpsilon * static_cast<double>(rank + 8));
 }
 
-bool NodeMajorant::build(const Node& node, double reach, const VectorXd& touch, const Kind& kind) {
+bool NodeMajorant::build(const Node& node, double reach, const VectorXd& touch, const Kind& kind,
+                         const Moments& mixture) {
   const Index rank = columns.rows();
-  double scale = 0.0;  // what the terms' absolute values add up to, at most
-  c0 = bends = 0.0;
+  c0 = bends = scale_ = allowance = 0.0;
   b.setZero(rank);
   curved_ = 0;
-  for (Index k = 0; k < neurons_; ++k)
-    if (!add_neuron(node, reach, k, z(k) + columns.col(k).dot(touch), kind.share, scale)) return false;
+  for (Index k = 0; k < neurons_; ++k) {
+    const double contact = kind.mixed ? mixed_contact(node, k, mixture) : z(k) + columns.col(k).dot(touch);
+    if (!add_neuron(node, reach, k, contact, kind.share)) return false;
+  }
   Q.setZero();
   if (curved_ > 0) Q.triangularView<Eigen::Lower>() = weighted_.leftCols(curved_) * bent_.leftCols(curved_).transpose();
-  if (kind.press > 0.0) press(node, reach, touch, kind.press, scale);
-  const auto count = static_cast<double>(terms() + rank);
-  allowance = (2.0 * unit_ + 64.0 * kEpsilon * count) * scale + count * kUnderflow;
+  allow();
+  return std::isfinite(scale_);
+}
+
+// docs/mathematics.md#rounding-branch-and-bound
+void NodeMajorant::allow() {
+  const auto count = static_cast<double>(terms() + columns.rows());
+  c0 -= allowance;
+  allowance = (2.0 * unit_ + 64.0 * kEpsilon * count) * scale_ + count * kUnderflow;
   c0 += allowance;
-  return std::isfinite(scale);
+}
+
+// docs/mathematics.md#best-contact
+double NodeMajorant::mixed_contact(const Node& node, Index k, const Moments& mixture) const {
+  Spread t{node.low(k), node.high(k), 0.0, std::max(mixture.second(k) - mixture.mean(k) * mixture.mean(k), 0.0)};
+  t.mean = t.inside(z(k) + mixture.mean(k));
+  if (!(t.high > t.low) || (p_ == 1.0 && !is_rival(k))) return t.mean;
+  return power_contact(t, !is_rival(k), p_);
 }
 
 // value + slant (t - c) + bend (t - c)^2, t = z + <column, d>: above a rival's term, above minus an own neuron's.
-bool NodeMajorant::add_neuron(const Node& node, double reach, Index k, double contact, double share, double& scale) {
+bool NodeMajorant::add_neuron(const Node& node, double reach, Index k, double contact, double share) {
   const double low = node.low(k), high = node.high(k);
   if (!(high > 0.0)) return true;  // adds nothing
   const bool rival = is_rival(k);
@@ -81,7 +96,7 @@ bool NodeMajorant::add_neuron(const Node& node, double reach, Index k, double co
   const double value = sign * relu_power(c, p_), slant = sign * p_ * slope(c, p_), off = z(k) - c;
   const double extent = std::abs(z(k)) + std::abs(c) + length(k) * reach;
   c0 += value + slant * off + bend * off * off;
-  scale += std::abs(value) + std::abs(slant) * extent + std::abs(bend) * extent * extent;
+  scale_ += std::abs(value) + std::abs(slant) * extent + std::abs(bend) * extent * extent;
   b += (slant + 2.0 * bend * off) * columns.col(k);
   if (bend == 0.0) return true;
   bent_.col(curved_) = columns.col(k);
@@ -98,21 +113,28 @@ double NodeMajorant::multiplier(const VectorXd& touch) const {
   return std::max((touch.dot(b) + 2.0 * touch.dot(bow)) / (2.0 * square), 0.0);
 }
 
-// Along a direction n adds w (s - low)(high - s), which is not negative in the node, s = <n, d>: it takes curvature
-// from F where F has more than `share` of what the ball's multiplier will make up for.
-void NodeMajorant::press(const Node& node, double reach, const VectorXd& touch, double share, double& scale) {
-  const double wanted = share * multiplier(touch);
-  if (!(wanted > 0.0)) return;
-  for (Index k = neurons_; k < terms(); ++k) {
-    const VectorXd n = columns.col(k), bow = Q.selfadjointView<Eigen::Lower>() * n;
-    const double weight = n.dot(bow) - wanted, low = node.low(k), high = node.high(k);
+void NodeMajorant::wanted(const VectorXd& touch, double share, VectorXd& weights) const {
+  const double most = share * multiplier(touch);
+  weights.setZero(terms() - neurons_);
+  if (!(most > 0.0)) return;
+  for (Index i = 0; i < weights.size(); ++i) {
+    const VectorXd n = columns.col(neurons_ + i), bow = Q.selfadjointView<Eigen::Lower>() * n;
+    weights(i) = std::max(n.dot(bow) - most, 0.0);
+  }
+}
+
+void NodeMajorant::press(const Node& node, double reach, const VectorXd& weights) {
+  for (Index i = 0; i < weights.size(); ++i) {
+    const double weight = weights(i), low = node.low(neurons_ + i), high = node.high(neurons_ + i);
     if (!(weight > 0.0)) continue;
+    const VectorXd n = columns.col(neurons_ + i);
     c0 -= weight * low * high;
-    scale += weight * (reach + std::abs(low)) * (reach + std::abs(high));
+    scale_ += weight * (reach + std::abs(low)) * (reach + std::abs(high));
     b += weight * (low + high) * n;
     Q.selfadjointView<Eigen::Lower>().rankUpdate(n, -weight);
     bends += weight;
   }
+  allow();
 }
 
 double NodeMajorant::spread(const Node& node, Index k, double value) const {

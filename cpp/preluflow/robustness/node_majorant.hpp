@@ -2,16 +2,19 @@
 // on the node's range of its value (docs/mathematics.md#curvature, docs/mathematics.md#node-quadratics).
 #pragma once
 
+#include "preluflow/robustness/contacts.hpp"
 #include "preluflow/robustness/node.hpp"
 #include "preluflow/robustness/sides.hpp"
 #include "preluflow/types.hpp"
 
 namespace preluflow {
 
-// What quadratics are made of.
+// Where quadratics touch.
 struct Kind {
-  double share;  // contacts of rivals (p >= 2) lie this share of the way down to the least value of their range
-  double press;  // along directions F may have this share of the curvature that the ball makes up for; 0: any
+  bool mixed;    // at the best contacts for a mixture of perturbations, or
+  double share;  // at given values, of rivals (p >= 2) this share of the way down to the least value of their range
+  double
+      press;  // along directions F may have this share of the curvature that the ball makes up for; negative: the best
 };
 
 class NodeMajorant {
@@ -24,11 +27,18 @@ class NodeMajorant {
 
   void take(const Node& node);  // its directions, beside the neurons
 
-  // With contacts where the values at `touch` are; false if a term is beyond float64.
-  bool build(const Node& node, double reach, const Eigen::VectorXd& touch, const Kind& kind);
+  // With contacts where the values at `touch` are, or the best for `mixture`; false if a term is beyond float64.
+  bool build(const Node& node, double reach, const Eigen::VectorXd& touch, const Kind& kind, const Moments& mixture);
 
   // The multiplier of the ball for which `touch` would be the maximiser.
   double multiplier(const Eigen::VectorXd& touch) const;
+
+  // The weights of directions (directions,) that leave F this share of the curvature that the multiplier makes up for.
+  void wanted(const Eigen::VectorXd& touch, double share, Eigen::VectorXd& weights) const;
+
+  // Adds w (s - low)(high - s) along each direction, s = <n, d>: it is not negative in the node, and takes curvature
+  // from F. weights (directions,), not negative.
+  void press(const Node& node, double reach, const Eigen::VectorXd& weights);
 
   // By how much the curvatures of term k's quadratics from above and from below differ on its range, times its weight.
   double spread(const Node& node, Index k, double value) const;
@@ -43,10 +53,12 @@ class NodeMajorant {
   Eigen::MatrixXd Q;             // (rank, rank) the lower triangle
 
  private:
-  bool add_neuron(const Node& node, double reach, Index k, double contact, double share, double& scale);
-  void press(const Node& node, double reach, const Eigen::VectorXd& touch, double share, double& scale);
+  double mixed_contact(const Node& node, Index k, const Moments& mixture) const;
+  bool add_neuron(const Node& node, double reach, Index k, double contact, double share);
+  void allow();
 
   double p_, unit_;
+  double scale_ = 0.0;  // what the terms' absolute values add up to, at most
   Index rivals_, neurons_, curved_ = 0;
   Eigen::MatrixXd bent_, weighted_;
 };

@@ -10,9 +10,10 @@ namespace {
 
 using Eigen::VectorXd;
 
-// Contacts at the values themselves suit a concave F, those at the low end one that bends along the way to the error;
-// pressing directions suits small nodes.
-constexpr Kind kKinds[] = {{0.0, 0.0}, {1.0, 0.0}, {0.0, 0.8}, {0.0, 0.95}, {0.5, 0.8}, {0.5, 0.95}};
+// The best multipliers of directions (press < 0) serve most nodes best; contacts at the values themselves suit a
+// concave F, those at the low end one that bends along the way to the error, pressing by a fixed share small nodes.
+constexpr Kind kKinds[] = {{true, 0.0, -1.0},  {false, 0.0, 0.0}, {false, 1.0, -1.0}, {false, 0.0, 0.8},
+                           {false, 0.0, 0.95}, {false, 0.5, 0.8}, {false, 0.5, 0.95}};
 constexpr int kCount = static_cast<int>(sizeof(kKinds) / sizeof(kKinds[0]));
 constexpr int kContacts = 6;  // rounds of moving contacts, and how far they move towards the centre in each
 constexpr double kMove = 0.7;
@@ -62,8 +63,9 @@ bool QuadraticBound::bound(Node& node, double reach, double enough, int passes) 
   for (int pass = 0; pass < passes; ++pass) {
     double gained = 0.0;
     const double before = node.bound;
-    for (int kind = 0; kind < kCount; ++kind) {
-      if (pass > 0 && kind != node.kind) continue;
+    const int first = std::max(node.kind, 0);  // what served best so far
+    for (int k = 0; k < (pass > 0 ? 1 : kCount); ++k) {
+      const int kind = (first + k) % kCount;
       if (!follow(node, kind, reach, enough, gained)) return false;
       if (node.bound >= enough) return true;
     }
@@ -72,13 +74,32 @@ bool QuadraticBound::bound(Node& node, double reach, double enough, int passes) 
   return true;
 }
 
+// The multipliers of the ball and of directions: those that a kind is given, or nearly the best ones.
+bool QuadraticBound::multipliers(const Node& node, const VectorXd& touch, double enough, const Kind& kind, double& l,
+                                 VectorXd& w) {
+  const bool held = kind.press >= 0.0;
+  if (held) F_.wanted(touch, kind.press, w);
+  if (!multipliers_.search(F_, node, enough, l, w, held)) return false;
+  l = multipliers_.l();
+  w = multipliers_.w();
+  return true;
+}
+
 // Majorants of one kind, whose contacts move towards the centre of what they leave. False if that is nothing.
 bool QuadraticBound::follow(Node& node, int kind, double reach, double enough, double& gained) {
   VectorXd touch = node.centre;
-  double best = -1.0, before = -1.0, guess = node.multiplier;
+  Moments mixture;
+  const auto seen = [&](const VectorXd& d) -> VectorXd {
+    return F_.columns.leftCols(F_.neurons()).transpose() * (std::min(1.0, reach / std::max(d.norm(), 1e-300)) * d);
+  };
+  if (kKinds[kind].mixed) mixture.set(seen(touch), 0.0);
+  double best = -1.0, before = -1.0, l = node.multiplier;
+  VectorXd w = node.pressed;
   for (int round = 0; round < kContacts && !stop_(); ++round) {
-    if (!F_.build(node, reach, touch, kKinds[kind]) || !ellipsoid_.set(F_, reach, enough, guess)) return true;
-    guess = ellipsoid_.multiplier();
+    if (!F_.build(node, reach, touch, kKinds[kind], mixture) || !multipliers(node, touch, enough, kKinds[kind], l, w))
+      return true;
+    F_.press(node, reach, w);
+    if (!ellipsoid_.set(F_, reach, l)) return true;
     ellipsoid_.meet(node, F_);
     const double found = ellipsoid_.bound();
     if (found > node.bound) {
@@ -90,18 +111,38 @@ bool QuadraticBound::follow(Node& node, int kind, double reach, double enough, d
       best = found;
       if (!ellipsoid_.narrow(node, F_, gained)) return false;
       node.centre = ellipsoid_.centre();
-      node.multiplier = guess;
+      node.multiplier = l;
+      node.pressed = w;
       if (found > best_bound_) {
         best_bound_ = found;
         best_ = ellipsoid_;
         any_ = true;
       }
     }
+    if (kKinds[kind].mixed) {
+      mixture.mix(seen(ellipsoid_.centre()), 0.0, 2.0 / (round + 3.0));
+      continue;
+    }
     if (round > 0 && found < before + kWorth * (enough - before)) break;
     before = found;
     touch += kMove * (ellipsoid_.centre() - touch);
   }
   return true;
+}
+
+void QuadraticBound::into(Node& node, double length) const {
+  const Index k = node.term;
+  const bool neuron = k < F_.neurons();
+  const double size = neuron ? F_.length(k) : 1.0, z = neuron ? F_.z(k) : 0.0;
+  if (!(size > 0.0)) return;
+  const VectorXd n = neuron ? VectorXd(F_.columns.col(k) / size) : VectorXd(node.directions.col(k - F_.neurons()));
+  const double low = (node.low(k) - z) / size, high = (node.high(k) - z) / size, s = n.dot(node.centre);
+  const double inside = std::min(std::max(s, low), high);
+  if (inside == s) return;
+  VectorXd rest = node.centre - s * n;
+  const double left = rest.norm(), room = std::sqrt(std::max(length * length - inside * inside, 0.0));
+  if (left > 0.0) rest *= room / left;
+  node.centre = inside * n + rest;
 }
 
 bool QuadraticBound::known(const VectorXd& n) const {
@@ -145,7 +186,7 @@ double QuadraticBound::widest_direction(Node& node, double reach) {
 
 bool QuadraticBound::choose_cut(Node& node, double reach, const VectorXd& witness) {
   double most = 0.0;
-  if (F_.build(node, reach, node.centre, kKinds[0]) && node.centre.squaredNorm() > 0.0)
+  if (F_.build(node, reach, node.centre, {false, 0.0, 0.0}, Moments()) && node.centre.squaredNorm() > 0.0)
     most = widest_direction(node, reach);
   if (most > 0.0) {
     const double low = node.low(node.term), high = node.high(node.term), room = kEnds * (high - low);

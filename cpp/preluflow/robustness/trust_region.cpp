@@ -24,9 +24,10 @@ constexpr int kFirstRounds = 8;              // of moving contacts: for the radi
 constexpr int kMoreRounds = 6;               // for others,
 constexpr int kSlabRounds = 4;               // and for a slab
 constexpr int kSlabs = 12, kMoreSlabs = 30;  // at most, the latter where rounds are cheap
-constexpr int kBisections = 4;               // between the last radius that failed and the best one
-constexpr double kPromising = 0.995;         // of a radius: estimates from there on are tried on the whole ball first,
-constexpr double kPoor = 0.8;                // and below that on nothing else
+// Bisections between the last radius that failed and the best one: from a step of 2^-kStep down to the tolerance.
+constexpr int kLeastBisections = 4, kStep = 6;
+constexpr double kPromising = 0.995;  // of a radius: estimates from there on are tried on the whole ball first,
+constexpr double kPoor = 0.8;         // and below that on nothing else
 // Bisection between the last rungs ends after so many multiplications in products Q, or these rounds.
 constexpr double kWork = 4e9;
 constexpr Index kLeastRounds = 20, kMostRounds = 200;
@@ -86,6 +87,7 @@ class Tightening {
       : forms_(forms),
         wanted_(wanted),
         tolerance_(tolerance),
+        bisections_(std::max(static_cast<int>(std::ceil(-std::log2(tolerance))) - kStep, kLeastBisections)),
         budget_(budget(work)),
         cheap_(budget_ >= kMostRounds),
         best_(best) {}
@@ -113,6 +115,7 @@ class Tightening {
 
   std::vector<Form>& forms_;
   double wanted_, tolerance_;
+  int bisections_;
   Index budget_, radii_ = 0;
   bool cheap_;
   double& best_;
@@ -159,7 +162,7 @@ Trace::Form Tightening::run() {
     while (rung != end && *rung * wanted_ >= failed) ++rung;
     if (found_ == Trace::Form::none && rung != end && *rung * wanted_ > best_ * kWorthwhile)
       radius = *rung * wanted_;
-    else if (++between > kBisections || rounds() > budget_)
+    else if (++between > bisections_ || rounds() > budget_)
       break;
     if (!certified(radius)) failed = radius;
   }
