@@ -5,10 +5,10 @@
 // polynomial networks, 1 otherwise:
 //
 //   prelu       phi' = |phi| |rho| (G - (p-1) <v,s> u)   l' = <rho,s>       rho' = s - <rho,s> rho
-//   polynomial  phi' = |phi| |rho| m G                   l' = q m <rho,s>   rho' = m (s - q <rho,s> rho)   m =
-//   ||w||^(p-1) tanh        phi' = |rho| G                                              rho' = s / sigma
+//   polynomial  phi' = |phi| |rho| m G                   l' = q m <rho,s>   rho' = m (s - q <rho,s> rho)
+//   tanh        phi' = |rho| G                                              rho' = s / sigma
 //
-// (v = rho / |rho|; of one output |rho| G stands for rho G, as the kernel has it.) phi is the raw weight in units of
+// with m = ||w||^(p-1). (v = rho / |rho|; of one output |rho| G stands for rho G, as the kernel has it.) phi is the raw weight in units of
 // its norm at the beginning of the step, of which only the direction u is kept: once a neuron is aligned, G is parallel
 // to u, phi merely grows, and the neuron stays where it is however long the step. The tangential field (I - u u^T) G
 // has the eigenvalue -p l' there instead, and holds explicit steps to about 3 / (p l'). Norms are integrated as
