@@ -8,13 +8,13 @@
 //   polynomial  phi' = |phi| |rho| m G                   l' = q m <rho,s>   rho' = m (s - q <rho,s> rho)
 //   tanh        phi' = |rho| G                                              rho' = s / sigma
 //
-// with m = ||w||^(p-1). (v = rho / |rho|; of one output |rho| G stands for rho G, as the kernel has it.) phi is the raw weight in units of
-// its norm at the beginning of the step, of which only the direction u is kept: once a neuron is aligned, G is parallel
-// to u, phi merely grows, and the neuron stays where it is however long the step. The tangential field (I - u u^T) G
-// has the eigenvalue -p l' there instead, and holds explicit steps to about 3 / (p l'). Norms are integrated as
-// logarithms, so that epsilon = 1e-300 is an ordinary number. tanh is not homogeneous: it is integrated in raw
-// coordinates, in units of sigma = ||(w_j, V_j.)|| at the beginning of the step (phi = w / sigma, rho = V / sigma, l =
-// log sigma). Output biases are coordinates as they are, B' = b.
+// with m = ||w||^(p-1). (v = rho / |rho|; of one output |rho| G stands for rho G, as the kernel has it.) phi is the raw
+// weight in units of its norm at the beginning of the step, of which only the direction u is kept: once a neuron is
+// aligned, G is parallel to u, phi merely grows, and the neuron stays where it is however long the step. The tangential
+// field (I - u u^T) G has the eigenvalue -p l' there instead, and holds explicit steps to about 3 / (p l'). Norms are
+// integrated as logarithms, so that epsilon = 1e-300 is an ordinary number. tanh is not homogeneous: it is integrated
+// in raw coordinates, in units of sigma = ||(w_j, V_j.)|| at the beginning of the step (phi = w / sigma, rho = V /
+// sigma, l = log sigma). Output biases are coordinates as they are, B' = b.
 //
 // Weight decay lambda takes lambda off l' - for tanh sigma = e^l shrinks, and (phi, rho) move as without it - and
 // lambda B off B'. With the outer layer frozen V is what it was at the start, and rho = V e^{-l} wherever it is needed;
