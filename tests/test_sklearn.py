@@ -72,7 +72,7 @@ def two():
     return StandardScaler().fit_transform(X), y
 
 
-FAST = {"width": 20, "epochs": 30, "steps": 100, "t1": 5.0, "random_state": 0}
+FAST = {"width": 20, "epochs": 30, "step": 0.01, "steps": 100, "t1": 5.0, "random_state": 0}
 
 
 # ---- what is trained
@@ -111,7 +111,7 @@ def test_every_method_fits_numbers(method, targets):
 def test_it_is_what_the_functions_do(two):
     """Fit draws the start and the order of the points from one generator, and calls ``adam`` with what it was given."""
     X, y = two
-    model = TwoLayerClassifier(**FAST, scale=0.3, p=2.0, weight_decay=0.01, step=0.02, batch=50)
+    model = TwoLayerClassifier(**{**FAST, "step": 0.02}, scale=0.3, p=2.0, weight_decay=0.01, batch=50)
     model.set_params(random_state=np.random.default_rng(7)).fit(X, y)
     rng = np.random.default_rng(7)
     start = pf.initialize(20, scale=0.3, p=2.0, like=X, rng=rng)

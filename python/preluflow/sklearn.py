@@ -43,7 +43,7 @@ __all__ = ["TwoLayerClassifier", "TwoLayerRegressor", "certified_accuracy"]
 
 METHODS: tuple[Training, ...] = get_args(Training)
 LOSSES: tuple[ClassifierLoss, ...] = get_args(ClassifierLoss)
-_STEP: dict[Training, float] = {"adam": 0.01, "sgd": 0.05, "descent": 0.05}  # where none is asked for
+_STEP: dict[Training, float] = {"adam": 0.003, "sgd": 0.05, "descent": 0.05}  # where none is asked for
 _BATCH: dict[Training, int] = {"adam": 200, "sgd": 32}  # points, where nothing else is asked for
 _PROBABLE = ("cross_entropy", "logistic")  # losses whose outputs are logarithms of odds
 
@@ -171,7 +171,7 @@ class TwoLayerClassifier(ClassifierMixin, _TwoLayerEstimator):  # type: ignore[m
         The cross-entropy of two classes is the logistic loss of one output: the first two are the same. The squared
         one is that of labels -1 and +1, or of one-hot rows. "exponential" is of two classes only.
     step : float, optional
-        Step of all methods but the flow; by default 0.01 for "adam", else 0.05.
+        Step of all methods but the flow; by default 0.003 for "adam", else 0.05.
     batch : int, optional
         Points of a mini-batch of "adam" and "sgd", no more than there are; by default 200 of "adam" and 32 of "sgd".
     epochs : int, default 200
@@ -330,7 +330,10 @@ class TwoLayerRegressor(RegressorMixin, _TwoLayerEstimator):  # type: ignore[mis
 
     Parameters
     ----------
-    width, p, activation, scale, kind, normalize_input, method, step, batch, epochs, steps, t1, weight_decay, \
+    p : float, default 1
+        Degree, as in ``TwoLayerNetwork``. That of the classifier is 3; between points, and away from them, a regressor
+        of high degree swings far.
+    width, activation, scale, kind, normalize_input, method, step, batch, epochs, steps, t1, weight_decay, \
 fit_intercept, dtype, random_state, num_threads
         As in ``TwoLayerClassifier``.
 
@@ -344,7 +347,7 @@ fit_intercept, dtype, random_state, num_threads
         self,
         width: int = 100,
         *,
-        p: float = 3.0,
+        p: float = 1.0,
         activation: Activation = "prelu",
         scale: float = 0.1,
         kind: Kind = "balanced",
