@@ -135,7 +135,7 @@ CASES = {
     ),
     "digits": Case(
         digits, "gradient_flow",
-        replace(QUICK["digits"], kinds=(("prelu", 2.0),), train=80, width=10, points=3, t1=5.0, epochs=1),
+        replace(QUICK["digits"], kinds=(("prelu", 2.0, 0.1),), train=80, width=10, points=3, t1=5.0, epochs=1),
         finite("loss"), {0: 0, 1: 2, 3: 6, 4: 8},
     ),
     "mnist": Case(

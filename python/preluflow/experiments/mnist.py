@@ -67,7 +67,9 @@ class Mnist:
 
 
 FULL = Mnist()
-QUICK = replace(FULL, degrees=(1.0, 3.0), seeds=2, train=1000, width=40, epochs=8, points=6, linf=(0.1,), apgd_steps=20)
+QUICK = replace(
+    FULL, degrees=(1.0, 3.0), seeds=2, train=2000, width=60, epochs=20, points=10, linf=(0.1,), apgd_steps=20
+)
 
 
 def settle(config: Mnist) -> Mnist:
