@@ -82,7 +82,10 @@ CASES = {
         lambda o: len(o.arrays["radii"]), {0: 0, 1: 0, 3: 1, 4: 2, 100: 7}, runs=False,
     ),
     "mv24": Case(
-        mv24, "sgd", replace(QUICK["mv24"], dim=30, n=100, width=12, epochs=30, points=20),
+        mv24, "sgd",
+        replace(
+            QUICK["mv24"], dim=30, n=100, width=12, epochs=30, points=20, pgd_steps=3, dist_points=5, dist_steps=3
+        ),
         finite("loss"), {0: 0, 1: 1, 2: 2, 3: 3, 4: 4},
     ),
     "neurons": Case(

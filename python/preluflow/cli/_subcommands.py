@@ -56,7 +56,7 @@ RUN_OPTIONS: tuple[click.Option, ...] = (
     click.Option(
         ["--recipe"], type=click.Choice(["mv24"]), help="The papers' attack or estimator as MV24's authors ran it."
     ),
-    click.Option(["--scale", "full"], is_flag=True, help="The paper's size instead of one for a laptop."),
+    click.Option(["--scale", "--full", "full"], is_flag=True, help="The paper's size instead of one for a laptop."),
 )
 COMMON_OPTIONS: tuple[click.Option, ...] = (
     click.Option(

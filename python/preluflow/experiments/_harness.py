@@ -29,6 +29,8 @@ from preluflow.results import Run, naming, read_npz, write_npz
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from preluflow.experiments._cells import Store
+
 
 Batched = TypeVar("Batched", bound=Any)
 
@@ -182,11 +184,14 @@ class Session:
         What Ctrl-C leaves.
     arrays : dict of ndarray
         They become the outcome's with the first cell that is done: until then there is nothing to draw.
+    store : Store or None
+        Where cells are kept that are done.
     """
 
     config: Any
     options: Options
     outcome: Outcome
+    store: Store | None = None
     arrays: dict[str, NDArray[Any]] = attribute(default_factory=dict)
 
     def streams(self, count: int, *key: int) -> list[np.random.Generator]:
@@ -238,6 +243,8 @@ class Experiment:
         Writes further files (animations) into a folder; what they are called.
     seconds : dict
         About how long each preset takes on two cores.
+    stores : bool
+        Whether at the paper's scale every cell is kept in a file of its own, so that a further run goes on.
     """
 
     name: str
@@ -253,6 +260,7 @@ class Experiment:
     more: Callable[[Outcome, Path], list[Path]] | None = None
     files: tuple[str, ...] = ()
     seconds: Mapping[str, float] = attribute(default_factory=dict)
+    stores: bool = False
 
     def configure(self, options: Options) -> Any:
         """Turn a user's options into a configuration; ValueError for one that is not used or does not fit."""
@@ -269,11 +277,14 @@ class Experiment:
         config = self.configure(options) if config is None else config
         return {**options_config(options), **plain(config), **self.facts(config, options)}
 
-    def run(self, options: Options, config: Any = None) -> Outcome:
-        """Run it; Ctrl-C leaves what was found until then. ``config``: another than the options choose."""
+    def run(self, options: Options, config: Any = None, store: Store | None = None) -> Outcome:
+        """Run it; Ctrl-C leaves what was found until then.
+
+        ``config``: another than the options choose. ``store``: where cells are kept, if it does so.
+        """
         config = self.configure(options) if config is None else config
         main = None if self.main is None else self.main.format(seed=options.seed)
-        session = Session(config, options, Outcome(self.name, self.describe(options, config), main=main))
+        session = Session(config, options, Outcome(self.name, self.describe(options, config), main=main), store)
         try:
             self.measure(session)
         except KeyboardInterrupt:
