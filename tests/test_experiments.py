@@ -20,6 +20,7 @@ from preluflow.experiments import (
     fig4,
     fig5,
     fig6,
+    fig7_recipes,
     mv24,
     neurons,
     proposition4,
@@ -77,6 +78,14 @@ CASES = {
         curves, "radii", replace(QUICK["fig7"], recipes=some("fig7", "bayes", "prelu"), **ROBUST),
         lambda o: len(models(o)), {0: 0, 1: 1, 4: 2}, runs=False,
     ),
+    "fig7-recipes": Case(
+        fig7_recipes, "sgd",
+        replace(
+            QUICK["fig7-recipes"], dim=40, n=200, width=12, test=12, pgd_points=6, pgd_steps=3, seeds=2,
+            ways=tuple(replace(way, epochs=8, stops=(5,)) for way in QUICK["fig7-recipes"].ways[:3]),
+        ),
+        lambda o: sum(finite(f"{way['key']}.reached")(o) for way in o.config["ways"]), {0: 0, 1: 1, 4: 4, 6: 6},
+    ),
     "pgd-gap": Case(
         attacks, "pgd", replace(QUICK["pgd-gap"], dim=40, n=100, width=20, points=20, pgd_steps=5, ddn_steps=20),
         lambda o: len(o.arrays["radii"]), {0: 0, 1: 0, 3: 1, 4: 2, 100: 7}, runs=False,
@@ -119,6 +128,7 @@ FIGURES = {
     "fig5": (3, 0, "Figure 5"),
     "fig6": (3, 0, "Figure 6"),
     "fig7": (2, 0, "Figure 7"),
+    "fig7-recipes": (2, 0, "Figure 7, what was published"),
     "pgd-gap": (2, 0, "An attack that fails"),
     "mv24": (10, 0, "What SGD learns"),
     "neurons": (2, 4, "Neuron directions"),
@@ -126,7 +136,7 @@ FIGURES = {
     "proposition4": (2, 0, "Proposition 4"),
     "descent-vs-flow": (2, 0, "Descent against flow"),
 }
-SHARES_Y = {"fig2", "fig7", "pgd-gap"}  # its panels are of one quantity, named at the left one
+SHARES_Y = {"fig2", "fig7", "fig7-recipes", "pgd-gap"}  # its panels are of one quantity, named at the left one
 DRAWN_WITHOUT = {("pgd-gap", 0), ("pgd-gap", 1)}  # the bracket alone is drawn
 NOT_DRAWN = {("fig5", 1), ("fig6", 1)}  # what happens at alpha = 0 is not
 

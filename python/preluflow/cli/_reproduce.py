@@ -50,7 +50,7 @@ def reproduce(names: Sequence[str], out: Path, source: Path | None, **given: Any
     for name in names:
         started = time.perf_counter()
         path = None if source is None else _source_of(source, name)
-        store = Store(out / f"{name}-cells", out) if REGISTRY[name].stores and options.full else None
+        store = Store(out / f"{name}-cells", out) if REGISTRY[name].keeps_cells(options) else None
         outcome = REGISTRY[name].run(options, store=store) if path is None else _load(path, name)
         seconds = time.perf_counter() - started
         if path is None and outcome.interrupted and not given["force"] and _is_whole(out / f"{name}.npz"):

@@ -11,13 +11,17 @@ from preluflow.experiments.fig4 import FIG4
 from preluflow.experiments.fig5 import FIG5
 from preluflow.experiments.fig6 import FIG6
 from preluflow.experiments.fig7 import FIG7
+from preluflow.experiments.fig7_recipes import FIG7_RECIPES
 from preluflow.experiments.mv24 import MV24
 from preluflow.experiments.neurons import NEURONS
 from preluflow.experiments.pgd_gap import PGD_GAP
 from preluflow.experiments.proposition4 import PROPOSITION4
 from preluflow.experiments.theorem1 import THEOREM1
 
-_ALL = (*(FIG1, FIG2, FIG3, FIG4, FIG5, FIG6, FIG7), *(PGD_GAP, MV24, NEURONS, THEOREM1, PROPOSITION4, DESCENT_VS_FLOW))
+_ALL = (
+    *(FIG1, FIG2, FIG3, FIG4, FIG5, FIG6, FIG7),
+    *(FIG7_RECIPES, PGD_GAP, MV24, NEURONS, THEOREM1, PROPOSITION4, DESCENT_VS_FLOW),
+)
 REGISTRY: dict[str, Experiment] = {experiment.name: experiment for experiment in _ALL}
 
 __all__ = ["REGISTRY", "Experiment", "Options", "Outcome", "Row", "Session"]

@@ -244,7 +244,7 @@ class Experiment:
     seconds : dict
         About how long each preset takes on two cores.
     stores : bool
-        Whether at the paper's scale every cell is kept in a file of its own, so that a further run goes on.
+        Whether at the scale "paper" every cell is kept in a file of its own, so that a further run goes on.
     """
 
     name: str
@@ -262,14 +262,21 @@ class Experiment:
     seconds: Mapping[str, float] = attribute(default_factory=dict)
     stores: bool = False
 
+    def size(self, options: Options) -> str:
+        """Return the name of the preset that a user's options choose."""
+        return "quick" if options.quick else "paper" if options.full else next(iter(self.presets))
+
+    def keeps_cells(self, options: Options) -> bool:
+        """Whether a run with these options keeps its cells in files of their own."""
+        return self.stores and self.size(options) == "paper"
+
     def configure(self, options: Options) -> Any:
         """Turn a user's options into a configuration; ValueError for one that is not used or does not fit."""
         given = [name for name in _OWN if getattr(options, name) != getattr(Options, name)]
         for name in given:
             if name not in self.options:
                 raise ValueError(f"{name} is not used by {self.name}, got {getattr(options, name)!r}")
-        preset = next(iter(self.presets.values()))
-        preset = self.presets["quick"] if options.quick else self.presets["paper"] if options.full else preset
+        preset = self.presets[self.size(options)]
         return self.settle(replace(preset, **{name: getattr(options, name) for name in given if hasattr(preset, name)}))
 
     def describe(self, options: Options, config: Any = None) -> dict[str, Any]:
@@ -316,7 +323,14 @@ def plain(config: Any) -> dict[str, Any]:
     """Return a configuration's fields as JSON keeps them, but for those said not to be kept."""
     kept = [each.name for each in fields(config) if each.metadata.get("kept", True)]
     values = asdict(config)
-    return {name: list(values[name]) if isinstance(values[name], tuple) else values[name] for name in kept}
+    return {name: _listed(values[name]) for name in kept}
+
+
+def _listed(value: Any) -> Any:
+    """Turn tuples into lists, all the way down."""
+    if isinstance(value, dict):
+        return {name: _listed(each) for name, each in value.items()}
+    return [_listed(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def batch_fits(config: Batched) -> Batched:
