@@ -152,6 +152,7 @@ def table(outcome: Outcome) -> list[Row]:
 def _found_rows(found: Found, config: Mapping[str, Any]) -> list[Row]:
     _, loss, right, output = found.facts.T
     told = f"loss {_over(loss, '.2g')}, training accuracy {_over(right, '.4f')}, median y f {_over(output, '.2g')}"
+    told += f"; {len(loss)} of {config['seeds']} seeds"
     rows = [Row(f"{found.curve.label}: {found.how}; {found.when}", told)]
     points = {point[0]: point for point in found.curve.published}
     for radius in found.curve.radii:
