@@ -190,7 +190,7 @@ def test_help_of_a_figure_lists_its_options_and_no_other():
     own = {"width", "dynamics", "alpha", "batch", "loss", "epochs", "recipe", "scale"}
     for name, experiment in REGISTRY.items():
         text = " ".join(invoke("reproduce", name, "--help").output.split())
-        listed = {option for option in own if f"--{option} " in text}
+        listed = {option for option in own if f"--{option} " in text or f"--{option}, " in text}
         assert listed == {"scale" if option == "full" else option for option in experiment.options}
         assert experiment.summary.replace(" ", "") in text.replace(" ", "")
         for preset, config in experiment.presets.items():

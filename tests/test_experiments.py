@@ -25,6 +25,7 @@ from preluflow.experiments import (
     fig4,
     fig5,
     fig6,
+    fig7_recipes,
     mnist,
     mv24,
     neurons,
@@ -97,12 +98,23 @@ CASES = {
         curves, "radii", replace(QUICK["fig7"], recipes=some("fig7", "bayes", "prelu"), **ROBUST),
         lambda o: len(models(o)), {0: 0, 1: 1, 4: 2}, runs=False,
     ),
+    "fig7-recipes": Case(
+        fig7_recipes, "sgd",
+        replace(
+            QUICK["fig7-recipes"], dim=40, n=200, width=12, test=12, pgd_points=6, pgd_steps=3, seeds=2,
+            ways=tuple(replace(way, epochs=8, stops=(5,)) for way in QUICK["fig7-recipes"].ways[:3]),
+        ),
+        lambda o: sum(finite(f"{way['key']}.reached")(o) for way in o.config["ways"]), {0: 0, 1: 1, 4: 4, 6: 6},
+    ),
     "pgd-gap": Case(
         attacks, "pgd", replace(QUICK["pgd-gap"], dim=40, n=100, width=20, points=20, pgd_steps=5, ddn_steps=20),
         lambda o: len(o.arrays["radii"]), {0: 0, 1: 0, 3: 1, 4: 2, 100: 7}, runs=False,
     ),
     "mv24": Case(
-        mv24, "sgd", replace(QUICK["mv24"], dim=30, n=100, width=12, epochs=30, points=20),
+        mv24, "sgd",
+        replace(
+            QUICK["mv24"], dim=30, n=100, width=12, epochs=30, points=20, pgd_steps=3, dist_points=5, dist_steps=3
+        ),
         finite("loss"), {0: 0, 1: 1, 2: 2, 3: 3, 4: 4},
     ),
     "neurons": Case(
@@ -156,6 +168,7 @@ FIGURES = {
     "fig5": (3, 0, "Figure 5"),
     "fig6": (3, 0, "Figure 6"),
     "fig7": (2, 0, "Figure 7"),
+    "fig7-recipes": (2, 0, "Figure 7, what was published"),
     "pgd-gap": (2, 0, "An attack that fails"),
     "mv24": (10, 0, "What SGD learns"),
     "neurons": (2, 4, "Neuron directions"),
@@ -167,7 +180,7 @@ FIGURES = {
     "digits": (10, 0, "scikit-learn's digits"),  # two are colour bars
     "mnist": (4, 0, "MNIST"),
 }
-SHARES_Y = {"fig2", "fig7", "pgd-gap", "beyond"}  # its panels are of one quantity, named at the left one
+SHARES_Y = {"fig2", "fig7", "fig7-recipes", "pgd-gap", "beyond"}  # panels are of one quantity, named at the left one
 DRAWN_WITHOUT = {("pgd-gap", 0), ("pgd-gap", 1)}  # the bracket alone is drawn
 NOT_DRAWN = {("fig5", 1), ("fig6", 1)}  # what happens at alpha = 0 is not
 

@@ -23,6 +23,7 @@ from preluflow.cli import INTERRUPTED
 from preluflow.cli._environment import environment
 from preluflow.cli._subcommands import COMMON_OPTIONS, FRESH_ONLY, RUN_OPTIONS, expanded
 from preluflow.experiments import REGISTRY, Options, Outcome, Row
+from preluflow.experiments._cells import Store
 from preluflow.experiments._harness import format_table
 from preluflow.experiments._report import Section, page
 
@@ -47,7 +48,8 @@ def reproduce(names: Sequence[str], out: Path, source: Path | None, **given: Any
     for name in names:
         started = time.perf_counter()
         path = None if source is None else _source_of(source, name)
-        outcome = _run(name, options) if path is None else _load(path, name)
+        store = Store(out / f"{name}-cells", out) if REGISTRY[name].keeps_cells(options) else None
+        outcome = _run(name, options, store) if path is None else _load(path, name)
         seconds = time.perf_counter() - started
         if path is None and outcome.interrupted and not given["force"] and _is_whole(out / f"{name}.npz"):
             click.echo(f"{name}: interrupted; {click.format_filename(out / name)}.npz, which is whole, is kept")
@@ -57,14 +59,18 @@ def reproduce(names: Sequence[str], out: Path, source: Path | None, **given: Any
             _write_report([*sections, section], out)
         sections += [] if section is None else [section]
         if source is None and outcome.interrupted:
+            if store is not None:
+                click.echo(
+                    f"{name}: cells that were done are in {click.format_filename(store.folder)}; run it again to go on"
+                )
             raise SystemExit(INTERRUPTED)
     if len(names) > 1:
         click.echo(f"all: {time.perf_counter() - began:.1f} s")
 
 
-def _run(name: str, options: Options) -> Outcome:
+def _run(name: str, options: Options, store: Store | None) -> Outcome:
     try:
-        return REGISTRY[name].run(options)
+        return REGISTRY[name].run(options, store=store)
     except ClusterError as error:
         raise click.ClickException(f"--scheduler: {_printable(error)}") from None
 

