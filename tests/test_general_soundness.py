@@ -271,3 +271,46 @@ def test_what_cancels_leaves_no_doubt_on_what_it_is_added_to():
     found = pf.robust_radius(pf.TwoLayerNetwork(W, v, p=2.5, output_bias=[0.0, 2.0]), [[4.0, 3.0]], [0])
     assert found.correct.all()
     assert found.lower[0] > 0.5
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_bias_of_normalised_input_against_a_neuron_that_nothing_moves(level):
+    # In the free coordinate t the margin times ||x|| is |t| - 2 s^2, s the offset: an error from |t| = 2 s^2 on.
+    s = 0.4241781977716909
+    net = pf.TwoLayerNetwork(
+        [[1.0, 0.0]], [[0.0, -2.0]], p=2.0, hidden_bias=[s], output_bias=[0.0, 1.0], normalize_input=True
+    )
+    found = bracket(net, np.array([[0.0, 1.0], [0.0, -3.0]]), level, np.array([1, 1]), fixed=np.array([True, False]))
+    truth = np.array([1.0, 3.0]) - 2 * s**2
+    assert np.all(found.lower <= truth * (1 + 1e-12))
+    assert np.all(found.lower >= 0.999 * truth)
+    assert found.upper == pytest.approx(truth, rel=1e-6)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("activation", ["tanh", "prelu"])
+def test_equal_outputs_tie_wherever_neurons_are_merged(level, activation):
+    rng = np.random.default_rng(0)
+    W, v = rng.standard_normal((7, 3)), rng.standard_normal((7, 4))
+    W[2] = W[3] = -W[5]
+    W[4] = W[1]
+    v[:, 1] = v[:, 0]
+    net = pf.TwoLayerNetwork(W, v, activation=activation)
+    X = rng.standard_normal((30, 3))
+    for y in (0, 1):
+        found = pf.robust_radius(net, X, np.full(30, y), level)
+        assert not found.correct.any()
+        assert not found.lower.any()
+        assert not found.upper.any()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_what_all_but_cancels_in_a_tanh_network_certifies_nothing(level):
+    # Merged in another order the sums of both outputs differ by rounding: the margin's sign is not known.
+    rng = np.random.default_rng(1)
+    shares = rng.standard_normal(5)
+    W = np.repeat(rng.standard_normal((1, 3)), 5, axis=0)
+    net = pf.TwoLayerNetwork(W, np.column_stack([shares, np.roll(shares, 2)]), activation="tanh")
+    X = rng.standard_normal((40, 3))
+    for y in (0, 1):
+        assert not pf.robust_radius(net, X, np.full(40, y), level).lower.any()

@@ -47,7 +47,7 @@ SignedLog operator+(const SignedLog& a, const SignedLog& b) {
   }
   if (a.opposes(b)) return {};
   const double rest = -std::expm1(small.log - large.log), lost = large.doubt + small.doubt * share + unit;
-  if (!(rest > lost)) return {1.0, large.log + std::log(lost), 1.0};  // between -lost and lost, about
+  if (!(rest > lost)) return {1.0, large.log + std::log(lost), 2.0};  // between -lost and lost, about
   return {large.sign, large.log + std::log(rest), lost / rest};
 }
 
@@ -157,7 +157,26 @@ void Canonical::add_up(const std::vector<std::size_t>& which) {
       if (left.size() > 1) a.doubt += doubt_;  // what neurons of one size have in common, others have not
       sum[c] = sum[c] + a;
     }
+  if (left.size() > 1) tell_equal_sums(left, sum);
   coefficients_[which.front()] = std::move(sum);
+}
+
+// Outputs whose sums are of the same numbers are equal, and cancel exactly.
+void Canonical::tell_equal_sums(const std::vector<std::size_t>& which, std::vector<SignedLog>& sum) const {
+  constexpr Index kSums = Index{1} << 40;  // beyond all sizes of single neurons
+  for (std::size_t c = 0; c < sum.size(); ++c) {
+    if (std::any_of(which.begin(), which.end(),
+                    [&](std::size_t j) { return coefficients_[j][c].sign != 0.0 && coefficients_[j][c].origin < 0; }))
+      continue;
+    std::size_t first = 0;
+    while (!std::all_of(which.begin(), which.end(), [&](std::size_t j) {
+      const SignedLog &a = coefficients_[j][first], &b = coefficients_[j][c];
+      return a.sign == b.sign && (a.sign == 0.0 || (a.origin == b.origin && a.given == b.given));
+    }))
+      ++first;  // c is equal to itself
+    sum[c].origin = kSums + static_cast<Index>(which.front() * sum.size() + first);
+    sum[c].given = sum[c].log;
+  }
 }
 
 // docs/mathematics.md#rounding-products. Neurons of one output, one sign and one offset whose directions differ by
@@ -321,6 +340,7 @@ static SignedLog folded(const SignedLog& a, double way) {
 // docs/mathematics.md#rounding-contributions
 std::unique_ptr<PairData> Canonical::make_pair(Index y, Index c) const {
   const auto h = static_cast<std::size_t>(neurons_.width);
+  const bool tanh = neurons_.curve == Curve::tanh;  // of either sign: no contribution is the worst one everywhere
   auto data = std::make_unique<PairData>();
   const auto difference = [&](const std::vector<SignedLog>& a) {
     if (net_.outputs == 1) return y == 1 ? a[0] : -a[0];
@@ -330,13 +350,13 @@ std::unique_ptr<PairData> Canonical::make_pair(Index y, Index c) const {
   for (std::size_t j = 0; j < h; ++j) {
     const SignedLog a = difference(coefficients_[j]);
     SignedLog least = a, generous = a;
-    if (a.sign != 0.0 && a.doubt > kFolded) {
+    if (!tanh && a.sign != 0.0 && a.doubt > kFolded) {
       least = folded(a, -1.0);
       generous = folded(a, 1.0);
     }
     data->log_a.push_back(least.sign == 0.0 ? -kInfinity : least.log);
     data->side.push_back(least.sign > 0.0 ? 1.0 : -1.0);
-    data->doubt.push_back(least.sign == 0.0 ? 0.0 : std::min(a.doubt, kFolded) + doubt_);
+    data->doubt.push_back(least.sign == 0.0 ? 0.0 : (tanh ? a.doubt : std::min(a.doubt, kFolded)) + doubt_);
     data->generous_log_a.push_back(generous.sign == 0.0 ? -kInfinity : generous.log);
     data->generous_side.push_back(generous.sign > 0.0 ? 1.0 : -1.0);
     most = std::max(most, data->log_a.back());
@@ -366,8 +386,9 @@ std::unique_ptr<PairData> Canonical::make_pair(Index y, Index c) const {
   pair.log_a = data->log_a.data();
   pair.side = data->side.data();
   pair.doubt = data->doubt.data();
-  pair.most_doubt = data->doubt.empty() ? 0.0 : *std::max_element(data->doubt.begin(), data->doubt.end());
-  pair.log_lipschitz = neurons_.curve == Curve::tanh ? 0.0 : log_lipschitz(*data);
+  for (std::size_t j = 0; j < h; ++j)  // of the largest contribution, where a small one's sign may be in doubt
+    pair.most_doubt = std::max(pair.most_doubt, data->doubt[j] * (tanh ? std::exp(data->log_a[j]) : 1.0));
+  pair.log_lipschitz = tanh ? 0.0 : log_lipschitz(*data);
   data->groups = std::make_unique<Groups>(neurons_, pair);
   return data;
 }

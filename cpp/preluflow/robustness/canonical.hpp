@@ -83,6 +83,7 @@ class Canonical {
   void gather(const std::uint8_t* fixed);
   void merge_equal();
   void add_up(const std::vector<std::size_t>& which);
+  void tell_equal_sums(const std::vector<std::size_t>& which, std::vector<SignedLog>& sum) const;
   void merge_near();
   void add_constant();
   void keep(const std::vector<Index>& which);

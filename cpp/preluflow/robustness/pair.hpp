@@ -45,7 +45,7 @@ struct Pair {
   const double* log_a;   // (h,) -inf: no part of this pair
   const double* side;    // (h,) +1 own, -1 rival
   const double* doubt;   // (h,) of a contribution, relative
-  double most_doubt;     // the largest of them
+  double most_doubt;     // the largest of them; for tanh relative to the largest contribution
   double log_lipschitz;  // log L of the rivals; -inf where there is none
   // With normalised input: norm_side e^log_norm_weight ||x||^(p-1) is added to m. 0: nothing is.
   double norm_side = 0.0, log_norm_weight = 0.0;

@@ -35,7 +35,12 @@ double Tangent::radius(const Pair& pair, const Point& point, bool& correct) {
   // cert(r), made for the ball of radius r, falls with r and holds up to r: the best is where they meet.
   set_norm_term(0.0);
   double high = power_radius(correct), best = 0.0, low = 0.0;
-  if (!correct || !std::isfinite(high)) return correct && pair.norm_side > 0.0 ? std::min(high, point.length) : 0.0;
+  if (!correct) return 0.0;
+  if (!std::isfinite(high)) {  // nothing but the norm's term changes with x
+    if (pair.norm_side < 0.0) return 0.0;
+    if (!any_rival_) return point.length;
+    high = point.length;
+  }
   for (int k = 0; k < kMeetings && high - low > 1e-4 * high; ++k) {
     const double middle = 0.5 * (low + high);
     set_norm_term(middle);
@@ -160,14 +165,14 @@ double Tangent::fall(double radius) {
                             ? 1.0
                             : std::min(std::max(ends[0], ends[1]) * (1.0 + 8.0 * kEpsilon) + 4.0 * kEpsilon, 1.0);
     weight_(j) = scaled_.side(j) * a * 0.5 * (least + most);
-    off += a * 0.5 * (most - least) * net_.length[j];
-    most_fall += a * most * net_.length[j];
+    off += a * (0.5 * (most - least) + pair_->doubt[j] * most) * net_.length[j];
+    most_fall += a * (1.0 + pair_->doubt[j]) * most * net_.length[j];
     total += std::abs(weight_(j));
   }
   q_ = (weight_.matrix() * gram_).array();
   const double lost = (net_.slack + 2.0 * kEpsilon * static_cast<double>(h)) * total;
   const double square = std::max((weight_ * q_).sum(), 0.0) + 2.0 * lost * total;
-  const double relative = 1.0 + kEpsilon * static_cast<double>(2 * h + 16) + 2.0 * pair_->most_doubt;
+  const double relative = 1.0 + kEpsilon * static_cast<double>(2 * h + 16);
   return std::min(std::sqrt(square) + off, most_fall) * relative;
 }
 
