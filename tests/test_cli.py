@@ -187,7 +187,7 @@ def test_numbers_of_another_figure_are_refused(quick, tmp_path):
 
 
 def test_help_of_a_figure_lists_its_options_and_no_other():
-    own = {"width", "dynamics", "alpha", "batch", "loss", "epochs", "recipe", "scale"}
+    own = {"width", "dynamics", "alpha", "batch", "loss", "epochs", "recipe", "scale", "data", "scheduler"}
     for name, experiment in REGISTRY.items():
         text = " ".join(invoke("reproduce", name, "--help").output.split())
         listed = {option for option in own if f"--{option} " in text or f"--{option}, " in text}
@@ -221,7 +221,7 @@ def test_names_and_options_are_completed():
             item.value for item in ShellComplete(cli, {}, "preluflow", "X").get_completions(list(words[:-1]), words[-1])
         ]
 
-    assert complete("reproduce", "fig") == [f"fig{i}" for i in range(1, 8)]
+    assert complete("reproduce", "fig") == [*(f"fig{i}" for i in range(1, 8)), "fig7-recipes"]
     assert complete("reproduce", "fig5", "pgd") == ["pgd-gap"]
     assert complete("reproduce", "fig5", "--w") == ["--width"]
     assert complete("reproduce", "fig1", "--w") == []

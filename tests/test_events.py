@@ -41,7 +41,7 @@ def step_around(network, X, y, t1, t, method, rtol=1e-3):
     kind = core.Flow32 if network.dtype == np.float32 else core.Flow64
     first = 0.4 if method in ("rk4", "euler") else 0.0
     start = TrainedForm.check(network, None, "both").start()
-    stepper = kind(start, X, y.astype(float)[:, None], None, "squared", method, 0.0, t1, rtol, first, 1)
+    stepper = kind(start, X, y.astype(float)[:, None], None, "squared", method, 0.0, t1, rtol, first, 0.0, "both", 1)
     while stepper.end < t:
         assert stepper.advance() == "ok"
     return stepper.begin, stepper.end

@@ -211,7 +211,7 @@ def robust_curves(ax: Axes, kinds: Any, lower: Array, upper: Array) -> None:
     Lines are the certified share of all points of all seeds, bands reach from the least certified share of a seed to
     the largest attacked one.
     """
-    longest = np.nanmax(np.where(np.isfinite(upper), upper, np.nan))
+    longest = np.max(upper, initial=0.0, where=np.isfinite(upper))
     eps = np.linspace(0.0, 1.02 * longest, 200)
     for k, kind in enumerate(kinds):
         color, style = LOOKS[k % len(LOOKS)]
@@ -272,6 +272,7 @@ def _images(figure: Figure, ax: Axes, outcome: Outcome, a: int) -> None:
     shown = ax.imshow(board, cmap="RdBu_r", vmin=-1.0, vmax=1.0, interpolation="nearest")
     ax.set_yticks([9 * k + 3.5 for k in range(kinds)], [name_of(kind) for kind in outcome.config["kinds"]])
     ax.set_xticks([])
+    ax.set(xlabel="images of 8 x 8 pixels, the largest contribution first", ylabel="network")
     ax.grid(visible=False)
     for side in ax.spines.values():
         side.set_visible(False)

@@ -177,7 +177,8 @@ def draw(outcome: Outcome) -> Figure:
         )
     _against_p(axes[3], outcome)
     for ax in axes:
-        plots.legend_above(ax, columns=2)
+        if ax.get_legend_handles_labels()[0]:
+            plots.legend_above(ax, columns=2)
     told = f"784-{config['width']}-10, Adam, {config['points']} images a seed"
     set_title(figure, outcome, "MNIST, MV24's section 5.2", told, "seeds", "bands: all seeds")
     return figure
@@ -199,7 +200,7 @@ def _attacked(ax: Any, outcome: Outcome, norm: str, kinds: Any) -> None:
 def _against_p(ax: Any, outcome: Outcome) -> None:
     arrays, p = outcome.arrays, np.array(outcome.config["degrees"])
     series = (
-        (np.nanmedian(arrays["lower"], axis=2), "median certified radius", plots.BLUE, "^", "-"),
+        (np.median(arrays["lower"], axis=2), "median certified radius", plots.BLUE, "^", "-"),
         (arrays["accuracy"], "test accuracy", plots.INK, "o", "--"),
         (arrays["stable_rank"] / 10.0, "stable rank / 10", plots.ORANGE, "s", ":"),
     )

@@ -58,7 +58,7 @@ class Orthogonal:
     rtol: float = 1e-4
 
     @property
-    def n(self) -> int:
+    def points(self) -> int:
         """Inputs."""
         return self.positive + self.negative
 
@@ -73,7 +73,7 @@ def problem(config: Orthogonal, rng: np.random.Generator) -> tuple[Array, Array]
     The inputs are rows of the identity, which is no loss as initial directions are uniform: what a factorisation leaves
     of their products, 1e-17, would wake silent neurons at the smallest scales.
     """
-    X = np.eye(config.n, config.dim)
+    X = np.eye(config.points, config.dim)
     y = np.concatenate([rng.uniform(1.0, 2.0, config.positive), -rng.uniform(0.5, 1.0, config.negative)])
     return X, y
 
@@ -99,7 +99,7 @@ def sums(at: Snapshot) -> dict[str, Any]:
 
 def expected(config: Orthogonal, Y: Array, scale: float) -> Array:
     """Leading order of the times of the two steps: n/(2 Y_s) log(1/epsilon)."""
-    return np.asarray(config.n / (2.0 * Y) * np.log(1.0 / scale))
+    return np.asarray(config.points / (2.0 * Y) * np.log(1.0 / scale))
 
 
 def logistic(t: Array, Y: float, half: float, n: int) -> Array:
@@ -150,7 +150,7 @@ def measure(session: Session) -> None:
         arrays["m"][i, s, :count], arrays["along"][i, s, :count] = run["m"][:count], run["cosine"][:count]
         half = np.array([half_time(run.t, run["m"][:, k], Y[k]) for k in range(2)])
         arrays["half"][i, s] = half
-        told = closed_form(run.t, Y, half, config.n)
+        told = closed_form(run.t, Y, half, config.points)
         arrays["worst"][i, s] = np.abs(run["loss"] - told).max() / run["loss"][0]
         arrays["cosine"][i, s] = run["cosine"][-1]
 
