@@ -66,6 +66,11 @@ struct Simd {
       for (Index k = 0; k < lanes; ++k) c.lane[k] = a.lane[k] * b;
       return c;
     }
+    friend V operator*(const V& a, const V& b) {
+      V c;
+      for (Index k = 0; k < lanes; ++k) c.lane[k] = a.lane[k] * b.lane[k];
+      return c;
+    }
   };
   static V load(const T* p) {
     V v;
