@@ -22,7 +22,7 @@ constexpr double kOutward = 1.0 - 1e-9;  // of a certificate that is the distanc
 constexpr double kTight =
     1e-3;  // the gap of level tight, which is closed first at level exact, too: it only adds to it
 constexpr int kRefinements = 3;    // of branch and bound, again from a shorter witness each
-constexpr double kRounded = 1e-6;  // relative difference of a witness and what the attack found that is rounding
+constexpr double kRounded = 1e-4;  // relative difference of a witness and what the attack found that may be rounding
 
 using Row = Scaled::Row;
 
