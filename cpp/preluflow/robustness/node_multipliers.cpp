@@ -60,10 +60,12 @@ void NodeMultipliers::derive(const NodeMajorant& F, const Node& node, double eno
   for (Index i = 0; i <= count; ++i) second_(i, i) += kRidge * second_(i, i) + 1e-300;
 }
 
-// Newton's step where no w becomes negative: those that would are held at 0 and the others step again.
+// Newton's step where no w becomes negative and l keeps a share of itself: those that would not are held where that
+// ends, and the others step again. A finite `held_l` is the step in l; with `held_w` no w moves.
 VectorXd NodeMultipliers::newton(double held_l, bool held_w) const {
   const Index count = w_.size();
-  VectorXd step = VectorXd::Zero(count + 1);
+  VectorXd step = VectorXd::Zero(count + 1), least(count + 1);
+  least << (kLeast - 1.0) * l_, -w_;
   std::vector<Index> free;
   if (std::isfinite(held_l))
     step(0) = held_l;
@@ -71,29 +73,38 @@ VectorXd NodeMultipliers::newton(double held_l, bool held_w) const {
     free.push_back(0);
   for (Index i = 0; i < count && !held_w; ++i)
     if (w_(i) > 0.0 || first_(i + 1) < 0.0) free.push_back(i + 1);
-  while (!free.empty()) {
-    const auto size = static_cast<Index>(free.size());
-    Eigen::MatrixXd part(size, size);
-    VectorXd right(size);
-    VectorXd held = step;
-    for (Index i : free) held(i) = 0.0;
-    for (Index i = 0; i < size; ++i) {
-      const Index at = free[static_cast<std::size_t>(i)];
-      right(i) = -first_(at) - second_.row(at).dot(held);
-      for (Index j = 0; j < size; ++j) part(i, j) = second_(at, free[static_cast<std::size_t>(j)]);
-    }
-    const VectorXd solution = part.ldlt().solve(right);
+  for (bool again = true; again && !free.empty();) {
+    for (Index i : free) step(i) = 0.0;
+    const VectorXd right = -(first_ + second_ * step)(free);
+    const VectorXd solution = second_(free, free).ldlt().solve(right);
     std::vector<Index> left;
-    for (Index i = 0; i < size; ++i) {
-      const Index at = free[static_cast<std::size_t>(i)];
-      const bool below = at > 0 && !(w_(at - 1) + solution(i) >= 0.0);
-      step(at) = below ? -w_(at - 1) : solution(i);
-      if (!below) left.push_back(at);
+    for (std::size_t i = 0; i < free.size(); ++i) {
+      const double by = solution(static_cast<Index>(i));
+      const bool inside = by >= least(free[i]);
+      step(free[i]) = inside ? by : least(free[i]);
+      if (inside) left.push_back(free[i]);
     }
-    if (left.size() == free.size()) break;
+    again = left.size() < free.size();
     free = std::move(left);
   }
   return step;
+}
+
+// Halves a step until V falls; false if it does not, or if the step promises next to nothing.
+bool NodeMultipliers::descend(const NodeMajorant& F, const Node& node, double enough, const VectorXd& step) {
+  if (!step.allFinite() || !(-first_.dot(step) > kSettled * l_ * enough * enough)) return false;
+  const double before = value_;
+  double share = 1.0;
+  for (int halving = 0; halving < kHalvings; ++halving, share *= 0.4) {
+    const double l = std::max(l_ + share * step(0), kLeast * l_);
+    const VectorXd w = (w_ + share * step.tail(w_.size())).cwiseMax(0.0);
+    if (!try_at(F, node, enough, l, w) || !(value_ < before)) continue;
+    l_ = l;
+    w_ = w;
+    return true;
+  }
+  value_ = before;
+  return false;
 }
 
 bool NodeMultipliers::search(const NodeMajorant& F, const Node& node, double enough, double l, const VectorXd& w,
@@ -105,29 +116,15 @@ bool NodeMultipliers::search(const NodeMajorant& F, const Node& node, double eno
   if (!(l_ > 0.0)) return false;
   for (int k = 0; !try_at(F, node, enough, l_, w_); l_ *= 2.0)
     if (++k > kDoublings) return false;
-  VectorXd next;
   for (int k = 0; k < kSteps && value_ >= 0.0; ++k) {
     derive(F, node, enough);
-    VectorXd step = newton(kFree, held);
-    // Far beyond the ball the value is nearly a pole in l, which Newton's step for 1/||d|| = 1/enough takes at once.
+    const VectorXd step = newton(kFree, held);
+    // Far beyond the ball V is nearly a pole in l, which Newton's step for 1/||d|| = 1/enough takes at once, unless it
+    // is a direction's w that takes it.
     const double length = d_.norm();
-    if (length > enough && step(0) > 0.0)
-      step = newton(step(0) * 2.0 * length * length / (enough * (length + enough)), held);
-    if (!step.allFinite() || !(-first_.dot(step) > kSettled * l_ * enough * enough)) break;
-    const double before = value_;
-    double share = 1.0, l_next = l_;
-    bool lower = false;
-    for (int halving = 0; halving < kHalvings && !lower; ++halving, share *= 0.4) {
-      l_next = std::max(l_ + share * step(0), kLeast * l_);
-      next = (w_ + share * step.tail(count)).cwiseMax(0.0);
-      lower = try_at(F, node, enough, l_next, next) && value_ < before;
-    }
-    if (!lower) {
-      value_ = before;
-      break;
-    }
-    l_ = l_next;
-    w_ = next;
+    const double faster = 2.0 * length * length / (enough * (length + enough));
+    if (length > enough && step(0) > 0.0 && descend(F, node, enough, newton(faster * step(0), held))) continue;
+    if (!descend(F, node, enough, step)) break;
   }
   return true;
 }

@@ -29,6 +29,7 @@ class NodeMultipliers {
   bool try_at(const NodeMajorant& F, const Node& node, double enough, double l, const Eigen::VectorXd& w);
   void derive(const NodeMajorant& F, const Node& node, double enough);
   Eigen::VectorXd newton(double held_l, bool held_w) const;
+  bool descend(const NodeMajorant& F, const Node& node, double enough, const Eigen::VectorXd& step);
 
   double l_ = 0.0, value_ = 0.0;
   Eigen::MatrixXd A_, U_, second_;
