@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import pickle
 import subprocess
@@ -28,12 +27,6 @@ from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from preluflow.sklearn import TwoLayerClassifier, TwoLayerRegressor, certified_accuracy
-
-# What the flow of one output without biases cannot do yet is expected to fail, and to be noticed once it works.
-FLOW_IS_PLAIN = "biases" not in inspect.signature(pf.gradient_flow).parameters
-needs_general_flow = pytest.mark.xfail(
-    FLOW_IS_PLAIN, raises=(TypeError, ValueError), strict=True, reason="gradient_flow trains plain networks only"
-)
 
 
 @parametrize_with_checks([TwoLayerClassifier(), TwoLayerRegressor()])
@@ -78,7 +71,7 @@ FAST = {"width": 20, "epochs": 30, "step": 0.01, "steps": 100, "t1": 5.0, "rando
 # ---- what is trained
 
 
-@pytest.mark.parametrize("method", ["adam", "sgd", "descent", pytest.param("flow", marks=needs_general_flow)])
+@pytest.mark.parametrize("method", ["adam", "sgd", "descent", "flow"])
 @pytest.mark.parametrize("loss", ["cross_entropy", "squared"])
 def test_every_method_learns_iris_with_biases(iris, method, loss):
     X, y = iris
@@ -97,7 +90,7 @@ def test_every_method_learns_two_classes_without_biases(two, method, loss):
     assert model.network_.num_outputs == 1 and model.network_.offsets is None and model.network_.output_bias is None
 
 
-@pytest.mark.parametrize("method", ["adam", "sgd", "descent", pytest.param("flow", marks=needs_general_flow)])
+@pytest.mark.parametrize("method", ["adam", "sgd", "descent", "flow"])
 @pytest.mark.parametrize("targets", [1, 2])
 def test_every_method_fits_numbers(method, targets):
     X, y = make_regression(100, 5, n_targets=targets, random_state=0)

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from preluflow import _arrays
 from preluflow._arrays import Float, Float64
+from preluflow.loss import point_losses
 from preluflow.typing import TrainingLoss
 
 if TYPE_CHECKING:
@@ -107,15 +108,11 @@ def mean_loss(loss: TrainingLoss, targets: Targets, outputs: Float64, weight: Fl
     """Mean loss of outputs, (n,) or (n, C), over weighted points."""
     F = outputs.reshape(len(targets.values), -1)
     y = targets.values
-    if loss == "squared":
-        each = ((y - F) ** 2).sum(axis=1)
-    elif loss == "cross_entropy":
+    if loss == "cross_entropy":
         shifted = F - F.max(axis=1, keepdims=True)
         each = np.log(np.exp(shifted).sum(axis=1)) - (y * shifted).sum(axis=1)
-    elif loss == "exponential":
-        each = np.exp(-y[:, 0] * F[:, 0])
     else:
-        each = np.logaddexp(0.0, -y[:, 0] * F[:, 0])
+        each = point_losses(loss, y, F).sum(axis=1)
     return float(np.mean(each if weight is None else weight * each))
 
 

@@ -59,23 +59,8 @@ class TrainedForm:
 
     def start(self) -> Any:
         """The start for the core's steppers."""
-        net, width = self.like, self.like.width
-        kind = core.Start32 if net.dtype == np.float32 else core.Start64
-        U, log_norm, log_abs_v = self.inner(net)
-        power = net.p - 1.0 if net.normalize_input else 0.0
-        outer = (width, net.num_outputs)
-        return kind(
-            U,
-            log_norm,
-            net.sign.reshape(outer),
-            log_abs_v.reshape(outer),
-            net.activation,
-            net.p,
-            self.output_bias(net) if self.output else None,
-            net.center,
-            self.hidden,
-            power,
-        )
+        U, log_norm, log_abs_v = self.inner(self.like)
+        return _start(self.like, U, log_norm, log_abs_v, self.output_bias(self.like) if self.output else None)
 
     def inner(self, network: TwoLayerNetwork) -> tuple[Float, Float64, Float64]:
         """Directions of (w_j, b_j), log-norms of them, and log |V_j|, as trained."""
@@ -141,20 +126,25 @@ class TrainedForm:
 
 def gradient_start(network: TwoLayerNetwork) -> Any:
     """A start whose gradient is that in the network's own weights: rows (u_j, o_j), where ||u_j|| = 1."""
-    kind = core.Start32 if network.dtype == np.float32 else core.Start64
     U = network.directions
     if network.offsets is not None:
         U = np.column_stack([U, network.offsets]).astype(network.dtype)
-    outer = (network.width, network.num_outputs)
+    return _start(network, U, network.log_norm, network.log_abs_v, network.output_bias)
+
+
+def _start(like: TwoLayerNetwork, U: Float, log_norm: Float64, log_abs_v: Float64, output_bias: Float64 | None) -> Any:
+    """The core's start with these rows, (h, D) or (h, D + 1) with a column for biases, and all else of a network."""
+    kind = core.Start32 if like.dtype == np.float32 else core.Start64
+    outer = (like.width, like.num_outputs)
     return kind(
         U,
-        network.log_norm,
-        network.sign.reshape(outer),
-        network.log_abs_v.reshape(outer),
-        network.activation,
-        network.p,
-        network.output_bias,
-        network.center,
-        network.offsets is not None,
-        network.p - 1.0 if network.normalize_input else 0.0,
+        log_norm,
+        like.sign.reshape(outer),
+        log_abs_v.reshape(outer),
+        like.activation,
+        like.p,
+        output_bias,
+        like.center,
+        U.shape[1] > like.dim,
+        like.p - 1.0 if like.normalize_input else 0.0,
     )

@@ -97,10 +97,15 @@ def residual(loss: Loss, y: Float64, f: Float64) -> Float64:
     return np.asarray(y * np.exp(-np.logaddexp(0.0, y * f)))
 
 
+def point_losses(loss: Loss, y: Float64, f: Float64) -> Float64:
+    """Losses of outputs f for labels or targets y, of any one shape, entry by entry."""
+    if loss == "squared":
+        return np.asarray((y - f) ** 2)
+    if loss == "exponential":
+        return np.asarray(np.exp(-y * f))
+    return np.asarray(np.logaddexp(0.0, -y * f))
+
+
 def mean_loss(loss: Loss, y: Float64, f: Float64) -> float:
     """Mean loss of outputs f (n,) for labels y (n,)."""
-    if loss == "squared":
-        return float(np.mean((y - f) ** 2))
-    if loss == "exponential":
-        return float(np.mean(np.exp(-y * f)))
-    return float(np.mean(np.logaddexp(0.0, -y * f)))
+    return float(np.mean(point_losses(loss, y, f)))
