@@ -29,10 +29,15 @@ def lines(log):
     return Path(log).read_text().splitlines() if Path(log).exists() else []
 
 
-def counted(alpha, seed, rng, *, log, seconds=0.0):
-    """Random numbers of the cell; every computation is noted at its beginning and end."""
+def counted(alpha, seed, rng, *, log, seconds=0.0, gate=None, held=()):
+    """Random numbers of the cell; every computation is noted at its beginning and end.
+
+    Where there is a gate, cells of ``held`` alphas wait until that file exists.
+    """
     note(log, "begin", alpha, seed, os.getpid())
     time.sleep(seconds)
+    while gate is not None and alpha in held and not Path(gate).exists():
+        time.sleep(0.01)
     found = {"sum": alpha + seed + rng.random(), "draws": rng.standard_normal(3), "count": seed}
     note(log, "end", alpha, seed, os.getpid())
     return found

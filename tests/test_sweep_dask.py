@@ -108,7 +108,8 @@ CELLS = [200, pytest.param(1000, marks=pytest.mark.slow)]
 @pytest.mark.parametrize("cells", CELLS)
 def test_a_worker_is_killed_and_the_scheduler_stopped_and_nothing_is_lost_and_nothing_twice(tmp_path, cluster, cells):
     folder, log = tmp_path / "runs", tmp_path / "log"
-    measure = functools.partial(measures.counted, log=str(log), seconds=0.005)
+    gate = tmp_path / "gate"  # of the last quarter of the cells: it opens once the first cluster is gone
+    measure = functools.partial(measures.counted, log=str(log), seconds=0.005, gate=str(gate), held=(0.4,))
 
     first = cluster()
     victim = first.workers[0]
@@ -122,6 +123,8 @@ def test_a_worker_is_killed_and_the_scheduler_stopped_and_nothing_is_lost_and_no
     assert cells // 2 <= len(kept) == int((partial["status"] == "done").sum()) < cells
     before = ends(log)
 
+    first.end()
+    gate.touch()
     second = cluster()
     found = second.sweep(folder, measure, over(cells))
     assert found.attrs["ended"] == "finished" and (found["status"] == "done").all()

@@ -62,7 +62,7 @@ def loss_gradient(
         push = push * norms[:, None] ** (network.p - 1.0)
     inner = G.astype(np.float64)
     if network.activation == "prelu":
-        inner[:, : network.dim] = G[:, : network.dim] - (network.p - 1.0) * along[:, None] * U
+        inner[:, : network.dim] -= (network.p - 1.0) * along[:, None] * U
     inner *= push
     power = {"prelu": 1.0, "polynomial": network.p, "tanh": 0.0}[network.activation]
     outer = -(norms**power)[:, None] * s
