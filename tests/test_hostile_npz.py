@@ -217,7 +217,7 @@ def test_honest_zeros_are_read_however_well_they_pack(tmp_path, monkeypatch):
 
 # ---- contents that do not belong together
 
-DELETE = object()
+DELETE = type("Delete", (), {"__repr__": lambda _: "deleted"})()
 NAN = float("nan")
 
 

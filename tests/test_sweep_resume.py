@@ -40,7 +40,8 @@ def test_a_sweep_resumed_after_kill_9_is_the_serial_one(tmp_path, kills):
         process = subprocess.Popen(list(map(str, command)))
         # Up to the last round there is something left to do; the moment within a cell is as it comes.
         room = 200 - len(before) - (kills - round_) * (IN_FLIGHT + 1)
-        killed += kill_when(process, folder, len(before) + chance.randint(0, max(0, room * 2 // (kills - round_))))
+        most = max(0, min(room, room * 2 // (kills - round_)))
+        killed += kill_when(process, folder, len(before) + chance.randint(0, most))
         assert before <= saved(folder)
     assert killed == kills
     found = measures.sweep_counted(folder, log)
