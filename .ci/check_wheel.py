@@ -1,4 +1,4 @@
-"""Check a wheel: nothing missing, nothing that does not belong, not too large.
+"""Check a wheel: nothing missing, nothing that does not belong, Python as in the tree, not too large.
 
 python .ci/check_wheel.py dist/preluflow-*.whl
 """
@@ -27,9 +27,13 @@ def main(path: Path) -> None:
         sys.exit(f"{path.name} holds the modules {sorted(modules)}, expected {sorted(expected)}")
     sources = {name.removeprefix("preluflow/") for name in names if name.endswith(".py")}
     tree = Path(__file__).parent.parent / "python" / "preluflow"
-    missing = {str(file.relative_to(tree)) for file in tree.rglob("*.py")} - sources
-    if missing:
-        sys.exit(f"{path.name} lacks {sorted(missing)}")
+    files = {str(file.relative_to(tree)): file for file in tree.rglob("*.py")}
+    if files.keys() - sources:
+        sys.exit(f"{path.name} lacks {sorted(files.keys() - sources)}")
+    archive = zipfile.ZipFile(path)
+    other = [name for name, file in files.items() if archive.read(f"preluflow/{name}") != file.read_bytes()]
+    if other:
+        sys.exit(f"{path.name} has other contents than the tree in {sorted(other)}")
     if path.stat().st_size > LIMIT:
         sys.exit(f"{path.name} has {path.stat().st_size} bytes, more than {LIMIT:.0f}")
     print(f"{path.name}: {path.stat().st_size} bytes, modules {sorted(modules)}")

@@ -165,9 +165,6 @@ def violations(here, found):
     sure, maybe = advantage(network, X, y, ROUNDING) > 0, advantage(network, X, y, -ROUNDING) > 0
     length = np.linalg.norm(found.witness, axis=1)
     error = advantage(network, X + found.witness, y, ROUNDING) <= 0
-    short = found.upper < here.exact * (1 - 1e-9)
-    if short.any():  # than the radius as computed: than that of a net within rounding, too?
-        short &= found.upper < reached(network, X, y, slack=ROUNDING) * (1 - 1e-9)
     finite = np.isfinite(found.lower) & np.isfinite(found.upper) & np.isfinite(found.witness).all(axis=1)
     claims = {
         "not finite": ~finite,
@@ -180,6 +177,9 @@ def violations(here, found):
         "a radius of a misclassified point": ~found.correct & ((found.lower != 0) | (found.upper != 0)),
     }
     if network.dim == 2:
+        short = found.upper < here.exact * (1 - 1e-9)
+        if short.any():  # than the radius as computed: than that of a net within rounding, too?
+            short &= found.upper < reached(network, X, y, slack=ROUNDING) * (1 - 1e-9)
         claims["upper below the exact radius"] = found.correct & short
     return [(claim, i) for claim, bad in claims.items() for i in np.flatnonzero(bad)]
 
