@@ -569,6 +569,8 @@ def recipes(options: argparse.Namespace) -> list[dict[str, Any]]:
     say("|---|---|---|" + "---|---|" * len(levels) + "---|---|---|")
     lines = []
     for recipe in RECIPES:
+        if options.only and recipe.name not in options.only:
+            continue
         for seed in range(options.seeds):
             lines.append(measure_recipe(recipe, seed, options))
             show_recipe(lines[-1])
@@ -621,6 +623,7 @@ def main() -> None:
     parser.add_argument("--thorough", action="store_true", help="DDN with 1000 steps besides; on recipes instead")
     parser.add_argument("--recipes", action="store_true", help="the harder recipes instead")
     parser.add_argument("--seeds", type=int, default=5, help="networks of each recipe")
+    parser.add_argument("--only", choices=[recipe.name for recipe in RECIPES], action="append", help="this recipe")
     parser.add_argument("--exact", type=int, default=40, help="points of each recipe at level exact")
     parser.add_argument("--small", action="store_true", help="a tenth of the size, to try the script")
     parser.add_argument("--out", type=Path)

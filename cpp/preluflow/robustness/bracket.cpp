@@ -19,8 +19,10 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kOutward = 1.0 - 1e-9;  // of a certificate that is the distance to the centre
-constexpr double kTight =
-    1e-3;  // the gap of level tight, which is closed first at level exact, too: it only adds to it
+// Level exact begins with all that level tight does, so that it only adds to it.
+constexpr double kTight = 1e-3;    // the gap of level tight
+constexpr double kLoose = 0.02;    // where trust regions leave more open, it goes on by branch and bound, to this gap
+constexpr Index kFewNodes = 12;    // or so many nodes
 constexpr int kRefinements = 3;    // of branch and bound, again from a shorter witness each
 constexpr double kRounded = 1e-4;  // relative difference of a witness and what the attack found that may be rounding
 
@@ -296,14 +298,10 @@ class Refinement {
   }
 
   // Nodes and seconds are the point's: what one search leaves of them is the next one's.
-  void exact() {
-    using Clock = std::chrono::steady_clock;
-    const auto began = Clock::now();
+  void exact(const ExactOptions& options) {
     for (Rival& rival : work_.rivals)
-      for (int round = 0; round < kRefinements && open(rival) && work_.done; ++round) {
-        const double spent = std::chrono::duration<double>(Clock::now() - began).count();
-        const ExactOptions left{call_.options.gap, call_.options.most_nodes - work_.nodes,
-                                call_.options.most_seconds - spent};
+      for (int round = 0; round < kRefinements && open(rival, options.gap) && work_.done; ++round) {
+        const ExactOptions left{options.gap, options.most_nodes - work_.nodes, options.most_seconds - spent_};
         if (left.most_nodes <= 0 || !(left.most_seconds > 0.0)) return;
         const double before = work_.upper;
         const Index nodes = search(rival, left);
@@ -314,6 +312,8 @@ class Refinement {
  private:
   // Branch and bound against one rival; the nodes looked at.
   Index search(Rival& rival, const ExactOptions& options) {
+    using Clock = std::chrono::steady_clock;
+    const auto began = Clock::now();
     std::vector<double> d = witness_of(rival);
     const double old = rival.lower;
     const Index nodes = exact_radius(canonical_.neurons(), canonical_.span(), pair(rival).pair, points_.at(0),
@@ -323,10 +323,11 @@ class Refinement {
     take(rival, d);
     work_.done = nodes >= 0;
     work_.nodes += std::max<Index>(nodes, 0);
+    spent_ += std::chrono::duration<double>(Clock::now() - began).count();
     return nodes;
   }
 
-  bool open(const Rival& rival) const { return rival.lower < (1.0 - call_.options.gap) * work_.upper; }
+  bool open(const Rival& rival, double gap) const { return rival.lower < (1.0 - gap) * work_.upper; }
   const PairData& pair(const Rival& rival) const { return canonical_.pair(call_.label[index_], rival.c); }
 
   void note(Rival& rival, const Trace& trace) {
@@ -393,10 +394,11 @@ class Refinement {
   Points points_;
   Witnesses witnesses_;
   std::vector<double> x_;  // (rank,) the point in the span
+  double spent_ = 0.0;     // seconds of branch and bound
 };
 
-bool is_open(const Call& call, const Work& work) {
-  return work.done && work.correct && work.lower() < (1.0 - call.options.gap) * work.upper;
+bool is_open(const Work& work, double gap) {
+  return work.done && work.correct && work.lower() < (1.0 - gap) * work.upper;
 }
 
 // The bracket of a point in the units of x.
@@ -442,16 +444,18 @@ void bracket(Team& team, const Canonical& canonical, const Evaluator& evaluator,
   if (options.level != Level::fast && canonical.span().rank > 0) {
     team.parallel_for(n, [&](Index i) {
       Work& work = works[static_cast<std::size_t>(i)];
-      if (!is_open(call, work)) return;
+      if (!is_open(work, options.gap)) return;
       if (asked_to_stop(interrupt)) {
         work.done = false;
         return;
       }
       Refinement refinement(call, i, work);
       refinement.tighten(std::max(options.gap, kTight));
+      if (is_open(work, kLoose))
+        refinement.exact({kLoose, std::min(kFewNodes, options.most_nodes), options.most_seconds});
       if (options.level != Level::exact) return;
-      if (is_open(call, work)) refinement.tighten(options.gap);  // cheaper than nodes, where it gets there
-      if (is_open(call, work)) refinement.exact();
+      if (is_open(work, options.gap)) refinement.tighten(options.gap);  // cheaper than nodes, where it gets there
+      if (is_open(work, options.gap)) refinement.exact({options.gap, options.most_nodes, options.most_seconds});
     });
   }
   team.parallel_for(n, [&](Index i) { report(call, i, works[static_cast<std::size_t>(i)]); });
