@@ -1,0 +1,8 @@
+"""
+averages_or_clusters
+======================
+
+Text.
+"""
+
+print(1)
