@@ -1,4 +1,4 @@
-"""Every public name of the package, as `preluflow.theory.Guarantee`; what the site and the doctests are held against."""
+"""Every public name of the package, such as `preluflow.theory.Guarantee`: what the site and doctests must have."""
 
 from __future__ import annotations
 
