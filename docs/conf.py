@@ -41,7 +41,8 @@ pygments_style = "friendly"
 pygments_dark_style = "monokai"
 
 # Formulas are plain text in this project, on GitHub, in a terminal and here: no MathJax, nothing to fetch.
-myst_enable_extensions = ["deflist"]
+smartquotes = False
+highlight_language = "none"
 myst_heading_anchors = 4
 
 autodoc_typehints = "none"
@@ -67,6 +68,7 @@ sphinx_gallery_conf = {
     "write_computation_times": False,
     "plot_gallery": True,
     "reset_modules": ("matplotlib",),
+    "capture_repr": (),
 }
 
 
