@@ -141,6 +141,13 @@ class NearestCenter(_MixtureRule):
     ----------
     mixture : GaussianMixture
         Gives centres and labels.
+
+    Examples
+    --------
+    >>> mixture = pf.GaussianMixture([[0.0, 0.0], [2.0, 0.0]], labels=[-1, 1], noise=0.1)
+    >>> rule = pf.classifiers.NearestCenter(mixture)
+    >>> pf.robust_radius(rule, [[0.25, 5.0]], [-1]).lower.round(6).tolist()  # the border is at x_1 = 1
+    [0.75]
     """
 
     def _scores(self, x: Float64) -> Float64:
@@ -244,6 +251,13 @@ class MixtureBayes(_MixtureRule):
     ----------
     mixture : GaussianMixture
         With noise in every direction.
+
+    Examples
+    --------
+    >>> mixture = pf.GaussianMixture(np.eye(3), labels=[0, 1, 2], noise=0.1)
+    >>> rule = pf.classifiers.MixtureBayes(mixture)
+    >>> rule.predict(np.eye(3)).tolist()
+    [0, 1, 2]
     """
 
     def __init__(self, mixture: GaussianMixture) -> None:

@@ -46,6 +46,15 @@ class RobustRadius:
     trace : dict of ndarray, shape (n,)
         How the bracket of a network came about: ``certificate`` (its name: ``certificates``), ``rival`` (the class it
         is about), ``rounds`` of moving contacts, ``nodes`` of branch and bound. Empty for other classifiers.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> net = pf.classifiers.cluster_prelu(gmm, p=3)  # F^(3)
+    >>> radius = pf.robust_radius(net, gmm.centers, gmm.labels)
+    >>> certified, attacked = radius.accuracy([0.5, 0.7, 0.8])
+    >>> certified.tolist(), attacked.tolist()
+    ([1.0, 1.0, 0.0], [1.0, 1.0, 0.0])
     """
 
     lower: Float64

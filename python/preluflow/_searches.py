@@ -50,6 +50,14 @@ class Attack:
     reached : ndarray of int64, shape (n,)
         The class that x + delta is taken for, or that ties with the right one: a rival where ``success``, else the
         right one.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> net = pf.classifiers.cluster_prelu(gmm, p=3)  # F^(3)
+    >>> found = pf.attacks.fgsm(net, gmm.centers, gmm.labels, eps=0.9)
+    >>> found.norms.round(6).tolist(), found.accuracy  # towards the origin, where f > 0
+    ([0.9, 0.9, 0.9, 0.9], 1.0)
     """
 
     delta: Float64

@@ -76,6 +76,12 @@ def fgsm(
     References
     ----------
     Goodfellow, Shlens, Szegedy, ICLR 2015 (l-infinity).
+
+    Examples
+    --------
+    >>> line = pf.classifiers.Linear([3.0, 4.0])
+    >>> pf.attacks.fgsm(line, [[1.0, 1.0]], [1.0], eps=1.5).delta.round(6).tolist()
+    [[-0.9, -1.2]]
     """
     ball = _searches.Ball.of(eps, norm, bounds)
     return _searches.run(*_searches.prepared(classifier, X), y, partial(_searches.fgsm, ball=ball), ball)
@@ -161,6 +167,13 @@ def pgd(
     References
     ----------
     Madry et al., ICLR 2018; MV24 and MV25, experiments.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> net = pf.classifiers.cluster_prelu(gmm, p=3)  # F^(3)
+    >>> pf.attacks.pgd(net, gmm.centers, gmm.labels, eps=0.9, steps=100).accuracy  # the truth is 0
+    1.0
     """
     ball = _searches.Ball.of(eps, norm, bounds)
     steps = _arrays.integer(steps, "steps", minimum=1)
@@ -306,6 +319,13 @@ def apgd(
     References
     ----------
     Croce and Hein, ICML 2020, Algorithm 1.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> net = pf.classifiers.cluster_prelu(gmm, p=3)  # F^(3)
+    >>> pf.attacks.apgd(net, gmm.centers, gmm.labels, eps=0.3, steps=20).accuracy
+    1.0
     """
     ball = _searches.Ball.of(eps, norm, bounds)
     once = partial(
@@ -379,6 +399,12 @@ def ddn(
     References
     ----------
     Rony et al., CVPR 2019, Algorithm 1.
+
+    Examples
+    --------
+    >>> line = pf.classifiers.Linear([3.0, 4.0])
+    >>> pf.attacks.ddn(line, [[1.0, 1.0]], [1.0], steps=100).norms.round(2).tolist()  # 7/5
+    [1.4]
     """
     box = _searches.box(bounds)
     once = partial(
@@ -438,6 +464,12 @@ def fmn(
     References
     ----------
     Pintor et al., NeurIPS 2021, Algorithm 1.
+
+    Examples
+    --------
+    >>> line = pf.classifiers.Linear([3.0, 4.0])
+    >>> pf.attacks.fmn(line, [[1.0, 1.0]], [1.0], steps=100).norms.round(2).tolist()  # 7/5
+    [1.4]
     """
     box = _searches.box(bounds)
     once = partial(
@@ -499,6 +531,14 @@ def swap(
     ------
     ValueError, TypeError
         As in ``fgsm``.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> net = pf.classifiers.cluster_prelu(gmm, p=3)  # F^(3)
+    >>> found = pf.attacks.swap(net, gmm.centers, gmm.labels, centers=gmm.centers, center_labels=gmm.labels)
+    >>> found.norms.round(3).tolist()
+    [0.707, 0.707, 0.707, 0.707]
     """
     options = _searches.swap_options(starts, steps, restarts, seed, rivals)
     model, data = _searches.prepared(classifier, X)
@@ -542,6 +582,14 @@ def minimal_norm(
     ------
     ValueError, TypeError
         As in ``fgsm``.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> net = pf.classifiers.cluster_prelu(gmm, p=3)  # F^(3)
+    >>> centers = {"centers": gmm.centers, "center_labels": gmm.labels}
+    >>> pf.attacks.minimal_norm(net, gmm.centers[:1], gmm.labels[:1], **centers).norms.round(3).tolist()
+    [0.707]
     """
     if (centers is None) != (center_labels is None):
         raise ValueError("centers and center_labels must be given together")

@@ -42,6 +42,20 @@ class Classifier(Protocol):
       {y f <= 0}; 0 where the point is misclassified.
     - ``nearest_error(X, y)`` returns (n, D) float64, perturbations d with y f(x + d) <= 0, the shortest there are (up
       to rounding), where these are known in closed form; 0 where the point is misclassified.
+
+    Examples
+    --------
+    >>> class Ball:
+    ...     def decision_function(self, X):
+    ...         return 1.0 - np.linalg.norm(X, axis=1)
+    ...
+    ...     def input_gradient(self, X):
+    ...         return -X / np.linalg.norm(X, axis=1, keepdims=True)
+    >>> isinstance(Ball(), pf.classifiers.Classifier)
+    True
+    >>> radius = pf.robust_radius(Ball(), [[0.6, 0.0]], [1.0])  # attacked only
+    >>> radius.lower.tolist(), radius.upper.round(2).tolist()
+    ([0.0], [0.4])
     """
 
     # Arrays of any dtype, so that methods annotated with np.ndarray, or with ArrayLike, will do.
@@ -66,6 +80,14 @@ class Linear(_Classifier):
         Biases.
     classes : array of int, shape (max(C, 2),), optional
         Distinct labels: of f <= 0 and f > 0, or of the outputs. By default -1 and +1, and 0 .. C-1.
+
+    Examples
+    --------
+    >>> line = pf.classifiers.Linear([3.0, 4.0], -2.0)
+    >>> line.decision_function([[1.0, 1.0]]).tolist()
+    [5.0]
+    >>> pf.robust_radius(line, [[1.0, 1.0]], [1.0]).lower.round(6).tolist()  # 5/5
+    [1.0]
     """
 
     def __init__(self, w: ArrayLike, b: ArrayLike = 0.0, *, classes: ArrayLike | None = None) -> None:
@@ -222,6 +244,14 @@ def fit_linear(
     ------
     ValueError, TypeError
         For bad input, before any work; if the step is so large that w is no longer finite.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> data = gmm.sample(40, balanced=True, dtype="float64", rng=1)
+    >>> line = pf.classifiers.fit_linear(data.X, data.y, step=1.0, batch=10, epochs=100, rng=0)
+    >>> bool(np.all(line.predict(data.X) == data.y))
+    True
     """
     points = _arrays.points(X)
     target = _arrays.labels(y, n=len(points))
@@ -260,6 +290,12 @@ def cluster_prelu(gmm: OrthonormalGMM, p: float = 3.0) -> TwoLayerNetwork:
     """F^(p)(x) = sum_{k<=K1} sigma(<x,mu_k>)^p - sum_{k>K1} sigma(<x,mu_k>)^p (MV25, eq. 9), in float64.
 
     One neuron per cluster: nearly robust up to sqrt(2)/2, and what gradient flow from a tiny initialisation learns.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> pf.classifiers.cluster_prelu(gmm, p=3).decision_function(0.5 * gmm.centers).round(6).tolist()  # y 0.5^3
+    [0.125, 0.125, -0.125, -0.125]
     """
     _arrays.instance(gmm, "gmm", OrthonormalGMM)
     p = _arrays.real(p, "p", minimum=1.0)
@@ -271,6 +307,13 @@ def class_average_relu(gmm: OrthonormalGMM) -> TwoLayerNetwork:
     """F(x) = sqrt(K1) sigma(<x,mu_+>) - sqrt(K2) sigma(<x,mu_->), in float64: what ReLU networks learn (MV24).
 
     mu_+ and mu_- are the normalised averages of the centres of each class. Robust only up to about 1/sqrt(K).
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> F = pf.classifiers.class_average_relu(gmm)
+    >>> F.decision_function(gmm.centers).round(6).tolist(), F.width
+    ([1.0, 1.0, -1.0, -1.0], 2)
     """
     _arrays.instance(gmm, "gmm", OrthonormalGMM)
     counts = np.array([gmm.positive, gmm.negative], dtype=float)
@@ -320,6 +363,13 @@ class Bayes(_ClusterRule):
     ----------
     gmm : OrthonormalGMM
         With alpha > 0.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> bayes = pf.classifiers.Bayes(gmm)
+    >>> pf.robust_radius(bayes, gmm.centers, gmm.labels).lower.round(2).tolist()
+    [0.71, 0.71, 0.71, 0.71]
     """
 
     def __init__(self, gmm: OrthonormalGMM) -> None:
@@ -369,6 +419,13 @@ class NearestCluster(_ClusterRule):
     """Label of the nearest centre, f(x) = max_{k<=K1} <x,mu_k> - max_{k>K1} <x,mu_k>: Bayes without noise.
 
     Where several centres are equally near, the gradient is that of the first.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> nearest = pf.classifiers.NearestCluster(gmm)
+    >>> pf.robust_radius(nearest, gmm.centers, gmm.labels).lower.round(3).tolist()
+    [0.707, 0.707, 0.707, 0.707]
     """
 
     def _of_products(self, products: Float64) -> tuple[Float64, Float64]:
@@ -434,6 +491,14 @@ def as_classifier(classifier: Any) -> Classifier:
     ------
     TypeError, ValueError
         For anything else, and for what neither can express.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> model = LogisticRegression().fit([[-1.0], [1.0]], [0, 1])
+    >>> line = pf.classifiers.as_classifier(model)
+    >>> type(line).__name__, line.classes.tolist()
+    ('Linear', [0, 1])
     """
     if not isinstance(classifier, type):
         if isinstance(classifier, Classifier):
@@ -468,6 +533,13 @@ class TorchClassifier(_Classifier):
         Of the inputs the module is given; by default that of its first parameter, or torch's default dtype.
     batch : int, default 1024
         Points evaluated together.
+
+    Examples
+    --------
+    >>> import torch
+    >>> module = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    >>> pf.classifiers.TorchClassifier(module).input_gradient(np.ones((3, 2), dtype=np.float32)).shape
+    (3, 2)
     """
 
     def __init__(self, module: torch.nn.Module, dtype: DTypeLike | None = None, batch: int = 1024) -> None:

@@ -39,6 +39,13 @@ class DistanceBracket:
         The distance lies in [lower, upper].
     witness : ndarray, shape (D,)
         Unit vector at which |f - F^(p)| = lower, float64.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> bracket = pf.distance_bracket(pf.initialize(20, 20, 1e-7, rng=0), gmm)
+    >>> round(float(np.linalg.norm(bracket.witness)), 6)  # a point of the sphere where it is ``lower``
+    1.0
     """
 
     lower: float
@@ -186,6 +193,13 @@ def distance_estimate(
     -------
     float
         Largest |f - F^(p)|, of the recipe |c f - F|, over the last iterates.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> net = pf.initialize(20, 20, 1e-7, rng=0)
+    >>> bool(pf.distance_estimate(net, gmm) <= pf.distance_bracket(net, gmm).upper)  # it never says too much
+    True
     """
     effort = estimator_options(batch, steps, step_size, rng, recipe, batches, scale)
     num_threads = _arrays.threads(num_threads)
@@ -262,6 +276,16 @@ def distance_bracket(
         Number of starting points kept, best first; the centres are always among them.
     num_threads : int, optional
         All cores by default.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> bracket = pf.distance_bracket(pf.classifiers.cluster_prelu(gmm, p=3), gmm)
+    >>> round(bracket.lower, 2), round(bracket.upper, 2)
+    (0.0, 0.0)
+    >>> bracket = pf.distance_bracket(pf.initialize(20, 20, 1e-7, rng=0), gmm)  # f = 0, and F^(3)(mu_k) = 1
+    >>> round(bracket.lower, 3), round(bracket.upper, 3)
+    (1.0, 1.0)
     """
     steps = _arrays.integer(steps, "steps", minimum=0)
     keep = _arrays.integer(keep, "keep", minimum=1)

@@ -35,6 +35,16 @@ class Event:
         Whether ``value`` is not defined for tanh networks.
     needs_labels : bool, default False
         Whether ``value`` is not defined where y holds numbers to be met.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> data = gmm.sample(40, balanced=True, dtype="float64", rng=1)
+    >>> net = pf.initialize(width=20, scale=1e-3, like=data.X, p=3, rng=2)
+    >>> grown = pf.Event("grown", lambda at: at.network.norms.max() - 0.1, terminal=True)
+    >>> run = pf.gradient_flow(net, data.X, data.y, t1=100, events=[grown])
+    >>> round(float(run.network.norms.max()), 2), len(run.events["grown"])
+    (0.1, 1)
     """
 
     name: str
@@ -55,13 +65,33 @@ class Event:
 
 
 def loss_below(level: float, *, terminal: bool = False) -> Event:
-    """The training loss falls to ``level``."""
+    """The training loss falls to ``level``.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> data = gmm.sample(40, balanced=True, dtype="float64", rng=1)
+    >>> net = pf.initialize(width=20, scale=1e-3, like=data.X, p=3, rng=2)
+    >>> run = pf.gradient_flow(net, data.X, data.y, t1=100, events=[pf.events.loss_below(0.5, terminal=True)])
+    >>> run["loss"][-1].round(2).tolist()
+    0.5
+    """
     level = _arrays.real(level, "level", above=0.0)
     return Event(f"loss_below_{level:g}", lambda at: level - at.loss, terminal)
 
 
 def accuracy_reached(level: float = 1.0, *, terminal: bool = False) -> Event:
-    """The training accuracy rises to ``level``, in (0, 1]."""
+    """The training accuracy rises to ``level``, in (0, 1].
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> data = gmm.sample(40, balanced=True, dtype="float64", rng=1)
+    >>> net = pf.initialize(width=20, scale=1e-3, like=data.X, p=3, rng=2)
+    >>> done = pf.events.accuracy_reached(1.0, terminal=True)
+    >>> pf.gradient_descent(net, data.X, data.y, step=0.2, steps=500, events=[done])["accuracy"][-1].tolist()
+    1.0
+    """
     level = _arrays.real(level, "level", above=0.0, maximum=1.0)
 
     def value(at: Snapshot) -> float:
@@ -71,7 +101,18 @@ def accuracy_reached(level: float = 1.0, *, terminal: bool = False) -> Event:
 
 
 def aligned(tau: float, *, terminal: bool = False) -> Event:
-    """Every neuron outside the void region has a cosine of at least 1 - ``tau`` with a centre of its own class."""
+    """Every neuron outside the void region has a cosine of at least 1 - ``tau`` with a centre of its own class.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> net = pf.initialize(20, 20, 1e-7, nudge=0.3, centers=gmm, dtype="float64", rng=2)
+    >>> look = pf.Observe(every=5.0, what=["loss"], gmm=gmm)
+    >>> event = pf.events.aligned(0.05)
+    >>> run = pf.gradient_flow(net, gmm.centers, gmm.labels, t1=20, observe=look, events=[event])
+    >>> event.name, len(run.events[event.name])
+    ('aligned_0.05', 1)
+    """
     tau = _arrays.real(tau, "tau", above=0.0)
 
     def value(at: Snapshot) -> float:
@@ -82,7 +123,19 @@ def aligned(tau: float, *, terminal: bool = False) -> Event:
 
 
 def clusters_fitted(tau: float, *, terminal: bool = False) -> Event:
-    """The squared norms of the neurons of every cluster add up to 1 within ``tau`` (balanced pReLU: Z_k = 1)."""
+    """The squared norms of the neurons of every cluster add up to 1 within ``tau`` (balanced pReLU: Z_k = 1).
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> data = gmm.sample(40, balanced=True, dtype="float64", rng=1)
+    >>> net = pf.initialize(width=20, scale=1e-3, like=data.X, p=3, rng=2)
+    >>> fitted = pf.events.clusters_fitted(0.1, terminal=True)
+    >>> look = pf.Observe(every=10.0, what=["loss", "cluster_norms"], gmm=gmm)
+    >>> run = pf.gradient_flow(net, data.X, data.y, t1=100, observe=look, events=[fitted])
+    >>> round(float(abs(run["cluster_norms"][-1] - 1).max()), 2)
+    0.1
+    """
     tau = _arrays.real(tau, "tau", above=0.0)
 
     def value(at: Snapshot) -> float:
@@ -93,7 +146,18 @@ def clusters_fitted(tau: float, *, terminal: bool = False) -> Event:
 
 
 def normalized_margin_reached(level: float, *, terminal: bool = False) -> Event:
-    """The normalised margin, min y f / ||theta||^2 (polynomial: ^(p+1)), rises to ``level``."""
+    """The normalised margin, min y f / ||theta||^2 (polynomial: ^(p+1)), rises to ``level``.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> data = gmm.sample(40, balanced=True, dtype="float64", rng=1)
+    >>> net = pf.initialize(width=20, scale=1e-3, like=data.X, p=3, rng=2)
+    >>> wide = pf.events.normalized_margin_reached(0.1, terminal=True)
+    >>> run = pf.gradient_flow(net, data.X, data.y, t1=1e4, loss="exponential", events=[wide])
+    >>> round(float(pf.normalized_margins(run.network, data.X, data.y).min()), 3)
+    0.1
+    """
     level = _arrays.real(level, "level")
 
     def value(at: Snapshot) -> float:

@@ -135,6 +135,16 @@ def gradient_flow(
     ------
     ValueError, TypeError
         For bad input, before any work.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> data = gmm.sample(40, balanced=True, dtype="float64", rng=1)
+    >>> net = pf.initialize(width=20, scale=1e-3, like=data.X, p=3, rng=2)
+    >>> look = pf.Observe(every=10.0, what=["loss", "alignment"], gmm=gmm)
+    >>> run = pf.gradient_flow(net, data.X, data.y, t1=30, observe=look)
+    >>> run.status, run.t.tolist(), run["loss"].round(1).tolist()
+    ('finished', [0.0, 10.0, 20.0, 30.0], [1.0, 0.7, 0.0, 0.0])
     """
     earlier: Run | None = None
     if isinstance(network, Run):

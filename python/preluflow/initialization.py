@@ -105,6 +105,12 @@ def initialize(
     ------
     ValueError, TypeError
         If a number is out of range, only one of ``nudge`` and ``centers`` is given, or ``like`` is at odds with others.
+
+    Examples
+    --------
+    >>> net = pf.initialize(width=8, dim=3, scale=1e-300, p=3, dtype="float64", rng=0)
+    >>> bool(np.allclose(abs(net.v), net.norms, rtol=1e-12, atol=0)), net.width, net.dim  # balanced
+    (True, 8, 3)
     """
     width = _arrays.integer(width, "width", minimum=1)
     if like is not None:
@@ -184,7 +190,15 @@ def _nudged(U: Float64, nudge: float, mu: Float64, generator: np.random.Generato
 
 
 def center_cosines(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> Float64:
-    """cos(mu_k, w_j), shape (h, K), float64; 0 for a dead neuron."""
+    """cos(mu_k, w_j), shape (h, K), float64; 0 for a dead neuron.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=3, positive=2, negative=1, alpha=0.1, centers="canonical")
+    >>> net = pf.TwoLayerNetwork(W=[[3.0, 4.0, 0.0]], v=[1.0])
+    >>> pf.center_cosines(net, gmm).round(6).tolist()
+    [[0.6, 0.8, 0.0]]
+    """
     _arrays.instance(network, "network", TwoLayerNetwork)
     require_plain(network, "cosines with the centres")
     _arrays.instance(gmm, "gmm", OrthonormalGMM)
@@ -211,6 +225,13 @@ def voronoi_regions(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> NDArray[np
     -------
     ndarray of int, shape (h,)
         Cluster index 0 .. K-1, or -1.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=3, positive=2, negative=1, alpha=0.1, centers="canonical")
+    >>> net = pf.TwoLayerNetwork(W=[[3.0, 4.0, 0.0], [-1.0, -1.0, 5.0], [0.0, 0.0, 1.0]], v=[1.0, 1.0, -1.0])
+    >>> pf.voronoi_regions(net, gmm).tolist()  # the second centre, the void, the third
+    [1, -1, 2]
     """
     own = own_class_cosines(network, gmm)
     return np.where(own.max(axis=1) > 0, own.argmax(axis=1), VOID)
@@ -223,6 +244,13 @@ def non_degeneracy_gap(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> float:
     Voronoi regions is 1 - sqrt(1 - min{c_1^2, (c_1 - c_2)^2 / 2}) when c_1 > 0 (no second term with one centre) and
     1 - sqrt(1 - c_1^2) in the void (docs/mathematics.md#voronoi). The gap is the minimum over neurons; 0 if some v_j or
     w_j is 0.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=3, positive=2, negative=1, alpha=0.1, centers="canonical")
+    >>> net = pf.TwoLayerNetwork(W=[[3.0, 4.0, 0.0]], v=[1.0])  # on the border where 3 = 4 the gap is 0
+    >>> round(float(pf.non_degeneracy_gap(net, gmm)), 3)
+    0.01
     """
     own = np.sort(own_class_cosines(network, gmm), axis=1)[:, ::-1]
     if np.any(network.sign == 0) or np.any(np.isneginf(network.log_norm)):
@@ -237,6 +265,13 @@ def non_degeneracy_gap(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> float:
 
 
 def covers_all_regions(network: TwoLayerNetwork, gmm: OrthonormalGMM) -> bool:
-    """Whether every Voronoi region of each class holds a neuron of that class (MV25, Def. 2)."""
+    """Whether every Voronoi region of each class holds a neuron of that class (MV25, Def. 2).
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=3, positive=2, negative=1, alpha=0.1, centers="canonical")
+    >>> bool(pf.covers_all_regions(pf.TwoLayerNetwork(np.eye(3), [1.0, 1.0, -1.0]), gmm))
+    True
+    """
     regions = voronoi_regions(network, gmm)
     return set(range(gmm.clusters)) <= set(regions.tolist())

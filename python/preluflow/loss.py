@@ -35,6 +35,13 @@ class LossGradient:
         Gradient of the mean loss in w_j and v_j, float64.
     hidden_bias, output_bias : ndarray or None, shapes (h,) and (C,)
         Gradient in the biases; None in those the network does not have.
+
+    Examples
+    --------
+    >>> net = pf.TwoLayerNetwork(W=[[1.0, 0.0]], v=[0.5], p=1)
+    >>> at = net.loss_gradient([[1.0, 0.0]], [1.0])
+    >>> round(at.loss, 6), at.outputs.tolist(), at.v.tolist()  # (1 - 0.5)^2, and dL/dv = -2 (1 - 0.5)
+    (0.25, [0.5], [-1.0])
     """
 
     loss: float

@@ -129,6 +129,17 @@ def robust_radius(
     -----
     RuntimeWarning
         If lower > upper somewhere, which would be a bug.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> net = pf.classifiers.cluster_prelu(gmm, p=3)  # F^(3)
+    >>> radius = pf.robust_radius(net, gmm.centers, gmm.labels)
+    >>> radius.lower.round(3).tolist(), radius.upper.round(3).tolist()  # sqrt(2)/2
+    ([0.707, 0.707, 0.707, 0.707], [0.707, 0.707, 0.707, 0.707])
+    >>> moved = gmm.centers + radius.witness
+    >>> bool(np.all(gmm.labels * net.decision_function(moved) <= 0))
+    True
     """
     if gmm is not None:
         _arrays.instance(gmm, "gmm", OrthonormalGMM)
@@ -274,6 +285,13 @@ def functional_margins(network: TwoLayerNetwork, X: ArrayLike, y: ArrayLike) -> 
     ------
     ValueError, TypeError
         For bad input.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> net = pf.classifiers.cluster_prelu(gmm, p=3)  # F^(3)
+    >>> pf.functional_margins(net, gmm.centers, gmm.labels).round(6).tolist()
+    [1.0, 1.0, 1.0, 1.0]
     """
     margins, log_scale = _scaled_margins(network, X, y)
     return np.asarray(margins * np.exp(log_scale))
@@ -298,6 +316,13 @@ def normalized_margins(network: TwoLayerNetwork, X: ArrayLike, y: ArrayLike) -> 
     ------
     ValueError, TypeError
         For bad input, a tanh network, or one whose weights are all 0.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> net = pf.classifiers.cluster_prelu(gmm, p=3)  # F^(3)
+    >>> pf.normalized_margins(net, gmm.centers, gmm.labels).round(6).tolist()  # ||theta||^2 = 2 K
+    [0.125, 0.125, 0.125, 0.125]
     """
     margins, log_scale = _scaled_margins(network, X, y)
     log_power = network.log_parameter_power

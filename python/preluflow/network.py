@@ -87,6 +87,14 @@ class TwoLayerNetwork:
     ------
     ValueError, TypeError
         If shapes do not match, an entry is not finite, p < 1, or there is no neuron.
+
+    Examples
+    --------
+    >>> net = pf.TwoLayerNetwork(W=[[3.0, 4.0], [0.0, -1.0]], v=[2.0, -1.0], activation="prelu", p=1)
+    >>> net.decision_function([[1.0, 1.0], [0.0, -1.0]]).round(6).tolist()  # 2 sigma(<x,w_1>) - sigma(<x,w_2>)
+    [14.0, -1.0]
+    >>> net.norms.round(6).tolist(), net.contributions.round(6).tolist()
+    ([5.0, 1.0], [10.0, 1.0])
     """
 
     def __init__(

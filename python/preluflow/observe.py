@@ -45,6 +45,17 @@ class Snapshot:
     num_threads : int
     targets : Targets, optional
         (X, y)'s y as the core has it; by default labels -1 and +1.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> data = gmm.sample(40, balanced=True, dtype="float64", rng=1)
+    >>> net = pf.initialize(width=20, scale=1e-3, like=data.X, p=3, rng=2)
+    >>> def look(at):
+    ...     return {"time": at.t, "grown": float(at.network.norms.max() / at.start.norms.max())}
+    >>> run = pf.gradient_flow(net, data.X, data.y, t1=30, observe=pf.Observe(at=[10.0], what=[look]))
+    >>> run["time"].tolist(), bool(run["grown"][-1] > 100)
+    ([0.0, 10.0, 30.0], True)
     """
 
     iteration: int
@@ -215,6 +226,18 @@ class Observe:
     ------
     ValueError, TypeError
         For an unknown name, or one whose needs are not met.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> data = gmm.sample(40, balanced=True, dtype="float64", rng=1)
+    >>> net = pf.initialize(width=20, scale=1e-3, like=data.X, p=3, rng=2)
+    >>> def largest(at):  # an observer of one's own: of a Snapshot
+    ...     return at.network.norms.max()
+    >>> look = pf.Observe(every=10.0, what=["loss", "alignment", largest], gmm=gmm)
+    >>> run = pf.gradient_flow(net, data.X, data.y, t1=30, observe=look)
+    >>> {name: run[name].shape for name in run}
+    {'loss': (4,), 'alignment': (4, 20), 'alignment_quartiles': (4, 3), 'largest': (4,)}
     """
 
     every: float | None = None

@@ -82,7 +82,15 @@ def _record(run: Run, name: str, record: str) -> NDArray[Any]:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw in the package's style; the user's own matplotlib settings come back afterwards."""
+    """Draw in the package's style; the user's own matplotlib settings come back afterwards.
+
+    Examples
+    --------
+    >>> with pf.plots.style():
+    ...     figure, axes = pf.plots.new_figure(2)
+    >>> len(axes)
+    2
+    """
     import matplotlib as mpl
 
     with mpl.rc_context(_STYLE):  # type: ignore[arg-type]
@@ -90,7 +98,14 @@ def style() -> Iterator[None]:
 
 
 def new_figure(columns: int, *, width: float = 4.6, height: float = 3.5) -> tuple[Figure, list[Axes]]:
-    """Return a figure with a row of panels, independent of pyplot and of any display."""
+    """Return a figure with a row of panels, independent of pyplot and of any display.
+
+    Examples
+    --------
+    >>> figure, (left, right) = pf.plots.new_figure(2, width=4.0, height=3.0)
+    >>> figure.get_size_inches().tolist()
+    [8.0, 3.0]
+    """
     columns = _arrays.integer(columns, "columns", minimum=1, maximum=100)
     width = _arrays.real(width, "width", above=0.0, maximum=_LARGEST / columns)
     figure = blank_figure(width * columns, height)
@@ -99,7 +114,16 @@ def new_figure(columns: int, *, width: float = 4.6, height: float = 3.5) -> tupl
 
 
 def legend_above(ax: Axes, columns: int) -> None:
-    """Put the legend over the panel, where it hides nothing."""
+    """Put the legend over the panel, where it hides nothing.
+
+    Examples
+    --------
+    >>> figure, (ax,) = pf.plots.new_figure(1)
+    >>> _ = ax.plot([0, 1], [0, 1], label="a line")
+    >>> pf.plots.legend_above(ax, columns=1)
+    >>> [text.get_text() for text in ax.get_legend().get_texts()]
+    ['a line']
+    """
     _check_axes(ax)
     columns = _arrays.integer(columns, "columns", minimum=1, maximum=_arrays.INT32)
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, frameon=False, columnspacing=1.2)
@@ -137,6 +161,16 @@ def alignment_panel(ax: Axes, run: Run, *, nominal: Run | None = None, flow: Run
 
     ``nominal``: the same run without noise (alpha = 0), drawn dotted. ``flow``: the gradient flow of the same problem,
     drawn instead on a common time axis, with descent dashed.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> data = gmm.sample(40, balanced=True, dtype="float64", rng=1)
+    >>> net = pf.initialize(width=20, scale=1e-3, like=data.X, p=3, rng=2)
+    >>> look = pf.Observe(every=5.0, what=["loss", "alignment"], gmm=gmm)
+    >>> run = pf.gradient_flow(net, data.X, data.y, t1=30, observe=look)
+    >>> figure, (ax,) = pf.plots.new_figure(1)
+    >>> pf.plots.alignment_panel(ax, run)
     """
     x = _axis(ax, run, flow)
     main = run if flow is None else flow
@@ -158,6 +192,16 @@ def loss_and_distance_panel(ax: Axes, run: Run, *, flow: Run | None = None) -> N
     """Loss, the paper's distance estimate and the bracket on the distance (Figures 5 and 6, right).
 
     ``flow`` as in ``alignment_panel``.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> data = gmm.sample(40, balanced=True, dtype="float64", rng=1)
+    >>> net = pf.initialize(width=20, scale=1e-3, like=data.X, p=3, rng=2)
+    >>> look = pf.Observe(every=10.0, what=["loss", "distance_estimate", "distance_bracket"], gmm=gmm)
+    >>> run = pf.gradient_flow(net, data.X, data.y, t1=30, observe=look)
+    >>> figure, (ax,) = pf.plots.new_figure(1)
+    >>> pf.plots.loss_and_distance_panel(ax, run)
     """
     x = _axis(ax, run, flow)
     main = run if flow is None else flow
@@ -186,6 +230,17 @@ def record_panel(ax: Axes, run: Run, record: str = "loss") -> None:
     """Draw what any run recorded under a name: a number as a curve, an array by its median and quartiles.
 
     An array of up to 12 entries, such as one for each cluster, has a curve for each.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> data = gmm.sample(40, balanced=True, dtype="float64", rng=1)
+    >>> net = pf.initialize(width=20, scale=1e-3, like=data.X, p=3, rng=2)
+    >>> run = pf.gradient_flow(net, data.X, data.y, t1=30, observe=pf.Observe(every=5.0))
+    >>> figure, (ax,) = pf.plots.new_figure(1)
+    >>> pf.plots.record_panel(ax, run, "accuracy")
+    >>> ax.get_ylabel()
+    'accuracy'
     """
     _arrays.instance(run, "run", Run)
     if not isinstance(record, str) or record not in run:
@@ -207,7 +262,17 @@ def record_panel(ax: Axes, run: Run, record: str = "loss") -> None:
 
 
 def radius_panel(ax: Axes, radius: RobustRadius) -> None:
-    """Draw robust accuracy against the l2 radius, exactly: the band between certified and attacked accuracy."""
+    """Draw robust accuracy against the l2 radius, exactly: the band between certified and attacked accuracy.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> net = pf.classifiers.cluster_prelu(gmm, p=3)  # F^(3)
+    >>> figure, (ax,) = pf.plots.new_figure(1)
+    >>> pf.plots.radius_panel(ax, pf.robust_radius(net, gmm.centers, gmm.labels))
+    >>> ax.get_ylabel()
+    'robust accuracy (share of points)'
+    """
     _check_axes(ax)
     _arrays.instance(radius, "radius", RobustRadius)
     ends = np.concatenate([radius.lower, radius.upper])[np.tile(radius.correct, 2)]
@@ -234,6 +299,16 @@ def distance_panel(ax: Axes, run: Run, *, flow: Run | None = None) -> None:
     """Distance to F^(p) on a logarithmic axis: its bracket and the paper's estimate, which misses most of it.
 
     ``flow`` as in ``alignment_panel``.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> data = gmm.sample(40, balanced=True, dtype="float64", rng=1)
+    >>> net = pf.initialize(width=20, scale=1e-3, like=data.X, p=3, rng=2)
+    >>> look = pf.Observe(every=10.0, what=["distance_estimate", "distance_bracket"], gmm=gmm)
+    >>> run = pf.gradient_flow(net, data.X, data.y, t1=30, observe=look)
+    >>> figure, (ax,) = pf.plots.new_figure(1)
+    >>> pf.plots.distance_panel(ax, run)
     """
     x = _axis(ax, run, flow)
     main, name = (run, "run") if flow is None else (flow, "flow")
@@ -248,7 +323,13 @@ def distance_panel(ax: Axes, run: Run, *, flow: Run | None = None) -> None:
 
 
 def blank_figure(width: float, height: float, *, layout: str | None = "constrained") -> Figure:
-    """Return a figure without panels, sizes in inches, independent of pyplot and of any display; notebooks show it."""
+    """Return a figure without panels, sizes in inches, independent of pyplot and of any display; notebooks show it.
+
+    Examples
+    --------
+    >>> len(pf.plots.blank_figure(4.0, 3.0).axes)
+    0
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     from preluflow._notebook_figure import NotebookFigure
@@ -268,7 +349,14 @@ def _view_direction(ax: Any) -> NDArray[np.float64]:
 
 
 def sphere_panel(figure: Figure, position: Any, *, view: tuple[float, float], zoom: float = 1.5) -> Any:
-    """Add a panel that looks at the unit sphere of R^3 from far away; ``view`` is elevation and azimuth in degrees."""
+    """Add a panel that looks at the unit sphere of R^3 from far away; ``view`` is elevation and azimuth in degrees.
+
+    Examples
+    --------
+    >>> ax = pf.plots.sphere_panel(pf.plots.blank_figure(4.0, 4.0), 111, view=(25, 40))
+    >>> ax.name
+    '3d'
+    """
     from matplotlib.figure import Figure
 
     _arrays.instance(figure, "figure", Figure)
@@ -289,7 +377,13 @@ def sphere_panel(figure: Figure, position: Any, *, view: tuple[float, float], zo
 
 
 def sphere_outline(ax: Any, *, face: str = "#f3f3f3", alpha: float = 0.6) -> None:
-    """Draw the sphere as its viewer sees it, with the three great circles of the axes (hidden halves dotted)."""
+    """Draw the sphere as its viewer sees it, with the three great circles of the axes (hidden halves dotted).
+
+    Examples
+    --------
+    >>> ax = pf.plots.sphere_panel(pf.plots.blank_figure(4.0, 4.0), 111, view=(25, 40))
+    >>> pf.plots.sphere_outline(ax)
+    """
     from mpl_toolkits.mplot3d.art3d import Poly3DCollection  # type: ignore[import-untyped]
 
     _check_axes(ax, sphere=True)
@@ -309,7 +403,14 @@ def sphere_outline(ax: Any, *, face: str = "#f3f3f3", alpha: float = 0.6) -> Non
 
 
 def sphere_curve(ax: Any, points: NDArray[Any], **line: Any) -> None:
-    """Draw a curve on the sphere, dotted and thin where the sphere hides it."""
+    """Draw a curve on the sphere, dotted and thin where the sphere hides it.
+
+    Examples
+    --------
+    >>> ax = pf.plots.sphere_panel(pf.plots.blank_figure(4.0, 4.0), 111, view=(25, 40))
+    >>> angle = np.linspace(0, np.pi, 50)
+    >>> pf.plots.sphere_curve(ax, np.stack([np.cos(angle), np.sin(angle), 0 * angle], axis=1), color="black")
+    """
     _check_axes(ax, sphere=True)
     points = _arrays.curve(points, "points", None, 3)
     seen = (points @ _view_direction(ax) >= 0.0)[:, None]
@@ -318,7 +419,14 @@ def sphere_curve(ax: Any, points: NDArray[Any], **line: Any) -> None:
 
 
 def sphere_points(ax: Any, points: NDArray[Any], sizes: Any, *, hollow: bool = False, **marker: Any) -> list[Any]:
-    """Draw points of the sphere, faint where the sphere hides them; returns what was drawn, the near ones first."""
+    """Draw points of the sphere, faint where the sphere hides them; returns what was drawn, the near ones first.
+
+    Examples
+    --------
+    >>> ax = pf.plots.sphere_panel(pf.plots.blank_figure(4.0, 4.0), 111, view=(25, 40))
+    >>> len(pf.plots.sphere_points(ax, np.eye(3), 20.0))  # the near ones and the far ones
+    2
+    """
     _check_axes(ax, sphere=True)
     points = _arrays.curve(points, "points", None, 3)
     areas = _arrays.numbers_in(sizes, "sizes", minimum=0.0)
@@ -348,7 +456,13 @@ def sphere_points(ax: Any, points: NDArray[Any], sizes: Any, *, hollow: bool = F
 
 
 def sphere_arrow(ax: Any, direction: NDArray[Any], label: str, *, reach: float = 1.22, color: str = INK) -> None:
-    """Draw a unit vector as an arrow that leaves the sphere where it points, with its name at the tip."""
+    """Draw a unit vector as an arrow that leaves the sphere where it points, with its name at the tip.
+
+    Examples
+    --------
+    >>> ax = pf.plots.sphere_panel(pf.plots.blank_figure(4.0, 4.0), 111, view=(25, 40))
+    >>> pf.plots.sphere_arrow(ax, np.array([0.0, 0.0, 1.0]), "north")
+    """
     _check_axes(ax, sphere=True)
     direction = _arrays.curve(direction, "direction", 3)
     if not np.isfinite(direction).all():
@@ -373,7 +487,15 @@ def sphere_arrow(ax: Any, direction: NDArray[Any], label: str, *, reach: float =
 
 
 def log_log(ax: Axes, ticks: Any, xlabel: str) -> None:
-    """Make both axes logarithmic, the horizontal one marked at ``ticks``."""
+    """Make both axes logarithmic, the horizontal one marked at ``ticks``.
+
+    Examples
+    --------
+    >>> figure, (ax,) = pf.plots.new_figure(1)
+    >>> pf.plots.log_log(ax, [0.1, 0.3, 1.0], "alpha")
+    >>> ax.get_xscale(), ax.get_yscale(), ax.get_xlabel()
+    ('log', 'log', 'alpha')
+    """
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     _check_axes(ax)
@@ -401,6 +523,14 @@ def power_law(
     """Show a quantity at each x = alpha: every seed small and open, the median filled, the fitted power law as a line.
 
     ``values``: shape (seeds, len(x)), NaN where there is none.
+
+    Examples
+    --------
+    >>> figure, (ax,) = pf.plots.new_figure(1)
+    >>> x = np.array([0.1, 0.3, 1.0])
+    >>> pf.plots.power_law(ax, x, [x**2, 1.1 * x**2], 1.05 * x**2, 2.0, 1.05, "loss", pf.plots.BLUE, "o")
+    >>> len(ax.lines)  # two seeds, the fit, the median
+    4
     """
     _check_axes(ax)
     x = _arrays.curve(x, "x", None)
@@ -425,6 +555,13 @@ def slope_guide(ax: Axes, x: Any, values: Any, slope: float, *, above: float, la
     """Draw a slope as a dotted line, ``above`` times over the lowest such line that has all values under it.
 
     ``values``: shape (seeds, len(x)), NaN where there is none.
+
+    Examples
+    --------
+    >>> figure, (ax,) = pf.plots.new_figure(1)
+    >>> pf.plots.slope_guide(ax, [0.1, 1.0], [[0.01, 1.0]], 2.0, above=1.5)
+    >>> [round(float(y), 6) for y in ax.lines[0].get_ydata()]
+    [0.015, 1.5]
     """
     _check_axes(ax)
     x = _arrays.curve(x, "x", None)

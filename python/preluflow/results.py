@@ -262,6 +262,15 @@ class Run:
         Those of the stops, if ``Observe(networks=True)`` asked for them.
     dense : Dense, optional
         What ``at`` looks up, of a flow run with ``dense=True``.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> data = gmm.sample(40, balanced=True, dtype="float64", rng=1)
+    >>> net = pf.initialize(width=20, scale=1e-3, like=data.X, p=3, rng=2)
+    >>> run = pf.gradient_flow(net, data.X, data.y, t1=30, observe=pf.Observe(every=15.0))
+    >>> run.method, list(run), len(run.t), run.network.width
+    ('gradient_flow', ['loss', 'accuracy'], 3, 20)
     """
 
     method: str

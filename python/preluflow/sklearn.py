@@ -203,6 +203,17 @@ class TwoLayerClassifier(ClassifierMixin, _TwoLayerEstimator):  # type: ignore[m
         Input dimension D.
     feature_names_in_ : ndarray of str, shape (D,)
         Names of the columns of X, where it has some.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> data = gmm.sample(40, balanced=True, dtype="float64", rng=1)
+    >>> from preluflow.sklearn import TwoLayerClassifier
+    >>> model = TwoLayerClassifier(width=20, p=1, epochs=100, random_state=0).fit(data.X, data.y)
+    >>> float(model.score(data.X, data.y))
+    1.0
+    >>> bool(pf.robust_radius(model, data.X, data.y).lower.min() > 0)
+    True
     """
 
     classes_: NDArray[Any]
@@ -341,6 +352,14 @@ fit_intercept, dtype, random_state, num_threads
     ----------
     network_, run_, n_features_in_, feature_names_in_
         As in ``TwoLayerClassifier``; ``network_.classes`` mean nothing.
+
+    Examples
+    --------
+    >>> from preluflow.sklearn import TwoLayerRegressor
+    >>> X = np.linspace(-1, 1, 50)[:, None]
+    >>> model = TwoLayerRegressor(width=20, step=0.02, epochs=300, random_state=0).fit(X, abs(X[:, 0]))
+    >>> round(float(model.score(X, abs(X[:, 0]))), 1)
+    1.0
     """
 
     def __init__(
@@ -476,6 +495,15 @@ def certified_accuracy(eps: float, level: Level = "fast", *, num_threads: int | 
     ------
     ValueError, TypeError
         For bad input.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> data = gmm.sample(40, balanced=True, dtype="float64", rng=1)
+    >>> from preluflow.sklearn import TwoLayerClassifier, certified_accuracy
+    >>> model = TwoLayerClassifier(width=20, p=1, epochs=100, random_state=0).fit(data.X, data.y)
+    >>> certified_accuracy(eps=0.1)(model, data.X, data.y)
+    1.0
     """
     radius = _arrays.real(eps, "eps", minimum=0.0)
     word = _arrays.choice(level, "level", LEVELS)

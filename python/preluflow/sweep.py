@@ -113,6 +113,15 @@ def sweep(
     -----
     RuntimeWarning
         If the executor stops working, or the file of a cell is damaged (which is then computed again).
+
+    Examples
+    --------
+    >>> def measured(alpha, seed):  # of a file of yours, which processes can import
+    ...     gmm = pf.OrthonormalGMM(50, 2, 2, alpha, rng=seed)
+    ...     return {"accuracy": np.mean(pf.classifiers.Bayes(gmm).predict(gmm.centers) == gmm.labels)}
+    >>> found = pf.sweep(measured, over={"alpha": [0.1, 0.3], "seed": range(2)}, workers=1, progress=False)
+    >>> dict(found.sizes), found["accuracy"].values.tolist()
+    ({'alpha': 2, 'seed': 2}, [[1.0, 1.0], [1.0, 1.0]])
     """
     _require_xarray()
     dims = grid.dimensions(over)

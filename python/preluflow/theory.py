@@ -61,6 +61,11 @@ def nominal_alignment(t: ArrayLike, c0: ArrayLike, *, clusters: int, p: float = 
     ValueError, TypeError
         If a time is negative, or too late to be reached (for slow neurons, far beyond 1e6), c0 is outside (0, 1),
         p < 1 or clusters < 1.
+
+    Examples
+    --------
+    >>> pf.theory.nominal_alignment([0.0, 20.0], 0.2, clusters=10, p=3).round(3).tolist()
+    [0.2, 1.0]
     """
     times = _times(t)
     start = np.atleast_1d(_arrays.numbers_in(c0, "c0"))
@@ -110,6 +115,12 @@ def nominal_cosines(
     Returns
     -------
     ndarray, shape (S, h, K)
+
+    Examples
+    --------
+    >>> start = [[0.3, 0.2, 0.1]]  # one neuron, three centres: the largest of its own class wins
+    >>> pf.theory.nominal_cosines([0.0, 20.0], start, [1.0], [1.0, 1.0, -1.0], p=3)[-1].round(3).tolist()
+    [[1.0, 0.0, 0.0]]
     """
     times = _times(t)
     start = _arrays.real_array(cosines, "cosines", dtype=np.float64, ndim=2).astype(np.float64)
@@ -158,6 +169,11 @@ def nominal_norm(t: ArrayLike, log_Z0: float, *, clusters: int, loss: Loss = "sq
     Returns
     -------
     ndarray, shape (S,)
+
+    Examples
+    --------
+    >>> pf.theory.nominal_norm(10 / 4 * np.log(99.0), np.log(0.01), clusters=10).round(6).tolist()
+    [0.5]
     """
     times = _times(t)
     log_Z0 = _arrays.real(log_Z0, "log_Z0")
@@ -293,6 +309,16 @@ def target_agreement(run: Run) -> Float64:
     ndarray, shape (S,)
         Over the neurons that are not void at the end; NaN if all are. The prediction for a network by itself is
         ``voronoi_regions``.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> data = gmm.sample(40, balanced=True, dtype="float64", rng=1)
+    >>> net = pf.initialize(width=20, scale=1e-3, like=data.X, p=3, rng=2)
+    >>> look = pf.Observe(every=15.0, what=["loss", "target"], gmm=gmm)
+    >>> run = pf.gradient_flow(net, data.X, data.y, t1=30, observe=look)
+    >>> pf.theory.target_agreement(run)[-1].tolist()
+    1.0
     """
     target = _observed(run, "target")[0]
     kept = target[-1] != VOID
@@ -317,6 +343,12 @@ class PhaseTimes:
         F^(p) is reached: every cluster's Z_k = sum ||w_j||^2 is within tau of 1.
     T_star : float
         End of the window: the last time they all are; the end of the run if they still are.
+
+    Examples
+    --------
+    >>> times = pf.theory.PhaseTimes(t1=10.0, t2=40.0, t_star=60.0, T_star=90.0)
+    >>> times.T_star - times.t_star  # how long the window of Theorem 1 lasts
+    30.0
     """
 
     t1: float
@@ -334,6 +366,16 @@ def phase_times(run: Run, tau: float = 0.05) -> PhaseTimes:
         With ``"loss"``, ``"cluster_norms"`` and ``"cluster_alignment"`` observed.
     tau : float, default 0.05
         What "over", "begins" and "reached" mean; see ``PhaseTimes``.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> data = gmm.sample(40, balanced=True, dtype="float64", rng=1)
+    >>> net = pf.initialize(width=20, scale=1e-3, like=data.X, p=3, rng=2)
+    >>> look = pf.Observe(every=0.5, what=["loss", "cluster_norms", "cluster_alignment"], gmm=gmm)
+    >>> times = pf.theory.phase_times(pf.gradient_flow(net, data.X, data.y, t1=60, observe=look), tau=0.1)
+    >>> bool(times.t2 < times.t_star < times.T_star)
+    True
     """
     tau = _arrays.real(tau, "tau", above=0.0, maximum=0.5)
     loss, norms, alignment = _observed(run, "loss", "cluster_norms", "cluster_alignment")
@@ -365,7 +407,13 @@ def _crossing(t: Float64, values: Float64, level: float, last: bool = False) -> 
 
 
 def between(t: ArrayLike, values: ArrayLike, i: int, level: float) -> float:
-    """Where ``values`` (S,) at times ``t`` (S,) take ``level``, on the straight line from stop i to the next."""
+    """Where ``values`` (S,) at times ``t`` (S,) take ``level``, on the straight line from stop i to the next.
+
+    Examples
+    --------
+    >>> pf.theory.between([0.0, 1.0, 3.0], [5.0, 4.0, 2.0], 1, 3.0)
+    2.0
+    """
     times = _arrays.curve(t, "t", None)
     return _between(
         times,
@@ -388,6 +436,11 @@ def max_robust_accuracy(gmm: OrthonormalGMM) -> float:
     """Largest robust accuracy any classifier can have at l2 radius sqrt(2)/2: 1 - min(K1, K2)/K (Prop. 1).
 
     A measurement above it, beyond sampling error, is a weak attack and not a robust network.
+
+    Examples
+    --------
+    >>> pf.theory.max_robust_accuracy(pf.OrthonormalGMM(20, positive=3, negative=2, alpha=0.1, rng=0))
+    0.6
     """
     _arrays.instance(gmm, "gmm", OrthonormalGMM)
     return 1.0 - min(gmm.positive, gmm.negative) / gmm.clusters
@@ -395,7 +448,14 @@ def max_robust_accuracy(gmm: OrthonormalGMM) -> float:
 
 @dataclass(frozen=True)
 class Guarantee:
-    """Robust at ``radius`` (l2) with at least this ``probability``; both may be vacuous, <= 0."""
+    """Robust at ``radius`` (l2) with at least this ``probability``; both may be vacuous, <= 0.
+
+    Examples
+    --------
+    >>> found = pf.theory.Guarantee(radius=0.6, probability=0.99)
+    >>> found.radius, found.probability
+    (0.6, 0.99)
+    """
 
     radius: float
     probability: float
@@ -410,6 +470,12 @@ def bayes_guarantee(gmm: OrthonormalGMM, nu: float) -> Guarantee:
     ------
     ValueError
         If ``nu`` is outside that range.
+
+    Examples
+    --------
+    >>> found = pf.theory.bayes_guarantee(pf.OrthonormalGMM(1000, 5, 5, alpha=0.1, rng=0), nu=0.1)
+    >>> round(found.radius, 4), round(found.probability, 4)
+    (0.6571, 1.0)
     """
     _arrays.instance(gmm, "gmm", OrthonormalGMM)
     least = 2.0 * math.sqrt(2.0) * gmm.alpha**2 * math.log(gmm.clusters) / gmm.dim
@@ -441,6 +507,12 @@ def prelu_guarantee(gmm: OrthonormalGMM, distance: float, p: float = 3.0) -> Gua
     ------
     ValueError
         If ``p`` <= 2 or ``distance`` is out of range.
+
+    Examples
+    --------
+    >>> found = pf.theory.prelu_guarantee(pf.OrthonormalGMM(1000, 5, 5, alpha=0.1, rng=0), distance=1e-3, p=3)
+    >>> round(found.radius, 4), round(found.probability, 4)
+    (0.3071, 0.8652)
     """
     _arrays.instance(gmm, "gmm", OrthonormalGMM)
     p = _arrays.real(p, "p", above=2.0)
@@ -477,6 +549,13 @@ def bayes_deviation(gmm: OrthonormalGMM, X: ArrayLike) -> tuple[Float64, float]:
     deviation : ndarray, shape (n,)
         Bayes margin minus nearest-cluster margin.
     bound : float
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> deviation, bound = pf.theory.bayes_deviation(gmm, gmm.centers)
+    >>> bool(abs(deviation).max() <= bound)
+    True
     """
     _arrays.instance(gmm, "gmm", OrthonormalGMM)
     temperature = gmm.alpha**2 / gmm.dim
@@ -510,6 +589,12 @@ def nearest_cluster_radius(gmm: OrthonormalGMM, X: ArrayLike, y: ArrayLike) -> F
     Returns
     -------
     ndarray, shape (n,)
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> pf.theory.nearest_cluster_radius(gmm, gmm.centers, gmm.labels).round(4).tolist()
+    [0.7071, 0.7071, 0.7071, 0.7071]
     """
     _arrays.instance(gmm, "gmm", OrthonormalGMM)
     points = _arrays.points(X, dim=gmm.dim, of="mixture").astype(np.float64)
@@ -550,6 +635,12 @@ def nearest_cluster_accuracy(gmm: OrthonormalGMM, radius: ArrayLike) -> Float64:
     Returns
     -------
     ndarray, shape () or (R,)
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=2000, positive=12, negative=8, alpha=0.3, rng=0)
+    >>> pf.theory.nearest_cluster_accuracy(gmm, [0.5, 27 / 39, 0.72]).round(3).tolist()  # Figure 2's Bayes
+    [1.0, 0.916, 0.0]
     """
     _arrays.instance(gmm, "gmm", OrthonormalGMM)
     radii = _arrays.numbers_in(radius, "radius", minimum=0.0)

@@ -34,6 +34,13 @@ class TwoLayerModule(torch.nn.Module):
         Become parameters.
     center : Tensor, shape (D,), optional
         Becomes a buffer.
+
+    Examples
+    --------
+    >>> net = pf.TwoLayerNetwork(W=[[3.0, 4.0]], v=[2.0], p=3)
+    >>> module = net.to_torch()
+    >>> type(module).__name__, sorted(name for name, _ in module.named_parameters())
+    ('TwoLayerModule', ['W', 'v'])
     """
 
     hidden_bias: torch.nn.Parameter | None
@@ -131,6 +138,13 @@ def to_torch(network: TwoLayerNetwork) -> TwoLayerModule:
     ------
     ValueError
         If weights that matter to the network leave the range of its dtype, in which they would be 0 or infinite.
+
+    Examples
+    --------
+    >>> module = pf.torch_module.to_torch(pf.TwoLayerNetwork(W=[[3.0, 4.0]], v=[2.0], p=1))
+    >>> import torch
+    >>> module(torch.ones(1, 2, dtype=torch.float64)).tolist()
+    [14.0]
     """
     _arrays.instance(network, "network", TwoLayerNetwork)
     _require_range(network)
@@ -209,6 +223,14 @@ def from_torch(module: Any) -> TwoLayerNetwork:
     ------
     ValueError, TypeError
         If something is missing, or the module computes another function: one with another activation, more layers.
+
+    Examples
+    --------
+    >>> import torch
+    >>> module = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> net = pf.torch_module.from_torch(module)
+    >>> net.num_outputs, net.p
+    (3, 1.0)
     """
     if isinstance(module, torch.nn.Sequential):
         network = _of_sequential(module)

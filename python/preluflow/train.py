@@ -90,6 +90,15 @@ def gradient_descent(
     ------
     ValueError, TypeError
         For bad input, before any work.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> data = gmm.sample(40, balanced=True, dtype="float64", rng=1)
+    >>> net = pf.initialize(width=20, scale=1e-3, like=data.X, p=3, rng=2)
+    >>> run = pf.gradient_descent(net, data.X, data.y, step=0.2, steps=150, observe=pf.Observe(every=50))
+    >>> run.iterations.tolist(), run["accuracy"][-1].round(2).tolist()
+    ([0, 50, 100, 150], 1.0)
     """
     step = _arrays.real(step, "step", above=0.0)
     steps = _arrays.integer(steps, "steps", minimum=0)
@@ -155,6 +164,15 @@ def sgd(
     ------
     ValueError, TypeError
         For bad input, before any work.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> data = gmm.sample(40, balanced=True, dtype="float64", rng=1)
+    >>> net = pf.initialize(width=20, scale=1e-3, like=data.X, p=3, rng=2)
+    >>> run = pf.sgd(net, data.X, data.y, step=0.2, batch=10, epochs=40, rng=3)
+    >>> run["epoch"].tolist(), run["loss"].round(1).tolist()
+    ([0, 40], [1.0, 0.0])
     """
     options = _batches(step, batch, epochs, weight_decay)
     progress = _arrays.flag(progress, "progress")
@@ -226,6 +244,15 @@ def adam(
     ------
     ValueError, TypeError
         For bad input, before any work.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> data = gmm.sample(40, balanced=True, dtype="float64", rng=1)
+    >>> net = pf.initialize(width=20, scale=1e-3, like=data.X, p=3, rng=2)
+    >>> run = pf.adam(net, data.X, data.y, step=0.02, batch=10, epochs=40, rng=3)
+    >>> run["loss"].round(1).tolist()
+    [1.0, 0.0]
     """
     options = _batches(step, batch, epochs, weight_decay)
     beta1, beta2 = _betas(betas)

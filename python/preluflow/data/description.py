@@ -52,6 +52,12 @@ class Description:
         with isotropic noise, near r with r equal variances; 0 if S is 0.
     norms : tuple of float
         Least, median and largest ||x|| of all points.
+
+    Examples
+    --------
+    >>> about = pf.data.describe(pf.OrthonormalGMM(30, 2, 2, alpha=0.1, rng=0).sample(4000, balanced=True, rng=1))
+    >>> about.counts.tolist(), round(about.deviation, 1), about.spread.round(2).tolist()
+    ([1000, 1000, 1000, 1000], 0.0, [0.1, 0.1, 0.1, 0.1])
     """
 
     by: Groups
@@ -120,7 +126,9 @@ def describe(data: Dataset, by: Groups = "cluster") -> Description:
 
     Examples
     --------
-    >>> print(pf.data.describe(pf.data.load_digits("ten", center=True, unit=True)))
+    >>> about = pf.data.describe(pf.data.load_digits("ten", center=True, unit=True))  # ``print`` it for a table
+    >>> about.groups.tolist(), round(about.deviation, 1)
+    ([0, 1, 2, 3, 4, 5, 6, 7, 8, 9], 0.7)
     """
     _arrays.instance(data, "data", Dataset)
     by = _arrays.choice(by, "by", get_args(Groups))

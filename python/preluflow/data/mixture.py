@@ -32,6 +32,12 @@ class Dataset:
         Labels: -1 and +1 in the dtype of X, or other integers as int64.
     z : ndarray of int, shape (n,)
         Cluster of each point, 0 .. K-1 (the paper's z - 1).
+
+    Examples
+    --------
+    >>> data = pf.Dataset(X=np.eye(3), y=np.array([1.0, 1.0, -1.0]), z=np.arange(3))
+    >>> len(data), data.X.shape
+    (3, (3, 3))
     """
 
     X: Float
@@ -330,6 +336,13 @@ class OrthonormalGMM(GaussianMixture):
     ------
     ValueError, TypeError
         If a number is out of range, K > D, or given centres are not orthonormal within 1e-5.
+
+    Examples
+    --------
+    >>> gmm = pf.OrthonormalGMM(dim=20, positive=2, negative=2, alpha=0.1, rng=0)
+    >>> data = gmm.sample(100, balanced=True, rng=1)
+    >>> data.X.shape, data.y[:3].tolist(), data.z[[0, 25, 50, 75]].tolist()
+    ((100, 20), [1.0, 1.0, 1.0], [0, 1, 2, 3])
     """
 
     def __init__(

@@ -47,6 +47,10 @@ def load_mnist(
         If a file is not there.
     ValueError
         If one is not what its name says.
+
+    Examples
+    --------
+    >>> train = pf.data.load_mnist("mnist/")  # doctest: +SKIP
     """
     _arrays.choice(split, "split", get_args(Split))
     _arrays.choice(classes, "classes", get_args(Digits))
