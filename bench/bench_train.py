@@ -3,7 +3,8 @@
     python bench/bench_train.py [--quick] [--out bench/results]
 
 Every case first checks that the three give the same answer. A gradient counts 4 n D h flops (2 n D h each for X W^T and
-its transpose; outputs add one in a hundred for each ten); GEMM is the machine's rate on those two products, by NumPy or torch, whichever is better.
+its transpose; ten outputs add two in a hundred); GEMM is the machine's rate on those two products, by NumPy or torch,
+whichever is better.
 """
 
 from __future__ import annotations
