@@ -3,7 +3,8 @@
     python bench/bench_train.py [--quick] [--out bench/results]
 
 Every case first checks that the three give the same answer. A gradient counts 4 n D h flops (2 n D h each for X W^T and
-its transpose); GEMM is the machine's rate on those two products, by NumPy or torch, whichever is better.
+its transpose; ten outputs add two in a hundred); GEMM is the machine's rate on those two products, by NumPy or torch,
+whichever is better.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from measure import alternate, ratio, show_ratio, write
+from numpy_reference import NumPyTraining
 from threadpoolctl import threadpool_limits
 from torch_reference import PReLUNetwork, train
 
@@ -36,6 +38,8 @@ class Case:
     step: float
     loss: str
     aim: float
+    outputs: int = 1
+    method: str = "sgd"
 
     @property
     def steps(self) -> int:
@@ -53,37 +57,18 @@ CASES = (
     Case("full batch, h=500", 5000, 1000, 500, None, 0.2, "squared", 1.15),
     Case("SGD B=100, D=2000, h=200", 20000, 2000, 200, 100, 0.02, "exponential", 2.5),
     Case("SGD B=100, D=1000, h=2000", 20000, 1000, 2000, 100, 0.02, "exponential", 1.3),
+    Case("full batch, ten outputs", 5000, 784, 500, None, 0.2, "cross_entropy", 1.0, outputs=10),
+    Case("SGD B=100, ten outputs", 20000, 784, 500, 100, 0.1, "cross_entropy", 1.5, outputs=10),
+    Case("Adam B=1000, ten outputs", 20000, 784, 500, 1000, 1e-3, "cross_entropy", 1.0, outputs=10, method="adam"),
+    Case("Adam B=100, ten outputs", 20000, 784, 500, 100, 1e-3, "cross_entropy", 1.5, outputs=10, method="adam"),
 )
 P = 3
-
-
-class NumPyDescent:
-    """The same steps in plain NumPy, with the gradient by hand."""
-
-    def __init__(self, W: np.ndarray, v: np.ndarray, step: float, loss: str) -> None:
-        self.W, self.v, self.step, self.loss = W.copy(), v.astype(W.dtype), W.dtype.type(step), loss
-
-    def __call__(self, X: np.ndarray, y: np.ndarray) -> None:
-        """One step on (X, y)."""
-        norms = np.linalg.norm(self.W, axis=1)
-        U = self.W / norms[:, None]
-        z = np.maximum(X @ U.T, 0)
-        square = z * z
-        cube = square * z
-        f = cube @ (self.v * norms)
-        residual = 2 * (y - f) if self.loss == "squared" else y * np.exp(-y * f)
-        residual /= len(y)
-        G = (P * square * residual[:, None]).T @ X
-        s = residual @ cube
-        W_move = self.v[:, None] * (G - (P - 1) * s[:, None] * U)
-        self.v += self.step * norms * s
-        self.W += self.step * W_move
 
 
 def contenders(case: Case, data: pf.Dataset, start: pf.TwoLayerNetwork, threads: int) -> dict[str, Any]:
     """One round of each as a function without arguments, each returning its (W, v)."""
     orders = np.random.default_rng(5).permutation(case.n)
-    y = data.y.astype(start.dtype)
+    y = data.y.astype(start.dtype) if case.outputs == 1 else data.z
     batches = [None] * case.steps if case.batch is None else 2 * np.split(orders, case.steps // 2)
 
     class SameOrder(np.random.Generator):
@@ -96,21 +81,22 @@ def contenders(case: Case, data: pf.Dataset, start: pf.TwoLayerNetwork, threads:
         if case.batch is None:
             run = pf.gradient_descent(start, data.X, y, steps=case.steps, observe=quiet, **common)
         else:
-            rng = SameOrder(np.random.PCG64())
-            run = pf.sgd(start, data.X, y, batch=case.batch, epochs=2, rng=rng, observe=quiet, **common)
+            rng, by_batches = SameOrder(np.random.PCG64()), {"sgd": pf.sgd, "adam": pf.adam}[case.method]
+            run = by_batches(start, data.X, y, batch=case.batch, epochs=2, rng=rng, observe=quiet, **common)
         return run.network.W, run.network.v
 
     def by_torch() -> tuple[np.ndarray, np.ndarray]:
         model = PReLUNetwork(torch.from_numpy(start.W), torch.from_numpy(start.v.astype(start.dtype)), P)
         rows = [None if batch is None else torch.from_numpy(batch) for batch in batches]
-        train(model, torch.from_numpy(data.X), torch.from_numpy(y), step=case.step, loss=case.loss, batches=rows)
+        recipe = {"step": case.step, "loss": case.loss, "method": case.method}
+        train(model, torch.from_numpy(data.X), torch.from_numpy(y), batches=rows, **recipe)
         return model.W.detach().numpy(), model.v.detach().numpy()
 
     def by_numpy() -> tuple[np.ndarray, np.ndarray]:
-        descent = NumPyDescent(start.W, start.v, case.step, case.loss)
+        training = NumPyTraining(start.W, start.v, step=case.step, loss=case.loss, optimizer=case.method, p=P)
         for batch in batches:
-            descent(*(data.X, y) if batch is None else (data.X[batch], y[batch]))
-        return descent.W, descent.v
+            training(*(data.X, y) if batch is None else (data.X[batch], y[batch]))
+        return training.W, training.V
 
     return {"preluflow": ours, "torch": by_torch, "numpy": by_numpy}
 
@@ -151,7 +137,7 @@ def measure(case: Case, dtype: str, threads: int, rounds: int) -> dict[str, Any]
     """One line of the table."""
     gmm = pf.OrthonormalGMM(case.dim, 5, 5, 0.1, rng=0)
     data = gmm.sample(case.n, dtype=dtype, rng=1)
-    start = pf.initialize(case.width, case.dim, 0.05, kind="gaussian", dtype=dtype, p=P, rng=2)
+    start = pf.initialize(case.width, case.dim, 0.05, kind="gaussian", dtype=dtype, p=P, outputs=case.outputs, rng=2)
     runs = contenders(case, data, start, threads)
     torch.set_num_threads(threads)
     with threadpool_limits(threads, user_api="blas"):

@@ -1,4 +1,4 @@
-"""The same training as a torch user would write it: autograd and optim.SGD, nothing else.
+"""The same training as a torch user would write it: autograd and optim.SGD or optim.Adam, nothing else.
 
 Public and readable on purpose: this is what preluflow is compared with, in answers and in time. Run it alone with
 ``python bench/torch_reference.py`` to see Figure 5's loss fall.
@@ -15,11 +15,14 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "squared": lambda f, y: ((y - f) ** 2).mean(),
     "exponential": lambda f, y: torch.exp(-y * f).mean(),
     "logistic": lambda f, y: torch.nn.functional.softplus(-y * f).mean(),
+    "cross_entropy": torch.nn.functional.cross_entropy,
 }
+
+OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 
 
 class PReLUNetwork(torch.nn.Module):
-    """f(x) = sum_j v_j relu(<x,w_j>)^p / ||w_j||^(p-1), MV25 eq. 5."""
+    """f(x) = sum_j v_j relu(<x,w_j>)^p / ||w_j||^(p-1), MV25 eq. 5; v (h,), or (h, C) for C outputs."""
 
     def __init__(self, W: Tensor, v: Tensor, p: int = 3) -> None:
         super().__init__()
@@ -34,10 +37,17 @@ class PReLUNetwork(torch.nn.Module):
 
 
 def train(
-    model: torch.nn.Module, X: Tensor, y: Tensor, *, step: float, loss: str, batches: Iterable[Tensor | None]
+    model: torch.nn.Module,
+    X: Tensor,
+    y: Tensor,
+    *,
+    step: float,
+    loss: str,
+    batches: Iterable[Tensor | None],
+    method: str = "sgd",
 ) -> None:
-    """One SGD step for each entry of ``batches``: indices of a mini-batch, or None for all of the data."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=step)
+    """One step for each entry of ``batches``: indices of a mini-batch, or None for all of the data."""
+    optimizer = OPTIMIZERS[method](model.parameters(), lr=step)
     criterion = LOSSES[loss]
     for batch in batches:
         optimizer.zero_grad()

@@ -255,3 +255,28 @@ def test_what_cannot_be_joined_is_refused_before_work(mixture):
     with pytest.raises(TypeError, match=r"join.*norms.*observe"):
         go_on(observe=pf.Observe(what=["loss"], networks=True))
     assert go_on().status == "finished"
+
+
+@pytest.mark.parametrize("method", METHODS[:5])
+@pytest.mark.parametrize("p", [1.0, 3.0])
+def test_directions_of_neurons_that_grow_by_orders_of_magnitude_within_a_step(method, p):
+    """While f = 0 a neuron on two orthonormal inputs of its sign turns one way: to their sum, or for p > 2 the nearer.
+
+    Steps become longer than polynomials of weights can follow: these pass 0 where weights grow e^5 times or more, and
+    directions between the ends of a step were turned round.
+    """
+    W = 1e-40 * np.array([[1.0, 0.6, 0.3, 0.0]])
+    start = pf.TwoLayerNetwork(W, [np.linalg.norm(W)], p=p)
+    end = 60.0 if p == 1.0 else 30.0
+    look = pf.Observe(at=np.linspace(0.0, end, 301), networks=True)
+    more = {"step": 5.0 if p == 1.0 else 0.5} if method == "rk4" else {}
+    run = pf.gradient_flow(start, np.eye(2, 4), np.ones(2), t1=end, method=method, observe=look, dense=True, **more)
+    growth = max(abs(step.l[1:].sum()) for step in run.dense.steps)
+    assert growth > 5.0 or p == 3.0 or (method == "tsit5" and growth > 3.0)
+    axis = np.array([1.0, 1.0, 0.0, 0.0]) / np.sqrt(2.0) if p == 1.0 else np.eye(4)[0]
+    cosines = np.array([network.directions[0] @ axis for network in run.networks])
+    assert np.all(np.diff(cosines) > -1e-3)
+    assert cosines[-1] > 1.0 - 1e-5
+    np.testing.assert_allclose(run["loss"], 1.0, rtol=1e-6)
+    for t, network in zip(run.t, run.networks, strict=True):
+        np.testing.assert_allclose(run.at(t).directions, network.directions, rtol=0, atol=1e-12)

@@ -316,9 +316,47 @@ def test_a_run_with_biases_goes_on_and_is_joined(through_a_file, tmp_path):
     ):
         with pytest.raises(ValueError, match=match):
             flow(first, X, y, 6.0, join=True, **{**options, **changed})
+    with pytest.raises(ValueError, match="sample_weight of the run that is continued, equal weights, got w"):
+        flow(first, X, y, 6.0, join=True, sample_weight=np.arange(1.0, 1.0 + len(y)), **options)
     plain = flow(network, X, y, 1.0, **options)
     with pytest.raises(ValueError, match="biases of the run that is continued"):
         flow(plain, X, y, 6.0, join=True, biases="hidden", **options)
+
+
+@pytest.mark.parametrize("through_a_file", [False, True])
+def test_a_weighted_run_is_joined_with_the_same_weights_only(through_a_file, tmp_path):
+    X, y, _ = problem(1, "logistic")
+    weight = np.random.default_rng(3).uniform(0.1, 3.0, len(y))
+    network = make("prelu", 3.0, 1).network()
+    first = flow(network, X, y, 1.0, loss="logistic", sample_weight=weight, weight_decay=0.1)
+    assert first.config["weight_decay"] == 0.1
+    if through_a_file:
+        first.save(tmp_path / "first.npz")
+        first = pf.Run.load(tmp_path / "first.npz")
+    options = {"loss": "logistic", "weight_decay": 0.1, "join": True}
+    joined = flow(first, X, y, 2.0, sample_weight=7.0 * weight, **options)  # only the ratios matter
+    assert joined.config["sample_weight"] == first.config["sample_weight"]
+    near(joined.network, flow(first, X, y, 2.0, loss="logistic", weight_decay=0.1, sample_weight=weight).network, 1e-6)
+    other = weight.copy()
+    other[-1] *= 1.0 + 1e-5
+    for given, told in ((other, "weights with the digest"), (weight[::-1], "weights with"), (None, "equal weights")):
+        with pytest.raises(ValueError, match=f"sample_weight of the run that is continued, weights .*, got {told}"):
+            flow(first, X, y, 2.0, sample_weight=given, **options)
+
+
+def test_equal_weights_are_no_part_of_a_configuration():
+    X, y, _ = problem(1, "logistic")
+    network = make("prelu", 3.0, 1).network()
+    for train in (
+        lambda **more: pf.gradient_descent(network, X, y, step=0.1, steps=1, **more),
+        lambda **more: pf.sgd(network, X, y, step=0.1, batch=20, epochs=1, rng=0, **more),
+        lambda **more: pf.adam(network, X, y, batch=20, epochs=1, rng=0, **more),
+        lambda **more: flow(network, X, y, 0.1, **more),
+    ):
+        assert "sample_weight" not in train().config
+        assert "sample_weight" not in train(sample_weight=np.full(len(y), 4.0)).config
+        assert len(train(sample_weight=np.arange(len(y))).config["sample_weight"]) == 16
+        assert train(weight_decay=0.5).config["weight_decay"] == 0.5
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,8 @@ class Flow {
   void interpolate(Team& team, double t, const NetworkArraysOut<T>& out);
 
   // The last step as polynomials in theta = (t - begin) / (end - begin), by which it is known wherever interpolate()
-  // is: coefficients of theta^0 .. theta^degree() of phi (degree + 1, h, D), of l (degree + 1, h), of rho (degree + 1,
+  // is: coefficients of theta^0 .. theta^degree() of phi (degree + 1, h, D; of neurons that grow much within the step,
+  // of something of the same direction), of l (degree + 1, h), of rho (degree + 1,
   // h, C) and B (degree + 1, C). phi of a frozen inner layer and rho of a frozen outer one are not written. Of a dead
   // neuron the first coefficient of l is -inf; the others are those of the logarithm by which V_j. shrinks.
   int degree() const;
@@ -106,6 +107,13 @@ class Flow {
   double estimate_direction(Index j, const std::vector<double>& e) const;
   void complete(Team& team);
   std::vector<double> weights_at(Team& team, double t);
+  double growth(Index j) const;
+  bool outgrows(Index j) const;
+  // Powers of theta in the weight of each stage, after complete().
+  const std::vector<std::vector<double>>& dense() const { return hermite_.empty() ? method_.dense : hermite_; }
+  template <class Out>
+  void turn(Index j, Out* out, Index apart);
+  double turned(Index j, double theta, std::vector<double>& room);
   double combine(Index j, const double* weights, int count, double l);
   void combine_scalars(Index j, const double* weights, int count, double* out) const;
   void combine_bias(const double* weights, int count, double* out) const;
@@ -141,12 +149,13 @@ class Flow {
   // The present step: from the state at begin_ over size_ to end_, taken if has_step_.
   double begin_, end_, size_ = 0.0, next_ = 0.0, last_error_ = 1.0;
   bool started_ = false, has_step_ = false, has_dense_ = false;
-  AlignedVector<double> U_;                      // (h, D) unit directions; for tanh w / sigma
-  std::vector<double> now_;                      // (h, 1 + C)
-  std::vector<double> bias_;                     // (C,) B, or empty
-  std::vector<char> dead_;                       // (h,)
-  AlignedVector<T> K_;                           // (stages, h, D); empty if the inner layer is frozen
-  std::vector<double> k_, kb_;                   // (stages, h, 1 + C), (stages, C)
+  std::vector<std::vector<double>> hermite_;  // the dense output of a step whose further stages are not to be trusted
+  AlignedVector<double> U_;                   // (h, D) unit directions; for tanh w / sigma
+  std::vector<double> now_;                   // (h, 1 + C)
+  std::vector<double> bias_;                  // (C,) B, or empty
+  std::vector<char> dead_;                    // (h,)
+  AlignedVector<T> K_;                        // (stages, h, D); empty if the inner layer is frozen
+  std::vector<double> k_, kb_;                // (stages, h, 1 + C), (stages, C)
   Vector<double> start_sign_, start_log_abs_v_;  // (h, C): what dead neurons and a frozen layer keep
 
   // Where a stage is evaluated.

@@ -79,6 +79,8 @@ class Task:
         if not form.plain:
             more["outputs"] = network.num_outputs
             more["biases"] = [name for name in ("hidden", "output") if getattr(form, name)]
+        if self.weight is not None:
+            more["sample_weight"] = _targets.weights_digest(self.weight)
         return {
             "loss": self.loss,
             "n": n,

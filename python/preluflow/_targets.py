@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from preluflow.network import TwoLayerNetwork
 
 _CLASSES = 1000  # more different numbers are hardly labels
+_DIGEST = 16  # hexadecimal digits, 64 bits: beyond accidents
 _SUM = 1e-6  # by which the shares of the classes at a point may miss 1
 
 
@@ -102,6 +104,14 @@ def sample_weights(weights: ArrayLike | None, n: int) -> Float64 | None:
         return None
     scaled = given / given.max()
     return np.asarray(scaled / scaled.mean(), dtype=np.float64)
+
+
+def weights_digest(weights: Float64) -> str:
+    """A short name of weights of points (n,) whose mean is 1, for a run's configuration; the same on every machine.
+
+    It is that of the weights in float32, so that weights which differ by a factor, and by the rounding of it, share it.
+    """
+    return hashlib.sha256(weights.astype("<f4").tobytes()).hexdigest()[:_DIGEST]
 
 
 def mean_loss(loss: TrainingLoss, targets: Targets, outputs: Float64, weight: Float64 | None = None) -> float:

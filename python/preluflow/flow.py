@@ -113,10 +113,10 @@ def gradient_flow(
         and h = 200; ``run.stats["dense_bytes"]`` says how much it was.
     join : bool, default False
         When ``network`` is a run, return one run from its beginning, with its records, events, networks, dense output
-        and work before those found here, rather than that which begins where it ended. Then loss, weight decay, the
-        layer trained, the biases and ``dense`` must be the same, and ``observe`` record the same. The stop they have in
-        common is kept once, and an event that was so at the end of the first is not noted again; ``max_steps`` counts
-        the new steps.
+        and work before those found here, rather than that which begins where it ended. Then loss, weight decay, sample
+        weights, the layer trained, the biases and ``dense`` must be the same, and ``observe`` record the same. The
+        stop they have in common is kept once, and an event that was so at the end of the first is not noted again;
+        ``max_steps`` counts the new steps.
     progress : bool, default False
         Show a progress bar.
     num_threads : int, optional
@@ -198,12 +198,13 @@ def _continued(before: Run, task: Task, decay: float, dense: bool, method: Metho
             _arrays.real(value, f"network.stats[{name!r}]", minimum=0.0)
     if before.config.get("loss") != task.loss:
         raise ValueError(f"join needs the loss of the run that is continued, {before.config.get('loss')!r}")
-    for name, found, default in (
-        ("weight_decay", decay, 0.0),
-        ("train", task.form.trained, "both"),
-        ("biases", task.config().get("biases", []), []),
-    ):
-        needed = before.config.get(name, default)
+    now = {**task.config(), "weight_decay": decay}
+    for name, default in (("weight_decay", 0.0), ("train", "both"), ("biases", []), ("sample_weight", None)):
+        needed, found = before.config.get(name, default), now.get(name, default)
+        if needed != found and name == "sample_weight":
+            raise ValueError(
+                f"join needs the sample_weight of the run that is continued, {_weights(needed)}, got {_weights(found)}"
+            )
         if needed != found:
             raise ValueError(f"join needs the {name} of the run that is continued, {needed!r}, got {found!r}")
     if bool(before.networks) != task.observe.networks:
@@ -214,6 +215,10 @@ def _continued(before: Run, task: Task, decay: float, dense: bool, method: Metho
         found, needed = len(before.dense.steps[0].l) - 1, max(len(powers) for powers in METHODS[method]["dense"])
         if found != needed:
             raise ValueError(f"join with dense=True needs the method of the run that is continued, not {method!r}")
+
+
+def _weights(digest: Any) -> str:
+    return "equal weights" if digest is None else f"weights with the digest {digest}"
 
 
 def _adds_up(name: str) -> bool:

@@ -249,7 +249,8 @@ class Run:
     network : TwoLayerNetwork
         At the end of the run.
     config : dict
-        Method, step, loss and the like, in plain numbers and words.
+        Method, step, loss and the like, in plain numbers and words. What was not asked for is not there: ``train``,
+        ``weight_decay``, and ``sample_weight``, which is a digest of the weights of points as they were used.
     stats : dict
         Where time went: ``seconds`` in all, ``seconds_kernel``, ``seconds_observing``, ``seconds_drawing`` (progress);
         the time ``t`` of ``network``; and work done: ``iterations``, ``gradients`` (descent), ``epochs`` (SGD, Adam),

@@ -236,8 +236,11 @@ def table(outcome: Outcome) -> list[Row]:
             pairs = ", ".join(f"{eps:g}: {value:.2f}" for eps, value in zip(config[norm], values, strict=True))
             rows.append(Row(f"  accuracy under APGD, {norm}", pairs))
     for k, p in enumerate(config["degrees"][1:], start=1):
-        ratio, change = lower[k] / lower[0], arrays["accuracy"][k, there] - arrays["accuracy"][0, there]
-        told = f"x{np.median(ratio):.2f} [{ratio.min():.2f}, {ratio.max():.2f}], accuracy {np.median(change):+.4f}"
+        change = arrays["accuracy"][k, there] - arrays["accuracy"][0, there]
+        above = lower[0] > 0  # otherwise more than half of the points are errors, and there is nothing to compare with
+        ratio = lower[k, above] / lower[0, above]
+        told = f"x{np.median(ratio):.2f} [{ratio.min():.2f}, {ratio.max():.2f}]" if above.any() else "radius 0 before"
+        told += f", accuracy {np.median(change):+.4f}"
         rows.append(Row(f"p = {p:g} against {config['degrees'][0]:g}, same seeds: certified radius", told, "larger"))
     return rows
 

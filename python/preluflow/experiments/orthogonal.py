@@ -205,11 +205,11 @@ def _growth(ax: Axes, outcome: Outcome, i: int) -> None:
     arrays, n = outcome.arrays, outcome.config["positive"] + outcome.config["negative"]
     s, use = _drawn_seed(outcome, i)
     t, Y = arrays["t"][i, s, use], arrays["Y"][s]
-    for k, (color, style) in enumerate(((plots.BLUE, "-"), (plots.PURPLE, "--"))):
+    for k, (color, style, dots) in enumerate(((plots.BLUE, "-", ":"), (plots.PURPLE, "--", (0, (1, 3))))):
         told = logistic(t, Y[k], arrays["half"][i, s, k], n) / Y[k]
         ax.plot(t, told, color=plots.ORANGE, lw=5.0, alpha=0.5, label="closed form" if k == 0 else None)
         ax.plot(t, arrays["m"][i, s, use, k] / Y[k], color=color, ls=style, label=f"$m_s/Y_s$, {WORDS[k]}")
-        ax.plot(t, arrays["along"][i, s, use, k], color=color, ls=":", label=f"cosine of neurons, {WORDS[k]}")
+        ax.plot(t, arrays["along"][i, s, use, k], color=color, ls=dots, label=f"cosine of neurons, {WORDS[k]}")
     ax.set(xlabel="t (time of the flow)", ylabel="share fitted, cosine (no unit)", ylim=(-0.05, 1.08))
 
 
