@@ -236,5 +236,5 @@ BEYOND = Experiment(
     draw,
     table,
     presets={"default": FULL, "quick": QUICK},
-    seconds={"default": 60, "quick": 3},
+    seconds={"default": 150, "quick": 3},
 )
