@@ -26,7 +26,7 @@ for scale in scales:
     radii.append(pf.robust_radius(run.network, fresh.X, fresh.y))
     quartile = float(np.quantile(pf.center_cosines(run.network, gmm).max(axis=1), 0.5))
     print(
-        f"epsilon {scale:7.0e}: t = {run.t[-1]:6.1f}, {run.stats['gradients']:4d} gradients, "
+        f"epsilon {scale:7g}: t = {run.t[-1]:6.1f}, {run.stats['gradients']:4d} gradients, "
         f"median cosine {quartile:.2f}, median radius {float(np.median(radii[-1].lower)):.3f}"
     )
 
