@@ -726,7 +726,7 @@ case(
     rtol=(1e-3, real(1e-13)),
     step=(0.05, real(above=0.0, optional=True)),
     weight_decay=(0.0, real(0.0, 0.0)),  # those of the run that is joined
-    sample_weight=SAMPLE_WEIGHT,
+    sample_weight=(None, labels_of(optional=True, more=lambda _: {"others than before": SAMPLE_WEIGHT[0]})),
     biases=(None, MAYBE),
     train=("both", choice("both")),
     max_steps=(5, integer(1)),
