@@ -34,6 +34,19 @@ double shrink(double error, int order) {
   return std::isfinite(error) ? std::max(kShrink, kSafety * std::pow(error, -1.0 / order)) : kShrink;
 }
 
+// Hermite's cubic through the ends of a step, as the dense output of any method.
+std::vector<std::vector<double>> hermite(const Tableau& method) {
+  std::vector<std::vector<double>> powers;
+  for (double b : method.b) powers.push_back({0.0, 3.0 * b, -2.0 * b});
+  powers.resize(static_cast<std::size_t>(method.stages() + 1), {0.0, 0.0, 0.0});
+  const double first[] = {1.0, -2.0, 1.0}, last[] = {0.0, -1.0, 1.0};
+  for (std::size_t q = 0; q < 3; ++q) {
+    powers.front()[q] += first[q];
+    powers.back()[q] += last[q];
+  }
+  return powers;
+}
+
 // The shortest step that still moves t.
 double shortest_step(double t) { return 16.0 * std::numeric_limits<double>::epsilon() * std::abs(t); }
 
@@ -55,6 +68,7 @@ Flow<T>::Flow(const TrainingData<T>& data, const NetworkState<T>& start, Loss lo
       kernel_(data.n, start.U.layout(), start.outputs),
       begin_(options.t0),
       end_(options.t0),
+      hermite_(hermite(method)),
       now_(at(width_ * parts_)),
       bias_(start.output_bias.data(), start.output_bias.data() + start.output_bias.size()),
       dead_(at(width_)),
@@ -503,19 +517,8 @@ void Flow<T>::complete(Team& team) {
   if (has_dense_) return;
   double most = 0.0;
   for (Index j = 0; !method_.more.empty() && j < width_; ++j) most = std::max(most, std::abs(growth(j)));
-  hermite_.clear();
-  if (most > kMost) {
-    for (double b : method_.b) hermite_.push_back({0.0, 3.0 * b, -2.0 * b});
-    hermite_.resize(at(method_.stages() + 1), {0.0, 0.0, 0.0});
-    const double first[] = {1.0, -2.0, 1.0}, last[] = {0.0, -1.0, 1.0};
-    for (std::size_t q = 0; q < 3; ++q) {
-      hermite_.front()[q] += first[q];
-      hermite_.back()[q] += last[q];
-    }
-    has_dense_ = true;
-    return;
-  }
-  for (std::size_t r = 0; r < method_.more.size(); ++r) {
+  bridged_ = most > kMost;
+  for (std::size_t r = 0; !bridged_ && r < method_.more.size(); ++r) {
     const int slot = method_.stages() + 1 + static_cast<int>(r);
     build(team, method_.more[r].data(), slot);
     field(team, slot);
@@ -651,28 +654,31 @@ void Flow<T>::polynomials(Team& team, T* phi, double* l, double* rho, double* ou
       output_bias[q * biases + c] = sum;
     }
   team.parallel_for(width_, [&](Index j) {
+    const bool turns = outgrows(j);
     for (Index q = 0; q <= last; ++q) {
       double* scalars = stage(j);
       for (Index i = 0; i < parts_; ++i) scalars[i] = q == 0 ? now(j)[i] : 0.0;
       if (q == 0 && dead_[at(j)]) scalars[0] = -kInfinity;
-      double* sum = inner_moves() ? phi_.data() + j * dim_ : nullptr;
-      if (inner_moves() && q == 0) std::copy_n(U_.data() + j * dim_, dim_, sum);
-      if (inner_moves() && q > 0) std::fill_n(sum, dim_, 0.0);
+      const bool sums = inner_moves() && !turns;
+      double* sum = sums ? phi_.data() + j * dim_ : nullptr;
+      for (Index d = 0; sums && d < dim_; ++d) sum[d] = q == 0 ? U_[at(j * dim_ + d)] : 0.0;
       for (Index m = 0; q > 0 && m < count; ++m) {
         const double share = weight(m, q);
         if (share == 0.0) continue;
         const double* km = k(static_cast<int>(m), j);
         for (Index i = 0; i < parts_; ++i) scalars[i] += share * km[i];
-        const T* Km = inner_moves() ? K(static_cast<int>(m), j) : nullptr;
-        for (Index d = 0; inner_moves() && d < dim_; ++d) sum[d] += share * static_cast<double>(Km[d]);
+        const T* Km = sums ? K(static_cast<int>(m), j) : nullptr;
+        for (Index d = 0; sums && d < dim_; ++d) sum[d] += share * static_cast<double>(Km[d]);
       }
       l[q * width_ + j] = scalars[0];
       if (outer_moves()) std::copy_n(scalars + 1, outputs_, rho + (q * width_ + j) * outputs_);
       T* out = phi + (q * width_ + j) * dim_;
-      for (Index d = 0; inner_moves() && d < dim_; ++d) out[d] = static_cast<T>(sum[d]);
+      for (Index d = 0; sums && d < dim_; ++d) out[d] = static_cast<T>(sum[d]);
     }
-    if (!outgrows(j)) return;
-    for (Index q = 1; q <= last; ++q) std::fill_n(phi + (q * width_ + j) * dim_, dim_, T(0));
+    if (!turns) return;
+    for (Index q = 0; q <= last; ++q)
+      for (Index d = 0; d < dim_; ++d)
+        phi[(q * width_ + j) * dim_ + d] = q == 0 ? static_cast<T>(U_[at(j * dim_ + d)]) : T(0);
     turn(j, phi + (width_ + j) * dim_, width_ * dim_);
   });
 }

@@ -110,7 +110,7 @@ class Flow {
   double growth(Index j) const;
   bool outgrows(Index j) const;
   // Powers of theta in the weight of each stage, after complete().
-  const std::vector<std::vector<double>>& dense() const { return hermite_.empty() ? method_.dense : hermite_; }
+  const std::vector<std::vector<double>>& dense() const { return bridged_ ? hermite_ : method_.dense; }
   template <class Out>
   void turn(Index j, Out* out, Index apart);
   double turned(Index j, double theta, std::vector<double>& room);
@@ -149,13 +149,14 @@ class Flow {
   // The present step: from the state at begin_ over size_ to end_, taken if has_step_.
   double begin_, end_, size_ = 0.0, next_ = 0.0, last_error_ = 1.0;
   bool started_ = false, has_step_ = false, has_dense_ = false;
-  std::vector<std::vector<double>> hermite_;  // the dense output of a step whose further stages are not to be trusted
-  AlignedVector<double> U_;                   // (h, D) unit directions; for tanh w / sigma
-  std::vector<double> now_;                   // (h, 1 + C)
-  std::vector<double> bias_;                  // (C,) B, or empty
-  std::vector<char> dead_;                    // (h,)
-  AlignedVector<T> K_;                        // (stages, h, D); empty if the inner layer is frozen
-  std::vector<double> k_, kb_;                // (stages, h, 1 + C), (stages, C)
+  bool bridged_ = false;  // whether the step is known by hermite_, its further stages being not to be trusted
+  const std::vector<std::vector<double>> hermite_;
+  AlignedVector<double> U_;                      // (h, D) unit directions; for tanh w / sigma
+  std::vector<double> now_;                      // (h, 1 + C)
+  std::vector<double> bias_;                     // (C,) B, or empty
+  std::vector<char> dead_;                       // (h,)
+  AlignedVector<T> K_;                           // (stages, h, D); empty if the inner layer is frozen
+  std::vector<double> k_, kb_;                   // (stages, h, 1 + C), (stages, C)
   Vector<double> start_sign_, start_log_abs_v_;  // (h, C): what dead neurons and a frozen layer keep
 
   // Where a stage is evaluated.
