@@ -192,8 +192,8 @@ def _panel(ax: Axes, outcome: Outcome, axis: str) -> None:
         middle = over_seeds(lower, np.median)
         ax.plot(x, middle, color=color, marker=marker, ls=style, label=f"p={degree:g}, certified")
         ax.fill_between(x, over_seeds(lower, np.min), over_seeds(upper, np.max), color=color, alpha=0.2, lw=0)
-        told = "attacked (filled white)" if d == 0 else None
-        ax.plot(x, over_seeds(upper, np.median), color=color, marker=marker, ls="none", mfc="white", ms=4, label=told)
+        ax.plot(x, over_seeds(upper, np.median), color=color, marker=marker, ls="none", mfc="white", ms=4)
+    ax.plot([], [], color=plots.INK, marker="o", ls="none", mfc="white", ms=4, label="attacked (filled white), any p")
     rule = over_seeds(arrays[f"{axis}_rule"].mean(axis=1).T, np.median)
     ax.plot(x, rule, color=plots.INK, ls=(0, (1, 1)), lw=1.2, label="nearest centre, exact")
     if axis != "cosines":
