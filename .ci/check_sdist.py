@@ -6,8 +6,9 @@ python .ci/check_sdist.py dist/preluflow-*.tar.gz
 import subprocess
 import sys
 import tarfile
-import tomllib
 from pathlib import Path
+
+import tomllib
 
 TREE = Path(__file__).parent.parent
 
@@ -16,9 +17,11 @@ def main(path: Path) -> None:
     """Exit with a message if something is wrong."""
     left_out = tomllib.loads((TREE / "pyproject.toml").read_text())["tool"]["scikit-build"]["sdist"]["exclude"]
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=TREE, capture_output=True, text=True, check=True).stdout
-    expected = {name for name in tracked.split("\0") if name and not any(name.startswith(f"{out}/") for out in left_out)}
+    apart = tuple(f"{folder}/" for folder in left_out)
+    expected = {name for name in tracked.split("\0") if name and not name.startswith(apart)}
     with tarfile.open(path) as archive:
-        held = {member.name.split("/", 1)[1]: archive.extractfile(member).read() for member in archive if member.isfile()}
+        members = [member for member in archive if member.isfile()]
+        held = {member.name.split("/", 1)[1]: archive.extractfile(member).read() for member in members}
     held.pop("PKG-INFO")
     if held.keys() != expected:
         sys.exit(f"{path.name} lacks {sorted(expected - held.keys())} and has besides {sorted(held.keys() - expected)}")
