@@ -307,6 +307,7 @@ double dual_value(const NodeMajorant& F, const Node& node, double enough, double
   return factors.info() == Eigen::Success ? value + 0.25 * b.dot(factors.solve(b)) : kInfinity;
 }
 
+// In the others the search ends at an edge of V, which does not pay to follow: docs/decisions/011.
 TEST(branch_and_bound_multipliers_are_nearly_the_best_in_most_nodes) {
   Numbers numbers(4);
   int looked = 0, near = 0;
