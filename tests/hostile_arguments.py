@@ -816,7 +816,7 @@ case(
     gmm=(O.gmm, MAYBE),
     fixed=([True, False, False], MASK),
     bounds=((-9.0, 9.0), BOUNDS),
-    starts=(2, integer(1, INT32, enough=3)),
+    starts=(2, int32),
     restarts=(1, int32),
     steps=(2, int32),
     seed=(0, SEED),

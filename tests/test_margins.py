@@ -220,7 +220,8 @@ def test_results_are_saved_and_loaded(trained, tmp_path):
         ({"X": np.ones((2, 4))}, "X must have shape"),
         ({"X": np.full((2, 3), np.nan)}, "X must be finite"),
         ({"y": [1, 0]}, "labels"),
-        ({"starts": 0}, "starts"),
+        ({"starts": -1}, "starts"),
+        ({"starts": 0, "level": "tight"}, "starts"),
         ({"restarts": -1}, "restarts"),
     ],
 )
@@ -339,6 +340,35 @@ def test_classifiers_bring_their_own_certificates():
     assert bayes.consistent.all()
     assert np.median(bayes.lower[bayes.correct] / bayes.upper[bayes.correct]) > 0.97
     assert "attacked only" not in bayes.summary() + repr(bayes)
+
+
+def test_without_starts_there_are_certificates_alone(trained):
+    network, fresh, _ = trained
+    y = np.where(np.arange(len(fresh.y)) % 7, fresh.y, -fresh.y)  # some are wrong
+    alone, whole = (pf.robust_radius(network, fresh.X, y, **options) for options in ({"starts": 0}, {}))
+    np.testing.assert_array_equal(alone.lower, whole.lower)
+    np.testing.assert_array_equal(alone.correct, whole.correct)
+    np.testing.assert_array_equal(alone.reached[~alone.correct], whole.reached[~alone.correct])
+    # The origin is an error of any network without offsets, and it costs nothing to say so.
+    np.testing.assert_allclose(
+        alone.upper, alone.correct * np.linalg.norm(fresh.X.astype(np.float64), axis=1), rtol=1e-12
+    )
+    np.testing.assert_array_equal(alone.witness, -fresh.X.astype(np.float64) * alone.correct[:, None])
+    three = np.random.default_rng(0).standard_normal((5, 3))
+    net = pf.TwoLayerNetwork(
+        np.eye(3), [[1.0, 0.0, -1.0], [0.0, 1.0, 0.0], [0.5, 0.0, 1.0]], output_bias=[0.5, 0.0, 0.0]
+    )
+    of_three = pf.robust_radius(net, three, [0, 0, 0, 0, 1], starts=0)
+    np.testing.assert_array_equal(of_three.lower, pf.robust_radius(net, three, [0, 0, 0, 0, 1]).lower)
+    np.testing.assert_array_equal(of_three.upper, np.where(of_three.correct, np.inf, 0.0))
+    assert of_three.correct.any()
+    assert not of_three.witness.any()
+    other = pf.robust_radius(Uncertified(), three, [1, 1, 1, -1, -1], starts=0)
+    seen = pf.robust_radius(Uncertified(), three, [1, 1, 1, -1, -1])
+    np.testing.assert_array_equal(other.correct, seen.correct)
+    np.testing.assert_array_equal(other.upper, np.where(other.correct, np.inf, 0.0))
+    with pytest.raises(ValueError, match="starts"):
+        pf.robust_radius(network, fresh.X, y, "tight", starts=0)
 
 
 def test_without_a_certificate_a_result_says_attacked_only(tmp_path):

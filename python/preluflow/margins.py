@@ -97,7 +97,9 @@ def robust_radius(
         without it, which hold in it all the same; of networks only.
     starts : int, default 3
         Rival groups tried from the strongest own group, the nearest first; the gradient is tried besides. A point whose
-        attack is within 0.1% of its certificate is not tried further.
+        attack is within 0.1% of its certificate is not tried further. 0: certificates alone, of level "fast"
+        only: where the point is right upper is the distance of the centre, if that is an error, or of the classifier's
+        own ``nearest_error``, or inf.
     restarts : int, default 2
         Random starts. Unless it is 0, far more is tried at points where the certificate is below 0.97 of the attack.
     steps : int, default 30
@@ -154,7 +156,7 @@ def robust_radius(
     level = _arrays.choice(level, "level", LEVELS)
     effort = Effort(
         level,
-        _arrays.integer(starts, "starts", minimum=1, maximum=_arrays.INT32),
+        _arrays.integer(starts, "starts", minimum=0 if level == "fast" else 1, maximum=_arrays.INT32),
         _arrays.integer(restarts, "restarts", minimum=0, maximum=_arrays.INT32),
         _arrays.integer(steps, "steps", minimum=0, maximum=_arrays.INT32),
         _arrays.integer(seed, "seed", minimum=0, maximum=_arrays.UINT64),
@@ -347,18 +349,23 @@ def _bracket(
     centers: dict[str, Any] = {} if gmm is None else {"centers": gmm.centers, "center_labels": gmm.labels}
     number = (y > 0).astype(np.int64) if model.outputs == 1 else y
     labels = model.classes[number]
-    found = attacks.minimal_norm(
-        classifier,
-        X,
-        labels,
-        starts=effort.starts,
-        steps=effort.steps,
-        restarts=effort.restarts,
-        seed=(effort.seed + first) % (_arrays.UINT64 + 1),
-        **centers,
-    )
-    witness, upper, reached = found.delta, found.norms, found.reached
-    correct = ~(found.success & (upper == 0))
+    if effort.starts > 0:
+        found = attacks.minimal_norm(
+            classifier,
+            X,
+            labels,
+            starts=effort.starts,
+            steps=effort.steps,
+            restarts=effort.restarts,
+            seed=(effort.seed + first) % (_arrays.UINT64 + 1),
+            **centers,
+        )
+        witness, upper, reached = found.delta, found.norms, found.reached
+    else:
+        witness = np.zeros_like(X)
+        margin, reached = _searches.Points(model, X, y, np.arange(len(X))).judge(witness)
+        upper = np.where(margin <= 0, 0.0, np.inf)
+    correct = upper > 0
     if hasattr(classifier, "nearest_error"):
         nearest = np.where(correct[:, None], classifier.nearest_error(X, labels), 0.0)
         lengths = np.linalg.norm(nearest, axis=1)

@@ -163,7 +163,7 @@ class FastBlock {
   // The rivals in the order of their certificates; one whose certificate is beyond the best attack cannot be nearer.
   bool attack(Index i, Attack& search) {
     Work& at = work(i);
-    if (!at.correct || canonical_.width() == 0) return true;
+    if (!at.correct || canonical_.width() == 0 || call_.options.starts == 0) return true;
     const Point point = points_.at(i);
     double best = kInfinity;
     for (Rival& rival : at.rivals) {

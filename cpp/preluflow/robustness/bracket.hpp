@@ -14,7 +14,7 @@ enum class Level { fast, tight, exact };  // tangent; trust region too; branch a
 
 struct BracketOptions {
   Level level = Level::fast;
-  int starts = 3, restarts = 2, steps = 30;  // of the attack; see AttackOptions
+  int starts = 3, restarts = 2, steps = 30;  // of the attack, see AttackOptions; without starts there is none
   std::uint64_t seed = 0;
   Index first = 0;                               // number of the first point
   double gap = 0.0;                              // a bracket is closed where lower >= (1 - gap) upper
