@@ -7,8 +7,9 @@ on the unit sphere, in units of its radius: the perturbed point may leave the sp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -152,35 +153,43 @@ def train_one(
     return completed(run), test
 
 
-def cells(config: Digits) -> Iterator[tuple[int, int, int, int]]:
-    """Task, kind, method, seed; a seed after the other, so that Ctrl-C leaves whole ones."""
-    for s, a, k, m in product(range(config.seeds), range(len(TASKS)), range(len(config.kinds)), range(len(METHODS))):
-        yield a, k, m, s
-
-
 def measure(session: Session) -> None:
-    """Train and certify every network."""
+    """Train and certify every network; a seed after the other, so that Ctrl-C leaves whole ones."""
     config, options, arrays = session.config, session.options, session.arrays
     shape = (len(TASKS), len(config.kinds), len(METHODS), config.seeds)
-    scalars = ("accuracy", "loss", "stable_rank", "seconds")
-    session.empty({name: shape for name in scalars})
+    session.empty({name: shape for name in ("accuracy", "loss", "stable_rank", "seconds")})
     session.empty({name: (*shape, config.points) for name in ("lower", "upper")})
     session.empty({name: (*shape, config.stops + 1) for name in ("rank_t", "rank")})
     session.empty({"images": (len(TASKS), len(config.kinds), config.shown, 64)})
-    for a, k, m, s in session.cells(cells(config)):
-        run, test = train_one(config, options, TASKS[a], config.kinds[k], METHODS[m], s)
-        network = run.network.astype("float64")
-        X, y = test.X[: config.points].astype(np.float64), test.y[: config.points]
-        radius = every_point(robust_radius(network, X, y, level="tight", num_threads=options.num_threads), len(X))
-        arrays["lower"][a, k, m, s], arrays["upper"][a, k, m, s] = radius.lower, radius.upper
-        arrays["accuracy"][a, k, m, s] = np.mean(run.network.predict(test.X) == test.y)
-        arrays["loss"][a, k, m, s], arrays["stable_rank"][a, k, m, s] = run["loss"][-1], run["stable_rank"][-1]
-        arrays["seconds"][a, k, m, s] = run.stats["seconds"]
-        count = min(len(run.t), config.stops + 1)
-        arrays["rank_t"][a, k, m, s, :count] = run.t[:count]
-        arrays["rank"][a, k, m, s, :count] = run["stable_rank"][:count]
+    measured = partial(cell, config, replace(options, scheduler=None, progress=False))
+    sizes = {"s": config.seeds, "a": len(TASKS), "k": len(config.kinds), "m": len(METHODS)}
+    for (s, a, k, m), found in session.computed(measured, {name: range(size) for name, size in sizes.items()}):
+        for name in found.keys() - {"images"}:
+            arrays[name][a, k, m, s] = found[name]
         if s == 0 and METHODS[m] == "flow":
-            arrays["images"][a, k] = largest_neurons(run.network, config.shown)
+            arrays["images"][a, k] = found["images"]
+
+
+def cell(config: Digits, options: Options, s: int, a: int, k: int, m: int) -> dict[str, Any]:
+    """Train and certify the network of a seed, task, kind and method."""
+    run, test = train_one(config, options, TASKS[a], config.kinds[k], METHODS[m], s)
+    X, y = test.X[: config.points].astype(np.float64), test.y[: config.points]
+    radius = robust_radius(run.network.astype("float64"), X, y, level="tight", num_threads=options.num_threads)
+    radius = every_point(radius, len(X))
+    count = min(len(run.t), config.stops + 1)
+    rank_t, rank = np.full((2, config.stops + 1), np.nan)
+    rank_t[:count], rank[:count] = run.t[:count], run["stable_rank"][:count]
+    return {
+        "lower": radius.lower,
+        "upper": radius.upper,
+        "accuracy": np.mean(run.network.predict(test.X) == test.y),
+        "loss": run["loss"][-1],
+        "stable_rank": run["stable_rank"][-1],
+        "seconds": run.stats["seconds"],
+        "rank_t": rank_t,
+        "rank": rank,
+        "images": largest_neurons(run.network, config.shown),
+    }
 
 
 def largest_neurons(network: TwoLayerNetwork, count: int) -> Array:
@@ -315,6 +324,7 @@ DIGITS = Experiment(
     draw,
     table,
     presets={"default": FULL, "quick": QUICK},
+    options=("width", "scheduler"),
     missing=lambda config: needs_sklearn(),
     seconds={"default": 60, "quick": 3},
 )

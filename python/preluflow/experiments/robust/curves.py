@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import product
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,42 +103,51 @@ def facts(config: Config, options: Options) -> dict[str, Any]:
 
 def measure(session: Session) -> None:
     """Train and attack every model, seed by seed."""
-    config, seed = session.config, session.options.seed
+    config, options, arrays = session.config, session.options, session.arrays
     diverged = session.outcome.config["diverged"] = []
     recipes = [recipe for recipe in config.recipes if recipe.kind != "mlp" or config.has_all]
-    for s, (number, recipe) in session.cells(product(range(config.seeds), enumerate(recipes, start=1)), "model"):
-        if number == 1:
-            rng_centers, rng_data, rng_test = session.streams(3, s)
-            gmm = mixture(vars(config), rng_centers)
-            data, test = gmm.sample(config.n, rng=rng_data), gmm.sample(config.test, rng=rng_test)
-        rng = np.random.default_rng((seed, s, number))  # 0 would seed like the data
-        try:
-            _measure(session, recipe, s, gmm, data, test, rng)
-        except Diverged as error:
-            diverged.append(f"{recipe.label}, seed {s}: {error}")
+    measured = partial(cell, replace(config, recipes=tuple(recipes), num_threads=options.num_threads), options.seed)
+    over = {"s": range(config.seeds), "number": range(1, len(recipes) + 1)}
+    try:
+        for (s, number), found in session.computed(measured, over, "model"):
+            recipe = recipes[number - 1]
+            if str(found["diverged"]):
+                diverged.append(f"{recipe.label}, seed {s}: {found['diverged']}")
+                continue
+            if s == 0 and recipe.attacked_by_pgd:
+                arrays[f"{recipe.key}.pgd"] = found["pgd"]
+            for what in ("lower", "upper", "facts"):
+                shape = (config.seeds, len(found[what]))
+                arrays.setdefault(f"{recipe.key}.{what}", np.full(shape, np.nan))[s] = found[what]
+    finally:
+        problem.cache_clear()  # the data of a seed
 
 
-def _measure(
-    session: Session,
-    recipe: Recipe,
-    s: int,
-    gmm: OrthonormalGMM,
-    data: Dataset,
-    test: Dataset,
-    rng: np.random.Generator,
-) -> None:
-    """Train a model and enter what is found into the arrays, all of it or, after Ctrl-C, nothing."""
-    config, arrays, num_threads = session.config, session.arrays, session.options.num_threads
-    model = train(recipe, replace(config, num_threads=num_threads), gmm, data, rng)
-    found = radii(model, recipe, gmm, test, num_threads)
+@lru_cache(maxsize=1)
+def problem(config: Config, seed: int, s: int) -> tuple[OrthonormalGMM, Dataset, Dataset]:
+    """Draw what the models of a seed share: the mixture, training and test points."""
+    rng_centers, rng_data, rng_test = np.random.default_rng((seed, s)).spawn(3)
+    gmm = mixture(vars(config), rng_centers)
+    return gmm, gmm.sample(config.n, rng=rng_data), gmm.sample(config.test, rng=rng_test)
+
+
+def cell(config: Config, seed: int, s: int, number: int) -> dict[str, Any]:
+    """Train and attack a model, of the recipe with this number from 1 on."""
+    recipe = config.recipes[number - 1]
+    gmm, data, test = problem(config, seed, s)
+    nothing = {what: np.full(config.test, np.nan) for what in ("lower", "upper")}
+    told = {**nothing, "facts": np.full(3, np.nan), "pgd": np.full(len(config.pgd_radii), np.nan), "diverged": ""}
+    rng = np.random.default_rng((seed, s, number))  # 0 would seed like the data
+    try:
+        model = train(recipe, config, gmm, data, rng)
+    except Diverged as error:
+        return {**told, "diverged": str(error)}
+    told["lower"], told["upper"] = radii(model, recipe, gmm, test, config.num_threads)
     if s == 0 and recipe.attacked_by_pgd:
         few = Dataset(test.X[: config.pgd_points], test.y[: config.pgd_points], test.z[: config.pgd_points])
-        pgd = pgd_accuracy(model, few, config.pgd_radii, config.pgd_steps, config.recipe)
-        arrays[f"{recipe.key}.pgd"] = pgd
-    told = np.array([model.facts.get(fact, np.nan) for fact in ("accuracy", "loss", "length")])
-    for what, values in (("lower", found[0]), ("upper", found[1]), ("facts", told)):
-        whole = arrays.setdefault(f"{recipe.key}.{what}", np.full((config.seeds, len(values)), np.nan))
-        whole[s] = values
+        told["pgd"] = pgd_accuracy(model, few, config.pgd_radii, config.pgd_steps, config.recipe)
+    told["facts"] = np.array([model.facts.get(fact, np.nan) for fact in ("accuracy", "loss", "length")])
+    return told
 
 
 # ---- figure
@@ -218,7 +227,7 @@ def experiment(name: str, summary: str, config: Config, seconds: Mapping[str, fl
     """Figure 2 or 7, which differ in what is trained."""
     presets, options = (
         {"paper": config, "quick": quick(config)},
-        ("width", "alpha", "batch", "loss", "epochs", "recipe"),
+        ("width", "alpha", "batch", "loss", "epochs", "recipe", "scheduler"),
     )
     return Experiment(
         name, summary, measure, draw, table, presets, options, settle=batch_fits, facts=facts, seconds=seconds
