@@ -98,8 +98,7 @@ def robust_radius(
     starts : int, default 3
         Rival groups tried from the strongest own group, the nearest first; the gradient is tried besides. A point whose
         attack is within 0.1% of its certificate is not tried further. 0: certificates alone, of level "fast"
-        only: where the point is right upper is the distance of the centre, if that is an error, or of the classifier's
-        own ``nearest_error``, or inf.
+        only: upper is inf where the point is right, unless the classifier knows its ``nearest_error``.
     restarts : int, default 2
         Random starts. Unless it is 0, far more is tried at points where the certificate is below 0.97 of the attack.
     steps : int, default 30

@@ -206,7 +206,7 @@ class FastBlock {
       take(which[k], work(which[k]).nearest, witness, reached);
     });
     for (Index i = 0; i < attacked_; ++i) {
-      if (!work(i).correct) continue;
+      if (!work(i).correct || call_.options.starts == 0) continue;
       confirm_others(i);
       if (work(i).witness.empty() && canonical_.errs_at_centre(label(i))) take_centre(i);
     }

@@ -1,6 +1,7 @@
 #include "preluflow/robustness/points.hpp"
 
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 
 #include "preluflow/robustness/linear_algebra.hpp"
@@ -11,6 +12,18 @@ namespace {
 
 constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
 constexpr int kOffsetBits = 20;  // a unit is at least 2^-20 of the largest offset
+
+// std::ldexp by one exponent for many numbers: a product, which rounds as it does, where 2^exponent is a normal number.
+class Shift {
+ public:
+  explicit Shift(int exponent)
+      : exponent_(exponent), factor_(std::abs(exponent) <= 1022 ? std::ldexp(1.0, exponent) : 0.0) {}
+  double operator()(double value) const { return factor_ > 0.0 ? value * factor_ : std::ldexp(value, exponent_); }
+
+ private:
+  int exponent_;
+  double factor_;
+};
 
 }  // namespace
 
@@ -25,11 +38,13 @@ double Unit::certified(double radius) const {
 }
 
 void Unit::back(const double* d, Index D, double* out) const {
-  for (Index k = 0; k < D; ++k) out[k] = std::ldexp(d[k] * size, exponent);
+  const Shift shift(exponent);
+  for (Index k = 0; k < D; ++k) out[k] = shift(d[k] * size);
 }
 
 void Unit::in_unit(const double* d, Index D, double* out) const {
-  for (Index k = 0; k < D; ++k) out[k] = std::ldexp(d[k], -exponent) / size;
+  const Shift shift(-exponent);
+  for (Index k = 0; k < D; ++k) out[k] = shift(d[k]) / size;
 }
 
 double length_of(const double* d, Index D) {
@@ -38,8 +53,9 @@ double length_of(const double* d, Index D) {
   if (!(most > 0.0)) return 0.0;
   int exponent = 0;
   std::frexp(most, &exponent);
+  const Shift shift(-exponent);
   for (Index k = 0; k < D; ++k) {
-    const double share = std::ldexp(d[k], -exponent);
+    const double share = shift(d[k]);
     square += share * share;
   }
   return std::ldexp(std::sqrt(square), exponent);
@@ -86,9 +102,10 @@ void Points::take(Index i, const double* x) {
   for (Index d = 0; d < D; ++d) most = std::max(most, std::abs(e[d]));
   Unit& unit = unit_[at];
   if (!tanh && most > 0.0) std::frexp(most, &unit.exponent);
+  const Shift shift(-unit.exponent);
   double square = 0.0;
   for (Index d = 0; d < D; ++d) {
-    e[d] = std::ldexp(e[d], -unit.exponent);
+    e[d] = shift(e[d]);
     square += e[d] * e[d];
   }
   const double length = std::sqrt(square);
