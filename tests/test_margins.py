@@ -418,11 +418,11 @@ def test_ctrl_c_returns_the_points_done(trained, monkeypatch):
     whole = pf.robust_radius(network, fresh.X[:30], fresh.y[:30])
     bracket, calls = margins.Brackets.bracket, []
 
-    def interrupted(self, X, y, first, effort):
+    def interrupted(self, X, y, first, effort, witness):
         if len(calls) == 2:
             raise KeyboardInterrupt
         calls.append(first)
-        return bracket(self, X, y, first, effort)
+        return bracket(self, X, y, first, effort, witness)
 
     monkeypatch.setitem(margins._ROWS, "fast", 10)
     monkeypatch.setattr(margins.Brackets, "bracket", interrupted)

@@ -45,6 +45,19 @@ T* array_of(const py::dict& out, const char* name, std::vector<py::ssize_t> shap
   return static_cast<T*>(array.mutable_data());
 }
 
+// Points (n, dim) in float64 or float32.
+PointRows point_rows(const py::array& X, Index dim) {
+  if (py::isinstance<Array<float>>(X)) {
+    const auto rows = py::cast<Array<float>>(X);
+    require_matrix(rows, dim, "X");
+    return {nullptr, rows.data(), dim};
+  }
+  require(py::isinstance<Array<double>>(X), "X must be C-contiguous and hold float32 or float64");
+  const auto rows = py::cast<Array<double>>(X);
+  require_matrix(rows, dim, "X");
+  return {rows.data(), nullptr, dim};
+}
+
 // A network in canonical form, and brackets of points.
 class BoundBrackets {
  public:
@@ -65,13 +78,14 @@ class BoundBrackets {
 
   Index width() const { return canonical_->width(); }
 
-  // X (n, D), label (n,) numbers of classes; out: arrays that are written to, by name.
-  void bracket(const Array<double>& X, const Array<std::int64_t>& label, const std::string& level, int starts,
-               int restarts, int steps, std::uint64_t seed, Index first, double gap, Index max_nodes,
-               double max_seconds, const std::optional<Array<double>>& low, const std::optional<Array<double>>& high,
-               const py::dict& out, int threads) {
-    const Index n = X.shape(0), D = canonical_->dim();
-    require_matrix(X, D, "X");
+  // X (n, D) in float64 or float32, label (n,) numbers of classes; out: arrays that are written to, by name.
+  void bracket(const py::array& X, const Array<std::int64_t>& label, const std::string& level, int starts, int restarts,
+               int steps, std::uint64_t seed, Index first, double gap, Index max_nodes, double max_seconds,
+               const std::optional<Array<double>>& low, const std::optional<Array<double>>& high, const py::dict& out,
+               int threads) {
+    const Index D = canonical_->dim();
+    const PointRows points = point_rows(X, D);
+    const Index n = X.shape(0);
     require_vector(label, n, "label");
     BracketOptions options;
     options.level = parse_level(level);
@@ -105,7 +119,6 @@ class BoundBrackets {
                                array_of<std::int64_t>(out, "rival", {n}),
                                array_of<std::int64_t>(out, "rounds", {n}),
                                array_of<std::int64_t>(out, "nodes", {n})};
-    const double* points = X.data();
     const double flops = 20.0 * static_cast<double>(n) * static_cast<double>(canonical_->width() * canonical_->width());
     run(threads, options.level == Level::fast ? flops : kMuch, [&](Team& team, const Interrupt& interrupt) {
       canonical_->prepare(team, present);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "preluflow/shift.hpp"
+
 namespace preluflow {
 
 namespace {
@@ -57,14 +59,16 @@ const double* LogRow<T>::scale(const T* x) {
   }
   const int halved = most > 1e300 ? 2 : 0;  // so that the difference stays finite
   double largest = 0.0;
+  const Shift half(-halved);
   for (Index d = 0; d < dim; ++d) {
-    double value = std::ldexp(static_cast<double>(x[d]), -halved);
-    if (net_.center != nullptr) value -= std::ldexp(net_.center[d], -halved);
+    double value = half(static_cast<double>(x[d]));
+    if (net_.center != nullptr) value -= half(net_.center[d]);
     x_[static_cast<std::size_t>(d)] = value;
     largest = std::max(largest, std::abs(value));
   }
   std::frexp(largest, &exponent_);
-  for (double& value : x_) value = std::ldexp(value, -exponent_);
+  const Shift shift(-exponent_);
+  for (double& value : x_) value = shift(value);
   exponent_ += halved;
   size_ = std::sqrt(dot(x_.data(), x_.data(), dim));
   log_length_ = size_ > 0.0 ? std::log(size_) + exponent_ * kLog2 : -kInfinity;

@@ -281,8 +281,8 @@ Radii radii(const Classes& problem, Level level, int threads, const Interrupt& i
     const Evaluator evaluator(problem.network());
     canonical.prepare(team, {0, 1, 2});
     canonical.prepare_span(team);
-    bracket(team, canonical, evaluator, problem.X.data(), problem.label.data(), problem.n, options, interrupt,
-            out.view());
+    bracket(team, canonical, evaluator, {problem.X.data(), nullptr, problem.dim}, problem.label.data(), problem.n,
+            options, interrupt, out.view());
   });
   return out;
 }

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from preluflow._arrays import Float64
+from preluflow._arrays import Float, Float64
 from preluflow._dispatch import core
 from preluflow.network import TwoLayerNetwork
 from preluflow.typing import Level
@@ -45,7 +45,6 @@ class Block(NamedTuple):
 
     lower: Float64
     upper: Float64
-    witness: Float64
     correct: NDArray[np.bool_]
     reached: NDArray[np.int64]  # a number of a class, or -1
     done: NDArray[np.bool_]
@@ -58,7 +57,6 @@ class Block(NamedTuple):
         return Block(
             self.lower[:count],
             self.upper[:count],
-            self.witness[:count],
             self.correct[:count],
             self.reached[:count],
             self.done[:count],
@@ -93,20 +91,23 @@ class Brackets:
         """Neurons of the canonical form: those that contribute, equal ones merged."""
         return int(self._core.width)
 
-    def bracket(self, X: Float64, label: NDArray[np.int64], first: int, effort: Effort) -> Block:
-        """Bracket a block of points (n, D) of classes with these numbers (n,); ``first`` is the first point's own."""
-        n, D = X.shape
+    def bracket(self, X: Float, label: NDArray[np.int64], first: int, effort: Effort, witness: Float64) -> Block:
+        """Bracket a block of points (n, D) of classes with these numbers (n,); ``first`` is the first point's own.
+
+        ``witness`` (n, D) holds zeros, which are written over where one is found.
+        """
+        n = len(X)
         out: dict[str, NDArray[Any]] = {
             "lower": np.zeros(n),
             "upper": np.zeros(n),
-            "witness": np.zeros((n, D)),
+            "witness": witness,
             **{name: np.zeros(n, dtype=np.uint8) for name in ("correct", "done", "certificate")},
             **{name: np.full(n, -1, dtype=np.int64) for name in ("reached", "rival", "rounds", "nodes")},
         }
         error = None
         try:
             self._core.bracket(
-                X,
+                np.ascontiguousarray(X),
                 label,
                 level=effort.level,
                 starts=effort.starts,
@@ -128,7 +129,6 @@ class Brackets:
         return Block(
             out["lower"],
             out["upper"],
-            out["witness"],
             out["correct"].astype(bool),
             out["reached"],
             out["done"].astype(bool),

@@ -195,7 +195,7 @@ class Brackets:
     ) -> None: ...
     def bracket(
         self,
-        X: NDArray[np.float64],
+        X: NDArray[np.float32] | NDArray[np.float64],
         label: NDArray[np.int64],
         *,
         level: str,

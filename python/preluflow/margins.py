@@ -31,6 +31,7 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 _ROWS = {"fast": 1024, "tight": 256, "exact": 64}
 _WIDE = 200  # neurons
 _NUMBERS = 2_000_000  # of a block of points
+_Bracket = Callable[[Float, Any, int, Effort, Float64], Block]  # points, labels, the first's number; witnesses
 
 
 def robust_radius(
@@ -164,7 +165,7 @@ def robust_radius(
         _arrays.threads(num_threads),
     )
     adversary = _adversary(points, fixed, bounds)
-    bracket: Callable[[Float64, Any, int, Effort], Block]
+    bracket: _Bracket
     rows = _ROWS[level]
     if isinstance(classifier, TwoLayerNetwork):
         bracket, certified = Brackets(classifier, adversary, effort.num_threads).bracket, True
@@ -175,8 +176,8 @@ def robust_radius(
         _only_networks(classifier, level, fixed, bounds)
         bracket, certified = partial(_bracket, classifier, gmm, model), hasattr(classifier, "certified_radius")
     with _threads.held_to(effort.num_threads if num_threads is not None and isinstance(bracket, partial) else None):
-        blocks = _blocks(bracket, points, labels, rows, effort, progress)
-    result = _result(blocks, model.classes)
+        blocks, witness = _blocks(bracket, points, labels, rows, effort, progress)
+    result = _result(blocks, witness, model.classes)
     result.config = {**asdict(effort), "n": len(points), "certified": certified, "classifier": repr(classifier)}
     del result.config["num_threads"]
     if not result.consistent.all():
@@ -232,33 +233,31 @@ def _only_networks(classifier: Any, level: Level, fixed: Any, bounds: Any) -> No
             raise ValueError(f"{name} must be None for {kind}: it is for two-layer networks")
 
 
-def _result(blocks: list[Block], classes: NDArray[np.int64]) -> RobustRadius:
+def _result(blocks: list[Block], witness: Float64, classes: NDArray[np.int64]) -> RobustRadius:
     """Put blocks together; numbers of classes become labels."""
-    lower, upper, witness, correct, reached = (
-        np.concatenate([getattr(block, name) for block in blocks])
-        for name in ("lower", "upper", "witness", "correct", "reached")
+    lower, upper, correct, reached = (
+        np.concatenate([getattr(block, name) for block in blocks]) for name in ("lower", "upper", "correct", "reached")
     )
     trace = {name: np.concatenate([block.trace[name] for block in blocks]) for name in blocks[0].trace}
     return RobustRadius(lower, upper, witness, correct, reached=classes[reached], trace=trace)
 
 
 def _blocks(
-    bracket: Callable[[Float64, Any, int, Effort], Block],
-    X: Float,
-    y: NDArray[Any],
-    rows: int,
-    effort: Effort,
-    progress: bool,
-) -> list[Block]:
-    """Bracket points block by block; after Ctrl-C, those before the first point that is not done."""
+    bracket: _Bracket, X: Float, y: NDArray[Any], rows: int, effort: Effort, progress: bool
+) -> tuple[list[Block], Float64]:
+    """Bracket points block by block, with the witnesses of all; after Ctrl-C, those before the first not done."""
     blocks: list[Block] = []
+    witness = np.zeros(X.shape)
     bar = progress_bar(len(X), "point", progress)
+    done = 0
     try:
         for first in range(0, len(X), rows):
-            block = bracket(X[first : first + rows].astype(np.float64), y[first : first + rows], first, effort)
+            here = slice(first, first + rows)
+            block = bracket(X[here], y[here], first, effort, witness[here])
             count = len(block.done) if block.done.all() else int(np.argmin(block.done))
             if count:
                 blocks.append(block.head(count))
+                done += count
             bar.update(count)
             if block.error is not None:
                 raise block.error
@@ -267,7 +266,7 @@ def _blocks(
             raise
     finally:
         bar.close()
-    return blocks
+    return blocks, witness[:done]
 
 
 def functional_margins(network: TwoLayerNetwork, X: ArrayLike, y: ArrayLike) -> Float64:
@@ -341,9 +340,17 @@ def _scaled_margins(network: TwoLayerNetwork, X: ArrayLike, y: ArrayLike) -> tup
 
 
 def _bracket(
-    classifier: Any, gmm: OrthonormalGMM | None, model: Model, X: Float64, y: NDArray[Any], first: int, effort: Effort
+    classifier: Any,
+    gmm: OrthonormalGMM | None,
+    model: Model,
+    X: Float,
+    y: NDArray[Any],
+    first: int,
+    effort: Effort,
+    witness: Float64,
 ) -> Block:
     """Bracket a block of points, for a classifier with methods of its own; y as ``Model.targets`` gives it."""
+    X = X.astype(np.float64)
     gmm = getattr(classifier, "gmm", None) if gmm is None else gmm
     centers: dict[str, Any] = {} if gmm is None else {"centers": gmm.centers, "center_labels": gmm.labels}
     number = (y > 0).astype(np.int64) if model.outputs == 1 else y
@@ -359,9 +366,9 @@ def _bracket(
             seed=(effort.seed + first) % (_arrays.UINT64 + 1),
             **centers,
         )
-        witness, upper, reached = found.delta, found.norms, found.reached
+        witness[...] = found.delta
+        upper, reached = found.norms, found.reached
     else:
-        witness = np.zeros_like(X)
         margin, reached = _searches.Points(model, X, y, np.arange(len(X))).judge(witness)
         upper = np.where(margin <= 0, 0.0, np.inf)
     correct = upper > 0
@@ -375,4 +382,4 @@ def _bracket(
     if hasattr(classifier, "certified_radius"):
         lower = np.where(correct, classifier.certified_radius(X, labels) * (1.0 - 1e-9), 0.0)
     number = (reached[:, None] == model.classes).argmax(axis=1)
-    return Block(lower, upper, witness, correct, number, np.ones(len(X), dtype=bool), {})
+    return Block(lower, upper, correct, number, np.ones(len(X), dtype=bool), {})

@@ -48,10 +48,9 @@ struct Rival {
 struct Work {
   std::vector<Rival> rivals;  // the least certified first
   bool correct = true;
-  double upper = kInfinity;     // length of the witness, in the point's unit
-  std::vector<double> witness;  // (D,) in the units of x; empty where none is known
-  Index nearest = -1;           // the rival class whose attack found it
-  Index reached = -1;           // the class the network says there, or is torn to
+  double upper = kInfinity;  // length of the witness, in the point's unit; infinite where none is known
+  Index nearest = -1;        // the rival class whose attack found it
+  Index reached = -1;        // the class the network says there, or is torn to
   Unit unit;
   Index rounds = 0, nodes = 0;
   bool done = false;
@@ -67,12 +66,27 @@ struct Work {
 struct Call {
   const Canonical& canonical;
   const Evaluator& evaluator;
-  const double* X;
+  const PointRows& X;
   const Index* label;
   const BracketOptions& options;
   const Interrupt& interrupt;
   const BracketResult& result;
+
+  double* witness(Index i) const { return result.witness + i * canonical.dim(); }  // (D,) of point i
 };
+
+// Keeps a witness (D,) against class c if it is the shortest one of point i so far.
+void keep_witness(const Call& call, Index i, Work& work, Index c, const double* witness, Index reached) {
+  const Index D = call.canonical.dim();
+  std::vector<double> own(static_cast<std::size_t>(D));
+  work.unit.in_unit(witness, D, own.data());
+  const double length = length_of(own.data(), D);
+  if (!(length < work.upper)) return;
+  work.upper = length;
+  work.nearest = c;
+  work.reached = reached;
+  std::copy_n(witness, D, call.witness(i));
+}
 
 // What the attack found: numbers of its frame, and a share of the point.
 struct Found {
@@ -115,9 +129,9 @@ class FastBlock {
         first_(first),
         count_(count),
         works_(works),
-        points_(call.canonical, call.X + first * call.canonical.dim(), count),
-        witnesses_(call.canonical, call.evaluator, call.options, points_, call.X + first * call.canonical.dim(),
-                   call.label + first) {}
+        X_(call.X.at(first, count, room_)),
+        points_(call.canonical, X_, count),
+        witnesses_(call.canonical, call.evaluator, call.options, points_, X_, call.label + first) {}
 
   // False where it was asked to stop: points not come to are not done.
   bool run() {
@@ -208,7 +222,7 @@ class FastBlock {
     for (Index i = 0; i < attacked_; ++i) {
       if (!work(i).correct || call_.options.starts == 0) continue;
       confirm_others(i);
-      if (work(i).witness.empty() && canonical_.errs_at_centre(label(i))) take_centre(i);
+      if (!std::isfinite(work(i).upper) && canonical_.errs_at_centre(label(i))) take_centre(i);
     }
     std::vector<Index> reached(static_cast<std::size_t>(attacked_));
     if (std::any_of(&work(0), &work(0) + attacked_, [](const Work& at) { return !at.correct; }))
@@ -242,22 +256,15 @@ class FastBlock {
   }
 
   void take(Index i, Index c, const double* witness, Index reached) {
-    Work& at = work(i);
-    const Index D = canonical_.dim();
-    std::vector<double> own(static_cast<std::size_t>(D));
-    at.unit.in_unit(witness, D, own.data());
-    const double length = length_of(own.data(), D);
-    if (!(length < at.upper)) return;
-    at.upper = length;
-    at.nearest = c;
-    at.reached = reached;
-    at.witness.assign(witness, witness + D);
+    keep_witness(call_, first_ + i, work(i), c, witness, reached);
   }
 
   const Call& call_;
   const Canonical& canonical_;
   Index first_, count_, attacked_ = 0;
   std::vector<Work>& works_;
+  std::vector<double> room_;
+  const double* X_;  // (count, D)
   Points points_;
   Witnesses witnesses_;
 };
@@ -270,9 +277,9 @@ class Refinement {
         canonical_(call.canonical),
         index_(i),
         work_(work),
-        points_(call.canonical, call.X + i * call.canonical.dim(), 1),
-        witnesses_(call.canonical, call.evaluator, call.options, points_, call.X + i * call.canonical.dim(),
-                   call.label + i),
+        X_(call.X.at(i, 1, room_)),
+        points_(call.canonical, X_, 1),
+        witnesses_(call.canonical, call.evaluator, call.options, points_, X_, call.label + i),
         x_(span_coordinates(points_.direction(0))) {}
 
   void tighten(double gap) {
@@ -359,8 +366,8 @@ class Refinement {
   // another; zeros where nothing was.
   std::vector<double> witness_of(const Rival& rival) const {
     std::vector<double> d(static_cast<std::size_t>(canonical_.dim()), 0.0);
-    if (rival.c == work_.nearest && !work_.witness.empty() && !is_as_found(rival)) {
-      work_.unit.in_unit(work_.witness.data(), canonical_.dim(), d.data());
+    if (rival.c == work_.nearest && std::isfinite(work_.upper) && !is_as_found(rival)) {
+      work_.unit.in_unit(call_.witness(index_), canonical_.dim(), d.data());
     } else if (std::isfinite(rival.length)) {
       d = to_inputs(call_, points_, {{0, &rival.d, rival.share}});
     }
@@ -376,14 +383,7 @@ class Refinement {
     VectorMap<double>(d.data(), D).noalias() = ConstMatrixMap<double>(canonical_.basis().data(), rank, D).transpose() *
                                                ConstVectorMap<double>(in_span.data(), rank);
     witnesses_.confirm({0}, d.data(), [&](std::size_t, const double* witness, Index reached) {
-      std::vector<double> own(static_cast<std::size_t>(D));
-      work_.unit.in_unit(witness, D, own.data());
-      const double shorter = length_of(own.data(), D);
-      if (!(shorter < work_.upper)) return;
-      work_.upper = shorter;
-      work_.nearest = rival.c;
-      work_.reached = reached;
-      work_.witness.assign(witness, witness + D);
+      keep_witness(call_, index_, work_, rival.c, witness, reached);
     });
   }
 
@@ -391,6 +391,8 @@ class Refinement {
   const Canonical& canonical_;
   Index index_;
   Work& work_;
+  std::vector<double> room_;
+  const double* X_;  // (1, D)
   Points points_;
   Witnesses witnesses_;
   std::vector<double> x_;  // (rank,) the point in the span
@@ -405,12 +407,10 @@ bool is_open(const Work& work, double gap) {
 void report(const Call& call, Index i, const Work& work) {
   const Index D = call.canonical.dim();
   const BracketResult& out = call.result;
-  double* witness = out.witness + i * D;
   out.done[i] = work.done;
   out.correct[i] = work.correct;
   out.rounds[i] = work.rounds;
   out.nodes[i] = work.nodes;
-  std::fill_n(witness, D, 0.0);
   out.lower[i] = out.upper[i] = 0.0;
   out.certificate[i] = static_cast<std::uint8_t>(Certificate::none);
   out.rival[i] = -1;
@@ -420,18 +420,14 @@ void report(const Call& call, Index i, const Work& work) {
     out.lower[i] = work.unit.certified(least.lower);
     out.certificate[i] = static_cast<std::uint8_t>(least.lower > 0.0 ? least.certificate : Certificate::none);
     out.rival[i] = least.c;
-    out.upper[i] = kInfinity;
-    if (!work.witness.empty()) {
-      std::copy(work.witness.begin(), work.witness.end(), witness);
-      out.upper[i] = length_of(witness, D);
-    }
+    out.upper[i] = std::isfinite(work.upper) ? length_of(call.witness(i), D) : kInfinity;
   }
   out.reached[i] = work.reached;
 }
 
 }  // namespace
 
-void bracket(Team& team, const Canonical& canonical, const Evaluator& evaluator, const double* X, const Index* label,
+void bracket(Team& team, const Canonical& canonical, const Evaluator& evaluator, const PointRows& X, const Index* label,
              Index n, const BracketOptions& options, const Interrupt& interrupt, const BracketResult& result) {
   constexpr Index kBlock = Evaluator::kBlock;  // points of a task
   const Call call{canonical, evaluator, X, label, options, interrupt, result};

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "preluflow/evaluate.hpp"
 #include "preluflow/interrupt.hpp"
@@ -27,11 +28,25 @@ struct BracketOptions {
 // What decided about a point.
 enum class Certificate : std::uint8_t { none, tangent, slice, flat, branch_and_bound };
 
+// X (n, D) in float64, or in float32: the other is null.
+struct PointRows {
+  const double* doubles;
+  const float* floats;
+  Index dim;
+
+  // Some rows in float64: as they lie there, or copied into `room`.
+  const double* at(Index first, Index count, std::vector<double>& room) const {
+    if (doubles != nullptr) return doubles + first * dim;
+    room.assign(floats + first * dim, floats + (first + count) * dim);
+    return room.data();
+  }
+};
+
 // Where results go; views of n points, in the units of X.
 struct BracketResult {
   double* lower;
   double* upper;              // infinite where no error was found
-  double* witness;            // (n, D)
+  double* witness;            // (n, D), zeros before: rows where none was found are left alone
   std::uint8_t* correct;      // m > 0 against every rival class
   std::int64_t* reached;      // the class that the witness reaches or ties with
   std::uint8_t* done;         // 0 where it was asked to stop before
@@ -41,9 +56,9 @@ struct BracketResult {
   std::int64_t* nodes;        // of branch and bound
 };
 
-// X (n, D), label (n,) numbers of classes. Bits depend neither on threads nor on the other points of a call.
+// label (n,): numbers of classes. Bits depend neither on threads nor on the other points of a call.
 // Canonical::prepare() for the labels, and prepare_span() for a level above fast, come first.
-void bracket(Team& team, const Canonical& canonical, const Evaluator& evaluator, const double* X, const Index* label,
+void bracket(Team& team, const Canonical& canonical, const Evaluator& evaluator, const PointRows& X, const Index* label,
              Index n, const BracketOptions& options, const Interrupt& interrupt, const BracketResult& result);
 
 }  // namespace preluflow

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "preluflow/shift.hpp"
+
 namespace preluflow {
 
 namespace {
@@ -199,7 +201,8 @@ bool Confirmation::cut_short(const std::vector<double>& gradient, double need) {
     (meets(middle) ? high : low) = middle;
   }
   if (!meets(high)) return false;
-  for (double& w : direction_) w = std::ldexp(w, -place_.exponent) / place_.size;
+  const Shift shift(-place_.exponent);
+  for (double& w : direction_) w = shift(w) / place_.size;
   return true;
 }
 
@@ -207,9 +210,10 @@ bool Confirmation::cut_short(const std::vector<double>& gradient, double need) {
 bool Confirmation::attempt(const double* d, bool room) {
   bool any = false;
   cut_ = false;
+  const Shift shift(place_.exponent);
   for (Index k = 0; k < place_.dim; ++k) {
     const auto i = static_cast<std::size_t>(k);
-    trial_[i] = std::ldexp(d[k] * place_.size, place_.exponent);
+    trial_[i] = shift(d[k] * place_.size);
     // Own neurons are to be silent: on an axis that takes zeros, not numbers close to it.
     if (!room && std::abs(place_.e[k] + d[k]) <= kZero)
       trial_[i] = place_.centre == nullptr ? -place_.x[k] : centre(k) - place_.x[k];
@@ -252,9 +256,10 @@ double Confirmation::to_centre() {
 
 // In the point's unit; no square leaves float64.
 double Confirmation::length(const double* w) const {
+  const Shift shift(-place_.exponent);
   double square = 0.0;
   for (Index k = 0; k < place_.dim; ++k) {
-    const double scaled = std::ldexp(w[k], -place_.exponent);
+    const double scaled = shift(w[k]);
     square += scaled * scaled;
   }
   return std::sqrt(square) / place_.size;

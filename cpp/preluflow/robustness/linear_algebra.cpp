@@ -29,7 +29,7 @@ void product_rows(const PanelMatrix<double>& B, const double* A, Index rows, dou
   const Index m = B.layout().width, k = B.layout().dim, padded = B.layout().padded();
   const double* row[kRows];
   for (Index i = 0; i < rows; ++i) row[i] = A + i * k;
-  AlignedVector<double> z(static_cast<std::size_t>(rows * padded));
+  Vector<double> z(rows * padded);
   for (Index panel = 0; panel < B.layout().panels; ++panel) panel_product(B, panel, row, rows, z.data(), padded);
   for (Index i = 0; i < rows; ++i) std::copy_n(z.data() + i * padded, m, out + i * m);
 }

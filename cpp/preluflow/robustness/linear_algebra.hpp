@@ -17,6 +17,15 @@ void products(Team& team, const double* A, Index n, const double* B, Index m, In
 // The same on the calling thread alone, with B in panels: bit for bit.
 void products(const PanelMatrix<double>& B, const double* A, Index n, double* out);
 
+// out (1, k) += sum_i weight[i] (row row[i] of M), four rows at a time.
+template <class Row>
+void add_rows(const ConstMatrixMap<double>& M, const Index* row, const double* weight, Index count, Row& out) {
+  const auto at = [&](Index i) { return weight[i] * M.row(row[i]).array(); };
+  Index i = 0;
+  for (; i + 4 <= count; i += 4) out += (at(i) + at(i + 1)) + (at(i + 2) + at(i + 3));
+  for (; i < count; ++i) out += at(i);
+}
+
 // An upper bound on the largest eigenvalue of the symmetric matrix M (m, m), within 1e-9 of it or so: the least l found
 // for which the Cholesky factors of l - M exist, which proves l - M >= 0 up to their rounding, which is added.
 double largest_eigenvalue(const Eigen::MatrixXd& M);

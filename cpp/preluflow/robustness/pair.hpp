@@ -106,10 +106,9 @@ struct Scaled {
   Row alpha;           // (h,) |signed_a|^(1/p)
 };
 
-// y f at values s(j) = <x,u_j>, up to a positive factor that is the same wherever powers stay within float64; `raised`
-// by so much of the terms' sizes, so that what rounding alone makes negative is not.
+// y f at values s(j) = <x,u_j>, up to a positive factor that is the same wherever powers stay within float64.
 template <class Values>
-double balance(const Neurons& net, const Pair& pair, const Scaled& scaled, const Values& s, double raised = 0.0) {
+double balance(const Neurons& net, const Pair& pair, const Scaled& scaled, const Values& s) {
   constexpr double kLeast = 1e-200, kMost = 1e300;
   double difference = 0.0, size = 0.0;
   const double* a = scaled.signed_a.data();
@@ -128,9 +127,8 @@ double balance(const Neurons& net, const Pair& pair, const Scaled& scaled, const
       size += std::abs(term);
     }
   }
-  if (size > kLeast && size < kMost) return difference + raised * size;
-  const Balance exact = balance_by_logs(net, pair, s, [](Index) { return 0.0; });
-  return exact.difference + raised * exact.size;
+  if (size > kLeast && size < kMost) return difference;
+  return balance_by_logs(net, pair, s, [](Index) { return 0.0; }).difference;
 }
 
 // Log of the size of the norm's term at the point.

@@ -1,29 +1,19 @@
 #include "preluflow/robustness/points.hpp"
 
 #include <cmath>
-#include <cstdlib>
 #include <limits>
 
+#include "preluflow/lanes.hpp"
 #include "preluflow/robustness/linear_algebra.hpp"
+#include "preluflow/shift.hpp"
 
 namespace preluflow {
 
 namespace {
 
 constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
-constexpr int kOffsetBits = 20;  // a unit is at least 2^-20 of the largest offset
-
-// std::ldexp by one exponent for many numbers: a product, which rounds as it does, where 2^exponent is a normal number.
-class Shift {
- public:
-  explicit Shift(int exponent)
-      : exponent_(exponent), factor_(std::abs(exponent) <= 1022 ? std::ldexp(1.0, exponent) : 0.0) {}
-  double operator()(double value) const { return factor_ > 0.0 ? value * factor_ : std::ldexp(value, exponent_); }
-
- private:
-  int exponent_;
-  double factor_;
-};
+constexpr int kSafeExponent = 400;  // of the largest number: squares and their sum are normal numbers
+constexpr int kOffsetBits = 20;     // a unit is at least 2^-20 of the largest offset
 
 }  // namespace
 
@@ -48,12 +38,13 @@ void Unit::in_unit(const double* d, Index D, double* out) const {
 }
 
 double length_of(const double* d, Index D) {
-  double most = 0.0, square = 0.0;
-  for (Index k = 0; k < D; ++k) most = std::max(most, std::abs(d[k]));
+  const double most = largest_size(d, D);
   if (!(most > 0.0)) return 0.0;
   int exponent = 0;
   std::frexp(most, &exponent);
+  if (std::abs(exponent) < kSafeExponent) return std::sqrt(sum_of_squares(d, D));
   const Shift shift(-exponent);
+  double square = 0.0;
   for (Index k = 0; k < D; ++k) {
     const double share = shift(d[k]);
     square += share * share;
@@ -64,8 +55,8 @@ double length_of(const double* d, Index D) {
 Points::Points(const Canonical& canonical, const double* X, Index n) : canonical_(canonical) {
   const Index D = canonical.dim(), h = canonical.width();
   const auto rows = static_cast<std::size_t>(n);
-  e_.resize(rows * static_cast<std::size_t>(D));
-  z_.resize(rows * static_cast<std::size_t>(h));
+  e_.resize(n * D);
+  z_.resize(n * h);
   length_.resize(rows);
   unit_.resize(rows);
   for (Index i = 0; i < n; ++i) take(i, X + i * D);
@@ -76,15 +67,17 @@ Points::Points(const Canonical& canonical, const double* X, Index n) : canonical
     slack_.assign(static_cast<std::size_t>(h), canonical.slack());
     return;
   }
-  if (canonical.has_norm_term()) products_ = z_;
-  slack_.resize(z_.size());  // docs/mathematics.md#rounding-products
+  if (canonical.has_norm_term()) products_.assign(z_.data(), z_.data() + z_.size());
+  slack_.resize(rows * static_cast<std::size_t>(h));  // docs/mathematics.md#rounding-products
   for (Index i = 0; i < n; ++i) {
     const double length = length_[static_cast<std::size_t>(i)];
     for (Index j = 0; j < h; ++j) {
-      const auto at = static_cast<std::size_t>(i * h + j), neuron = static_cast<std::size_t>(j);
+      const Index at = i * h + j;
+      const auto neuron = static_cast<std::size_t>(j);
       const double offset = std::ldexp(canonical.offsets()[neuron] / unit(i).size, -unit(i).exponent);
       z_[at] += offset;
-      slack_[at] = canonical.slack() * length * canonical.value_lengths()[neuron] + 4.0 * kEpsilon * std::abs(offset);
+      slack_[static_cast<std::size_t>(at)] =
+          canonical.slack() * length * canonical.value_lengths()[neuron] + 4.0 * kEpsilon * std::abs(offset);
     }
   }
 }
@@ -98,17 +91,12 @@ void Points::take(Index i, const double* x) {
   for (Index d = 0; d < D; ++d) e[d] = center == nullptr ? x[d] : x[d] - center[d];
   const bool tanh = canonical_.neurons().curve == Curve::tanh, homogeneous = canonical_.neurons().homogeneous;
   const double least = homogeneous ? 0.0 : std::ldexp(canonical_.largest_offset(), -kOffsetBits);
-  double most = least;
-  for (Index d = 0; d < D; ++d) most = std::max(most, std::abs(e[d]));
+  const double most = std::max(least, largest_size(e, D));
   Unit& unit = unit_[at];
   if (!tanh && most > 0.0) std::frexp(most, &unit.exponent);
   const Shift shift(-unit.exponent);
-  double square = 0.0;
-  for (Index d = 0; d < D; ++d) {
-    e[d] = shift(e[d]);
-    square += e[d] * e[d];
-  }
-  const double length = std::sqrt(square);
+  for (Index d = 0; d < D; ++d) e[d] = shift(e[d]);
+  const double length = std::sqrt(sum_of_squares(e, D));
   unit.size = tanh ? 1.0 : std::max(length, std::ldexp(least, -unit.exponent));
   if (!(unit.size > 0.0)) unit.size = 1.0;  // x' = 0
   for (Index d = 0; d < D; ++d) e[d] /= unit.size;

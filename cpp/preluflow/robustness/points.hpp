@@ -37,7 +37,8 @@ class Points {
   void take(Index i, const double* x);
 
   const Canonical& canonical_;
-  std::vector<double> e_, z_, slack_, length_, products_;  // products_: <x,u_j>, where a norm term needs it
+  Vector<double> e_, z_;                           // (n, D), (n, h); not set to zeros first, as vectors are
+  std::vector<double> slack_, length_, products_;  // products_: <x,u_j>, where a norm term needs it
   std::vector<Unit> unit_;
   bool one_slack_ = false;  // the same for all points
 };

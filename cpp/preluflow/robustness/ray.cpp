@@ -1,5 +1,7 @@
 #include "preluflow/robustness/ray.hpp"
 
+#include "preluflow/lanes.hpp"
+
 namespace preluflow {
 
 namespace {
@@ -24,11 +26,37 @@ Row tanh_of(const Row& x) {
   return (x.abs() < kSmall).select(series, x.sign() * (1.0 - e) / (1.0 + e));
 }
 
-// s^p for s > 0, without pow() where two products do.
-double quick_power(double s, double p) {
-  if (p != 4.0) return power(s, p);
-  const double square = s * s;
-  return square * square;
+// sum_j a_j sigma(z_j + t dz_j)^p, and the sum of the terms' sizes.
+struct Sums {
+  double difference, size;
+};
+
+template <class Power>
+Sums sum_powers(const Row& a, const Row& z, const Row& dz, double t, const Power& power_of) {
+  Lanes difference = Lanes::Zero(), size = Lanes::Zero();
+  for_lanes(z.size(), [&](const auto& at) {
+    const Lanes s = (at(z.data()) + t * at(dz.data())).max(0.0);
+    const Lanes term = at(a.data()) * power_of(s);
+    difference += term;
+    size += term.abs();
+  });
+  return {total(difference), total(size)};
+}
+
+Sums sum_powers(const Row& a, const Row& z, const Row& dz, double t, double p) {
+  if (p == 1.0) return sum_powers(a, z, dz, t, [](const Lanes& s) { return s; });
+  if (p == 2.0) return sum_powers(a, z, dz, t, [](const Lanes& s) { return Lanes(s * s); });
+  if (p == 3.0) return sum_powers(a, z, dz, t, [](const Lanes& s) { return Lanes(s * s * s); });
+  if (p == 4.0) return sum_powers(a, z, dz, t, [](const Lanes& s) { return Lanes((s * s) * (s * s)); });
+  Sums sums{0.0, 0.0};
+  for (Index j = 0; j < z.size(); ++j) {
+    const double s = z(j) + t * dz(j);
+    if (!(s > 0.0) || a(j) == 0.0) continue;
+    const double term = a(j) * power(s, p);
+    sums.difference += term;
+    sums.size += std::abs(term);
+  }
+  return sums;
 }
 
 Row sech_squared_of(const Row& x) {
@@ -81,8 +109,10 @@ void RayMargin::set_scale(bool any_own, const Point& point) {
 
 double RayMargin::value(const Ray& ray, double t) const {
   if (net_.curve == Curve::tanh) return of_tanh(ray, t);
-  if (!net_.homogeneous) return general_value(ray, t);
-  return balance(net_, *pair_, scaled_, [&](Index j) { return z_(j) + t * ray.dz(j); }, noise_);
+  const Sums sums = sum_powers(scaled_.signed_a, z_, ray.dz, t, net_.p);
+  const double norm = norm_term(ray, t), size = sums.size + std::abs(norm);
+  if (size > kLeast && size < kMost) return sums.difference + norm + noise_ * size;
+  return by_logs(ray, t);
 }
 
 double RayMargin::of_tanh(const Ray& ray, double t) const {
@@ -90,17 +120,11 @@ double RayMargin::of_tanh(const Ray& ray, double t) const {
   return terms.sum() + noise_ * terms.abs().sum();
 }
 
-double RayMargin::general_value(const Ray& ray, double t) const {
-  double difference = norm_term(ray, t), size = std::abs(difference);
-  for (Index j = 0; j < net_.width; ++j) {
-    const double s = z_(j) + t * ray.dz(j);
-    if (!(s > 0.0) || scaled_.signed_a(j) == 0.0) continue;
-    const double term = scaled_.signed_a(j) * quick_power(s, net_.p);
-    difference += term;
-    size += std::abs(term);
-  }
-  if (size > kLeast && size < kMost) return difference + noise_ * size;
-  return general_by_logs(ray, t);
+double RayMargin::by_logs(const Ray& ray, double t) const {
+  if (!net_.homogeneous) return general_by_logs(ray, t);
+  const Balance exact =
+      balance_by_logs(net_, *pair_, [&](Index j) { return z_(j) + t * ray.dz(j); }, [](Index) { return 0.0; });
+  return exact.difference + noise_ * exact.size;
 }
 
 double RayMargin::general_by_logs(const Ray& ray, double t) const {

@@ -2,6 +2,7 @@
 // inner products (pair.hpp), and up to a positive factor (docs/mathematics.md#attack).
 #pragma once
 
+#include "preluflow/robustness/linear_algebra.hpp"
 #include "preluflow/robustness/pair.hpp"
 
 namespace preluflow {
@@ -50,7 +51,7 @@ class Frame {
   // ray = sum_j c_j u_j + share x
   void of_neurons(const Ray::Row& c, double share, Ray& ray) const {
     if (rows_.rows() > 0) {
-      ray.d = (c.matrix() * rows_).array();
+      combine(rows_, c, ray.d);
     } else {
       ray.d = c;
     }
@@ -63,7 +64,7 @@ class Frame {
     if (rows_.rows() > 0) {
       ray.dz = (ray.d.matrix() * rows_.transpose()).array();
     } else {
-      ray.dz = (ray.d.matrix() * gram_).array();
+      combine(gram_, ray.d, ray.dz);
     }
     if (point_ == nullptr) return;
     const Eigen::Map<const Ray::Row> products(point_->products, gram_.rows());
@@ -87,6 +88,23 @@ class Frame {
   }
 
  private:
+  // out = sum_j c_j (row j of M), over the c_j that are not 0: at a point most neurons are silent.
+  static void combine(const ConstMatrixMap<double>& M, const Ray::Row& c, Ray::Row& out) {
+    constexpr Index kRows = 8;  // at a time
+    Index row[kRows], count = 0;
+    double weight[kRows];
+    out.setZero();
+    for (Index j = 0; j < M.rows(); ++j) {
+      if (c(j) == 0.0) continue;
+      row[count] = j;
+      weight[count++] = c(j);
+      if (count < kRows) continue;
+      add_rows(M, row, weight, count, out);
+      count = 0;
+    }
+    add_rows(M, row, weight, count, out);
+  }
+
   double onto_x(const Ray& ray) const {  // <part, x>
     const double* x = rows_.rows() > 0 ? point_->x : point_->products;
     return (ray.d * Eigen::Map<const Ray::Row>(x, ray.d.size())).sum();
@@ -159,7 +177,7 @@ class RayMargin {
     return norm_.power > 0.0 ? norm_.log + 0.5 * norm_.power * std::log(square) : norm_.log;
   }
   void set_scale(bool any_own, const Point& point);
-  double general_value(const Ray& ray, double t) const;
+  double by_logs(const Ray& ray, double t) const;
   double general_by_logs(const Ray& ray, double t) const;
   double of_tanh(const Ray& ray, double t) const;
   void gradient_by_logs(const Ray& ray, double t, Row& c, double& share) const;

@@ -1,26 +1,50 @@
 #include "preluflow/robustness/tangent.hpp"
 
+#include "preluflow/lanes.hpp"
+#include "preluflow/robustness/linear_algebra.hpp"
+
 namespace preluflow {
 
 namespace {
 
 constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
 constexpr double kLargest = 1e140;  // a root of a contribution beyond it, in units of the own side, is not squared
+constexpr double kMost =
+    1e300;  // and this is as good as what is larger: the Lipschitz constant's square is infinite then
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kFarthest = 1e150;      // a radius beyond it, in units of the point, is not looked for
 constexpr int kMeetings = 12;            // bisections for the radius that a certificate of its own ball reaches
 constexpr double kOutward = 1.0 - 1e-9;  // of every certificate: some are exactly tight
 
-}  // namespace
+using Row = Scaled::Row;
 
-double PowerNorm::value() const {
-  double most = 0.0;
-  for (double c : values_) most = std::max(most, c);
+template <class Power>
+double sum_powers(const Row& c, double unit, const Power& power_of) {
+  Lanes sum = Lanes::Zero();
+  for_lanes(c.size(), [&](const auto& at) { sum += power_of(Lanes(at(c.data()) / unit)); });
+  return total(sum);
+}
+
+// (other^p + sum_j c_j^p)^(1/p) of numbers >= 0, relative to the largest: powers of small ones may underflow, that
+// costs nothing then.
+double power_norm(const Row& c, double other, double p) {
+  const double most = std::max(other, largest_size(c.data(), c.size()));
   if (!(most > 0.0) || !std::isfinite(most)) return most;
   double sum = 0.0;
-  for (double c : values_) sum += power(c / most, p_);
-  return most * root(sum, p_);
+  if (p == 3.0) {
+    sum = sum_powers(c, most, [](const Lanes& s) { return Lanes(s * s * s); });
+  } else if (p == 2.0) {
+    sum = sum_powers(c, most, [](const Lanes& s) { return Lanes(s * s); });
+  } else if (p == 1.0) {
+    sum = sum_powers(c, most, [](const Lanes& s) { return s; });
+  } else {
+    for (Index j = 0; j < c.size(); ++j)
+      if (c(j) > 0.0) sum += power(c(j) / most, p);
+  }
+  return most * root(sum + power(other / most, p), p);
 }
+
+}  // namespace
 
 double Tangent::radius(const Pair& pair, const Point& point, bool& correct) {
   pair_ = &pair;
@@ -77,7 +101,7 @@ double Tangent::power_radius(bool& correct) {
   const double relative = 2.0 * kEpsilon * (terms + 16.0 + std::abs(log_unit)) + pair.most_doubt;
   q_.setZero();
   double sum = power(own_constant_, net_.p), weights = 0.0, best = 0.0;
-  Index next = 1, previous = 0;
+  Index next = 1, previous = 0, added = 0;
   const auto all = static_cast<Index>(own_.size());
   for (Index m = 0; m < all; ++m) {
     const Index j = own_[static_cast<std::size_t>(m)];
@@ -85,7 +109,6 @@ double Tangent::power_radius(bool& correct) {
     weight_(m) = scaled_.alpha(j) * slope(c, net_.p);
     weights += weight_(m);
     sum += power(c, net_.p);
-    q_ += weight_(m) * gram_.row(j).array();
     if (m + 1 != next && m + 1 != all) continue;
     const Index fibonacci = next + previous;  // subsets of the 1, 2, 3, 5, 8, ... largest contributors, and all
     if (m + 1 == next) {
@@ -94,6 +117,8 @@ double Tangent::power_radius(bool& correct) {
     }
     const double g_own = root(sum, net_.p) * (1.0 - relative), g_rival = rival_ * (1.0 + relative);
     if (!(g_own > g_rival)) continue;
+    add_rows(gram_, own_.data() + added, weight_.data() + added, m + 1 - added, q_);
+    added = m + 1;
     const double speed = fastest(m, weights, slope(root(sum, net_.p), net_.p), L, relative);
     best = std::max(best, speed > 0.0 ? (g_own - g_rival) / speed : kInfinity);
   }
@@ -109,8 +134,9 @@ double Tangent::power_radius(bool& correct) {
 void Tangent::sides() {
   const double *z = point_->z, *slack = point_->slack;
   own_.clear();
-  norm_.clear();
   any_rival_ = false;
+  rival_alpha_.setZero();
+  rival_term_.setZero();
   for (Index j = 0; j < net_.width; ++j) {
     if (!std::isfinite(pair_->log_a[j])) continue;  // no part of this pair
     if (scaled_.side(j) > 0.0) {
@@ -119,11 +145,11 @@ void Tangent::sides() {
       if (c > 0.0 && scaled_.alpha(j) < kLargest) own_.push_back(j);
     } else {
       any_rival_ = true;
-      if (z[j] + slack[j] > 0.0) norm_.add(scaled_.alpha(j) * (z[j] + slack[j]));
+      rival_alpha_(j) = std::min(scaled_.alpha(j), kMost);
+      if (z[j] + slack[j] > 0.0) rival_term_(j) = scaled_.alpha(j) * (z[j] + slack[j]);
     }
   }
-  norm_.add(rival_constant_);
-  rival_ = norm_.value();
+  rival_ = power_norm(rival_term_, rival_constant_, net_.p);
   std::sort(own_.begin(), own_.end(),
             [&](Index b, Index c) { return term_(b) != term_(c) ? term_(b) > term_(c) : b < c; });
 }
@@ -139,10 +165,8 @@ double Tangent::fastest(Index m, double weights, double unit, double L, double r
   square = std::max(square, 0.0) + 2.0 * lost * weights;
   const double norm = std::sqrt(square) / unit;
   if (!any_rival_) return norm * (1.0 + relative);
-  norm_.clear();
-  for (Index k = 0; k < net_.width; ++k)
-    if (scaled_.side(k) < 0.0 && q_(k) < lost) norm_.add(scaled_.alpha(k) * (lost - q_(k)));
-  const double back = norm_.value() / unit;
+  rival_term_ = rival_alpha_ * (lost - q_).max(0.0);
+  const double back = power_norm(rival_term_, 0.0, net_.p) / unit;
   return std::min(norm + L, std::sqrt(norm * norm + L * L + 2.0 * back)) * (1.0 + relative);
 }
 

@@ -18,21 +18,6 @@
 
 namespace preluflow {
 
-// (sum_j c_j^p)^(1/p) of c >= 0, relative to the largest: powers of small ones may underflow, that costs nothing then.
-class PowerNorm {
- public:
-  explicit PowerNorm(double p) : p_(p) {}
-  void clear() { values_.clear(); }
-  void add(double c) {
-    if (c > 0.0) values_.push_back(c);
-  }
-  double value() const;
-
- private:
-  double p_;
-  std::vector<double> values_;
-};
-
 // The tangent certificate of one point after another, over subsets of its own neurons. Its plane may be made from any
 // values, lowered ones too (docs/mathematics.md#any-values).
 class Tangent {
@@ -44,7 +29,8 @@ class Tangent {
         q_(net.width),
         weight_(net.width),
         term_(net.width),
-        norm_(net.p) {}
+        rival_alpha_(net.width),
+        rival_term_(net.width) {}
 
   // A certified radius in the point's unit, rounded down, infinite where there is no error; whether m > 0.
   double radius(const Pair& pair, const Point& point, bool& correct);
@@ -62,7 +48,7 @@ class Tangent {
   ConstMatrixMap<double> gram_;
   Scaled scaled_;
   Scaled::Row q_, weight_, term_;
-  PowerNorm norm_;
+  Scaled::Row rival_alpha_, rival_term_;  // 0 where a neuron is no rival
   std::vector<Index> own_;
   const Pair* pair_ = nullptr;
   const Point* point_ = nullptr;
