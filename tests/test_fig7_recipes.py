@@ -43,26 +43,26 @@ def problem():
 def test_the_first_epoch_of_accuracy_1_is_the_first(problem):
     gmm, data = problem
     way = WAYS[0]
-    looks = grow(way, SMALL, gmm, data, np.random.default_rng(2), 1)
+    looks = grow(way, SMALL, gmm, data, np.random.default_rng(2))
     assert set(looks.kept) == {FIRST, 3, 40}
     epoch, network, loss, right = looks.kept[FIRST]
     assert right == 1.0
     f = network.decision_function(data.X)
     assert np.all(data.y * f > 0)
     assert loss == pytest.approx(mean_loss("exponential", data.y.astype(np.float64), f), rel=1e-5)
-    before = grow(replace(way, stops=(epoch - 1,)), SMALL, gmm, data, np.random.default_rng(2), 1).kept[epoch - 1]
+    before = grow(replace(way, stops=(epoch - 1,)), SMALL, gmm, data, np.random.default_rng(2)).kept[epoch - 1]
     assert before[3] < 1.0
     assert np.mean(data.y * before[1].decision_function(data.X) > 0) == before[3]
-    again = grow(replace(way, stops=(epoch,)), SMALL, gmm, data, np.random.default_rng(2), 1).kept[epoch]
+    again = grow(replace(way, stops=(epoch,)), SMALL, gmm, data, np.random.default_rng(2)).kept[epoch]
     np.testing.assert_array_equal(again[1].W, network.W)
     assert looks.kept[3][0] == 3
 
 
 def test_a_run_ends_with_its_last_stop_or_its_last_epoch(problem):
     gmm, data = problem
-    looks = grow(replace(WAYS[0], stops=(1, 2)), SMALL, gmm, data, np.random.default_rng(2), 1)
+    looks = grow(replace(WAYS[0], stops=(1, 2)), SMALL, gmm, data, np.random.default_rng(2))
     assert looks.epoch == 3  # the start, and two epochs
-    looks = grow(WAYS[2], SMALL, gmm, data, np.random.default_rng(2), 1)
+    looks = grow(WAYS[2], SMALL, gmm, data, np.random.default_rng(2))
     assert set(looks.kept) == {2}
     assert looks.epoch == 5
 

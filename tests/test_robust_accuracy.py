@@ -133,7 +133,7 @@ def test_the_restriction_is_the_same_problem(recipe):
     whole, X = Whole(), test.X.astype(np.float64)
     if recipe.kind == "bayes":
         np.testing.assert_allclose(whole.decision_function(X), Bayes(gmm).decision_function(X), rtol=1e-5)
-    lower, upper = radii(model, recipe, gmm, test, None)
+    lower, upper = radii(model, recipe, gmm, test)
     outside = pf.robust_radius(whole, X, test.y, gmm=gmm)
     right = outside.correct
     np.testing.assert_array_equal(upper > 0, right)

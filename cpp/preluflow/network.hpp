@@ -124,28 +124,52 @@ class RowActivation {
  private:
   using Row = Eigen::Array<T, 1, Eigen::Dynamic>;
 
+  // value = of(sigma(z), slope), z = slope, in one pass.
+  template <class Of>
+  static void each(RowArrayMap<T>& z, RowArrayMap<T>& value, const Of& of) {
+    T *__restrict zs = z.data(), *__restrict values = value.data();
+    const Index width = z.size();
+    for (Index j = 0; j < width; ++j) {
+      T slope;
+      values[j] = of(std::max(zs[j], T(0)), slope);
+      zs[j] = slope;
+    }
+  }
+
   void slope(RowArrayMap<T>& z, RowArrayMap<T>& value) const {
     const T p = static_cast<T>(p_);
-    z = z.max(T(0));
     switch (exact_ ? halves_ : -1) {
       case 0:  // p = 1
-        value = z;
-        z = (z > T(0)).select(Row::Ones(z.size()), T(0));
+        each(z, value, [](T t, T& slope) {
+          slope = t > T(0) ? T(1) : T(0);
+          return t;
+        });
         return;
       case 2:  // p = 2
-        value = z.square();
-        z *= p;
+        each(z, value, [p](T t, T& slope) {
+          slope = t * p;
+          return t * t;
+        });
         return;
       case 4:  // p = 3, the paper's
-        value = z.square() * z;
-        z = z.square() * p;
-        return;
-      case -1:
-        value = z.pow(p);
-        z = (z > T(0)).select(z.pow(p - T(1)) * p, T(0));
+        each(z, value, [p](T t, T& slope) {
+          const T square = t * t;
+          slope = square * p;
+          return square * t;
+        });
         return;
       default:
-        break;
+        any_slope(z, value);
+    }
+  }
+
+  void any_slope(RowArrayMap<T>& z, RowArrayMap<T>& value) const {
+    const T p = static_cast<T>(p_);
+    z = z.max(T(0));
+    if (!exact_) {
+      value = z.pow(p);
+      z = (z > T(0)).select(z.pow(p - T(1)) * p, T(0));
+      return;
     }
     // value = z^(p-1): a square root when 2p is odd, then multiplications; the last loop swaps the two in one pass.
     int multiply = halves_ / 2;

@@ -343,14 +343,14 @@ def _bracket(
     classifier: Any,
     gmm: OrthonormalGMM | None,
     model: Model,
-    X: Float,
+    given: Float,
     y: NDArray[Any],
     first: int,
     effort: Effort,
     witness: Float64,
 ) -> Block:
     """Bracket a block of points, for a classifier with methods of its own; y as ``Model.targets`` gives it."""
-    X = X.astype(np.float64)
+    X: Float64 = given.astype(np.float64)
     gmm = getattr(classifier, "gmm", None) if gmm is None else gmm
     centers: dict[str, Any] = {} if gmm is None else {"centers": gmm.centers, "center_labels": gmm.labels}
     number = (y > 0).astype(np.int64) if model.outputs == 1 else y

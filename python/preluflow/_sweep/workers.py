@@ -9,8 +9,10 @@ import multiprocessing.connection
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from multiprocessing.context import SpawnContext, SpawnProcess
@@ -132,9 +134,12 @@ class Here(Executor):
         return future
 
 
-def processes(workers: int, num_threads: int) -> ProcessPoolExecutor:
-    """Return a pool of spawned processes of ``num_threads`` threads, which end with this one however it ends."""
-    return ProcessPoolExecutor(workers, mp_context=_Context(num_threads), initializer=_begin)
+def processes(workers: int, num_threads: int, *, script: bool = True) -> ProcessPoolExecutor:
+    """Return a pool of spawned processes of ``num_threads`` threads, which end with this one however it ends.
+
+    They import the script that runs here, as whatever it defines needs; unless ``script`` is False.
+    """
+    return ProcessPoolExecutor(workers, mp_context=_Context(num_threads, script), initializer=_begin)
 
 
 def end_processes(pool: ProcessPoolExecutor) -> None:
@@ -164,14 +169,19 @@ class _Worker(SpawnProcess):
     """A process that begins with an environment which holds it to so many threads."""
 
     num_threads = 1
+    script = True
 
     def start(self) -> None:
-        """Start it; the environment is this process's own, for the moment."""
+        """Start it; the environment is this process's own, for the moment, and so is the script it sees."""
         before = {name: os.environ.get(name) for name in _VARIABLES}
         os.environ.update(dict.fromkeys(_VARIABLES, str(self.num_threads)))
+        main = sys.modules["__main__"]
+        if not self.script:
+            sys.modules["__main__"] = types.ModuleType("__main__")
         try:
             super().start()
         finally:
+            sys.modules["__main__"] = main
             for name, value in before.items():
                 os.environ.pop(name, None)
                 if value is not None:
@@ -181,12 +191,12 @@ class _Worker(SpawnProcess):
 class _Context(SpawnContext):
     """Makes such processes."""
 
-    def __init__(self, num_threads: int) -> None:
+    def __init__(self, num_threads: int, script: bool) -> None:
         super().__init__()
-        self.num_threads = num_threads
+        self.num_threads, self.script = num_threads, script
 
     def Process(self, *args: Any, **kwargs: Any) -> _Worker:  # type: ignore[override]
         """Make one."""
         worker = _Worker(*args, **kwargs)
-        worker.num_threads = self.num_threads
+        worker.num_threads, worker.script = self.num_threads, self.script
         return worker

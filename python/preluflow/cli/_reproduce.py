@@ -230,6 +230,7 @@ def _draw(outcome: Outcome, format_: str, profile: bool) -> tuple[bytes, bytes, 
     """The picture, also as PNG, the table, and as text the table and, if asked for, where the time of each run went."""
     experiment, stream, shown = REGISTRY[outcome.name], io.BytesIO(), io.BytesIO()
     figure = experiment.draw(outcome)
+    figure.set_layout_engine("none")  # it is laid out, which takes longer than to draw it
     figure.savefig(stream, format=format_)
     if format_ != "png":
         figure.savefig(shown, format="png")

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from preluflow import plots
+from preluflow import _threads, plots
 from preluflow._npz import expect_names, field, short
 from preluflow._progress import progress_bar
 from preluflow._sweep.cluster import cluster
 from preluflow._sweep.grid import RESERVED
+from preluflow.experiments._processes import in_processes, shares
 from preluflow.margins import RobustRadius
 from preluflow.results import Run, naming, read_npz, write_npz
 from preluflow.sweep import sweep
@@ -225,19 +226,21 @@ class Session:
             bar.close()
 
     def computed(
-        self, measure: Callable[..., Mapping[str, Any]], over: Mapping[str, Sequence[Any]], unit: str = "run"
-    ) -> Iterator[tuple[tuple[Any, ...], Mapping[str, Any]]]:
+        self, measure: Callable[..., Any], over: Mapping[str, Sequence[Any]], unit: str = "run"
+    ) -> Iterator[tuple[tuple[Any, ...], Any]]:
         """Go through the product of some values with what ``measure`` finds at each, here or on the cluster.
 
-        ``measure`` takes them by name and returns arrays by name, of shapes that do not depend on them; it can be sent
-        to other machines. What it finds has the same bits on each, if they have the same instruction set.
+        ``measure`` takes them by name; it can be sent to other processes and machines, and leaves open how many threads
+        it uses. What it finds has the same bits on each, if they have the same instruction set. For a cluster it
+        returns arrays by name, of shapes that do not depend on the values. Here every processor computes a cell of its
+        own: most runs are too small to keep two busy.
         """
         if self.options.scheduler is None:
-            for cell in self.cells(product(*over.values()), unit):
-                yield cell, measure(**dict(zip(over, cell, strict=True)))
+            yield from self._here(measure, over, unit)
             return
         with cluster(self.options.scheduler) as executor:
-            found = sweep(measure, over, executor=executor, progress=self.options.progress)
+            threads = self.options.num_threads
+            found = sweep(measure, over, executor=executor, progress=self.options.progress, num_threads=threads)
         for index in np.ndindex(*found["status"].shape):
             at = found[dict(zip(over, index, strict=True))]
             if at["status"] == "failed":
@@ -248,6 +251,32 @@ class Session:
                 self.outcome.arrays = self.arrays
         if found.attrs["ended"] != "finished":  # Ctrl-C, or the scheduler is gone: what is done is kept
             raise KeyboardInterrupt
+
+    @property
+    def cell_options(self) -> Options:
+        """The options as a cell that is computed anywhere sees them."""
+        return replace(self.options, scheduler=None, progress=False, num_threads=None)
+
+    def _here(
+        self, measure: Callable[..., Any], over: Mapping[str, Sequence[Any]], unit: str
+    ) -> Iterator[tuple[tuple[Any, ...], Any]]:
+        """Compute cells in this process, or in as many as there are processors; they come in their order."""
+        cells = list(product(*over.values()))
+        workers, threads = shares(self.options, len(cells))
+        if workers == 1:
+            for cell in self.cells(cells, unit):
+                with _threads.at_most(self.options.num_threads):
+                    found = measure(**dict(zip(over, cell, strict=True)))
+                yield cell, found
+            return
+        calls = [dict(zip(over, cell, strict=True)) for cell in cells]
+        bar = progress_bar(len(cells), unit, self.options.progress)
+        try:
+            for number, found in in_processes(measure, calls, workers, threads, bar):
+                yield cells[number], found
+                self.outcome.arrays = self.arrays
+        finally:
+            bar.close()
 
     def keep(self, key: str, run: Run) -> Run:
         """Keep a run, as far as it came; Ctrl-C within it ends the experiment."""
@@ -394,7 +423,7 @@ def drawn(draw: Callable[[Outcome], Figure]) -> Callable[[Outcome], Figure]:
     def styled(outcome: Outcome) -> Figure:
         with plots.style():
             figure = draw(outcome)
-            figure.canvas.draw()
+            figure.draw_without_rendering()
         return figure
 
     return styled

@@ -9,9 +9,8 @@ what the nearest-centre rule reaches as the noise vanishes. Beside them stands t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import product
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +21,6 @@ from preluflow.classifiers import NearestCenter
 from preluflow.data import GaussianMixture
 from preluflow.experiments._harness import (
     Experiment,
-    Options,
     Outcome,
     Row,
     Session,
@@ -106,23 +104,14 @@ def half_distances(gmm: GaussianMixture, z: NDArray[np.intp]) -> Array:
     return np.asarray(0.5 * gaps.min(axis=1)[z])
 
 
-def cells(config: Beyond) -> Iterator[tuple[str, int, int, int]]:
-    """Axis, which of its values, which degree, which seed."""
-    for axis in AXES:
-        for i, d, s in product(*map(range, shape_of(config, axis))):
-            yield axis, i, d, s
-
-
 def shape_of(config: Beyond, axis: str) -> tuple[int, int, int]:
     """How many values, degrees and seeds."""
     return len(getattr(config, axis)), len(config.degrees), config.seeds
 
 
-def one(config: Beyond, options: Options, axis: str, i: int, d: int, s: int) -> dict[str, float]:
+def cell(config: Beyond, seed: int, axis: str, i: int, d: int, s: int) -> dict[str, float]:
     """Train one network and measure it; all degrees of a seed see the same mixture and points."""
-    rng_mixture, rng_train, rng_test, rng_network = np.random.default_rng((options.seed, AXES.index(axis), i, s)).spawn(
-        4
-    )
+    rng_mixture, rng_train, rng_test, rng_network = np.random.default_rng((seed, AXES.index(axis), i, s)).spawn(4)
     gmm = mixture(config, axis, getattr(config, axis)[i], rng_mixture)
     data = gmm.sample(config.n, rng=rng_train)
     test = gmm.sample(config.points, balanced=False, dtype="float64", rng=rng_test)
@@ -136,11 +125,10 @@ def one(config: Beyond, options: Options, axis: str, i: int, d: int, s: int) -> 
             loss=config.loss,
             rtol=config.rtol,
             observe=Observe(what=["loss", "accuracy"]),
-            num_threads=options.num_threads,
         )
     )
     network = run.network.astype("float64")
-    radius = robust_radius(network, test.X, test.y, level="tight", num_threads=options.num_threads)
+    radius = robust_radius(network, test.X, test.y, level="tight")
     radius = every_point(radius, config.points)
     unit = half_distances(gmm, test.z)
     rule = NearestCenter(gmm).certified_radius(test.X, test.y)
@@ -160,9 +148,11 @@ def measure(session: Session) -> None:
     session.empty({f"{axis}_{name}": shape_of(config, axis) for axis in AXES for name in names})
     for axis in AXES:
         session.arrays[axis] = np.array(getattr(config, axis), dtype=np.float64)
-    for axis, i, d, s in session.cells(cells(config)):
-        for name, value in one(config, session.options, axis, i, d, s).items():
-            session.arrays[f"{axis}_{name}"][i, d, s] = value
+        sizes = dict(zip("ids", shape_of(config, axis), strict=True))
+        measured = partial(cell, config, session.options.seed, axis)
+        for (i, d, s), found in session.computed(measured, {name: range(size) for name, size in sizes.items()}):
+            for name, value in found.items():
+                session.arrays[f"{axis}_{name}"][i, d, s] = value
 
 
 _LOOKS = ((plots.SKY, "o", ":"), (plots.ORANGE, "s", "--"), (plots.BLUE, "^", "-"), (plots.PURPLE, "v", "-."))
@@ -236,5 +226,6 @@ BEYOND = Experiment(
     draw,
     table,
     presets={"default": FULL, "quick": QUICK},
+    options=("scheduler",),
     seconds={"default": 150, "quick": 3},
 )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from itertools import product
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -104,15 +104,12 @@ def integrate(
     data: Dataset,
     method: Method | Literal["descent"],
     level: float,
-    num_threads: int | None,
 ) -> Run:
     """Run a method at a step or rtol; Ctrl-C goes up."""
     observe = Observe(what=())  # so that no gradient is spent on a loss
     if method == "descent":
         steps = round(config.t1 / level)
-        run = gradient_descent(
-            network, data.X, data.y, step=level, steps=steps, observe=observe, num_threads=num_threads
-        )
+        run = gradient_descent(network, data.X, data.y, step=level, steps=steps, observe=observe)
     else:
         run = gradient_flow(
             network,
@@ -123,31 +120,48 @@ def integrate(
             rtol=1e-3 if method in FIXED else level,
             step=level if method in FIXED else None,
             observe=observe,
-            num_threads=num_threads,
         )
     return completed(run)
 
 
 def measure(session: Session) -> None:
     """Run every method at every level, seed by seed, against the seed's reference."""
-    config, threads, arrays = session.config, session.options.num_threads, session.arrays
+    config, arrays = session.config, session.arrays
     for method, levels in config.levels.items():
         arrays[f"{method}.level"] = np.array(levels)
         session.empty(dict.fromkeys((f"{method}.{w}" for w in MEASURED), (config.seeds, len(levels))))
     session.empty({"reference.gradients": (config.seeds,)})
-    each = [(method, i, level) for method, levels in config.levels.items() for i, level in enumerate(levels)]
-    for s, number in session.cells(product(range(config.seeds), range(len(each)))):
-        if number == 0:
-            _, network, data = config.draw(session.streams(3, s), "float64")
-            reference = integrate(config, network, data, "dop853", config.reference, threads)
-            arrays["reference.gradients"][s] = reference.stats["gradients"]
-        method, i, level = each[number]
-        found = integrate(config, network, data, method, level, threads)
-        arrays[f"{method}.gradients"][s, i] = found.stats["gradients"]
-        if found.status == "finished":
-            errors = neuron_errors(found.network, reference.network)
-            arrays[f"{method}.error"][s, i] = errors.max()
-            arrays[f"{method}.median_error"][s, i] = np.median(errors)
+    seeds = {"s": range(config.seeds)}
+    exact = {}
+    for (s,), found in session.computed(partial(reference, config, session.options.seed), seeds):
+        exact[s] = found["network"]
+        arrays["reference.gradients"][s] = found["gradients"]
+    each = [(method, i) for method, levels in config.levels.items() for i in range(len(levels))]
+    measured = partial(cell, config, session.options.seed, exact)
+    for (s, number), found in session.computed(measured, {**seeds, "number": range(len(each))}):
+        method, i = each[number]
+        for name in MEASURED:
+            arrays[f"{method}.{name}"][s, i] = found[name]
+
+
+def reference(config: Config, seed: int, s: int) -> dict[str, Any]:
+    """Integrate a seed's problem as exactly as is asked."""
+    _, network, data = config.draw(np.random.default_rng((seed, s)).spawn(3), "float64")
+    run = integrate(config, network, data, "dop853", config.reference)
+    return {"network": run.network, "gradients": run.stats["gradients"]}
+
+
+def cell(config: Config, seed: int, exact: Mapping[int, TwoLayerNetwork], s: int, number: int) -> dict[str, float]:
+    """Run the method and level of this number from a seed; errors are NaN where it does not get to the end."""
+    method, level = [(method, level) for method, levels in config.levels.items() for level in levels][number]
+    _, network, data = config.draw(np.random.default_rng((seed, s)).spawn(3), "float64")
+    run = integrate(config, network, data, method, level)
+    errors = neuron_errors(run.network, exact[s]) if run.status == "finished" else np.array(np.nan)
+    return {
+        "gradients": run.stats["gradients"],
+        "error": float(errors.max()),
+        "median_error": float(np.median(errors)),
+    }
 
 
 def methods(outcome: Outcome) -> list[str]:

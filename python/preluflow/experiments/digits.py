@@ -155,13 +155,13 @@ def train_one(
 
 def measure(session: Session) -> None:
     """Train and certify every network; a seed after the other, so that Ctrl-C leaves whole ones."""
-    config, options, arrays = session.config, session.options, session.arrays
+    config, arrays = session.config, session.arrays
     shape = (len(TASKS), len(config.kinds), len(METHODS), config.seeds)
     session.empty({name: shape for name in ("accuracy", "loss", "stable_rank", "seconds")})
     session.empty({name: (*shape, config.points) for name in ("lower", "upper")})
     session.empty({name: (*shape, config.stops + 1) for name in ("rank_t", "rank")})
     session.empty({"images": (len(TASKS), len(config.kinds), config.shown, 64)})
-    measured = partial(cell, config, replace(options, scheduler=None, progress=False))
+    measured = partial(cell, config, session.cell_options)
     sizes = {"s": config.seeds, "a": len(TASKS), "k": len(config.kinds), "m": len(METHODS)}
     for (s, a, k, m), found in session.computed(measured, {name: range(size) for name, size in sizes.items()}):
         for name in found.keys() - {"images"}:

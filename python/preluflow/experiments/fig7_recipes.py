@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from itertools import product
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from preluflow import attacks
 from preluflow._recipes import MV24_BATCH
 from preluflow.data import Dataset, OrthonormalGMM
+from preluflow.experiments._cells import Store
 from preluflow.experiments._fig7_recipes_told import draw, radii_of, table
-from preluflow.experiments._harness import Experiment, Outcome, Session, completed, plain
+from preluflow.experiments._harness import Experiment, Options, Outcome, Session, completed, plain
 from preluflow.experiments.robust.models import Model, Recipe, radii, span
 from preluflow.initialization import initialize
 from preluflow.network import TwoLayerNetwork
@@ -118,9 +119,7 @@ class Looks:
             raise StopIteration
 
 
-def grow(
-    way: Way, config: Config, gmm: OrthonormalGMM, data: Dataset, rng: np.random.Generator, num_threads: int | None
-) -> Looks:
+def grow(way: Way, config: Config, gmm: OrthonormalGMM, data: Dataset, rng: np.random.Generator) -> Looks:
     """Train in a way until its last stop; Ctrl-C goes up."""
     rng_start, rng_order = rng.spawn(2)
     looks = Looks(way)
@@ -137,7 +136,6 @@ def grow(
             loss=way.loss,
             rng=rng_order,
             observe=Observe(every=1, what=(looks,)),
-            num_threads=num_threads,
         )
     )
     return looks
@@ -146,14 +144,7 @@ def grow(
 # ---- what is measured
 
 
-def inspect(
-    network: TwoLayerNetwork,
-    way: Way,
-    config: Config,
-    gmm: OrthonormalGMM,
-    test: Dataset,
-    num_threads: int | None,
-) -> dict[str, Array]:
+def inspect(network: TwoLayerNetwork, way: Way, config: Config, gmm: OrthonormalGMM, test: Dataset) -> dict[str, Array]:
     """Bracket every test point, and attack the first as the papers do, at the way's radii.
 
     All in the span of neurons and centres, where perturbations and gradients lie.
@@ -161,7 +152,7 @@ def inspect(
     basis = span(gmm, network.directions)
     inside = network.astype("float64").replace(network.directions.astype(np.float64) @ basis)
     recipe = Recipe(way.key, way.key, activation=way.activation)
-    lower, upper = radii(Model(inside, basis), recipe, gmm, test, num_threads)
+    lower, upper = radii(Model(inside, basis), recipe, gmm, test)
     X, y = test.X.astype(np.float64) @ basis, test.y
     few = slice(0, config.pgd_points)
     pgd = []
@@ -178,38 +169,37 @@ def inspect(
 def measure(session: Session) -> None:
     """Train in every way, seed by seed, and look at the network at each stop."""
     config, arrays = session.config, session.arrays
-    for s, way in session.cells(product(range(config.seeds), config.ways), "network"):
-        found = _stored_cell(session, way, s)
+    measured = partial(stored_cell, config, session.cell_options, session.store)
+    over = {"s": range(config.seeds), "way": config.ways}
+    for (s, way), found in session.computed(measured, over, "network"):
         for name, value in found.items():
             whole = arrays.setdefault(f"{way.key}.{name}", np.full((config.seeds, *value.shape), np.nan))
             whole[s] = value
 
 
-def _stored_cell(session: Session, way: Way, s: int) -> dict[str, Array]:
-    """Take what a seed found from the session's store, if it has one and it is there, or find it."""
-    shared = {name: value for name, value in plain(session.config).items() if name not in ("ways", "seeds")}
-    options = session.options
+def stored_cell(config: Config, options: Options, store: Store | None, s: int, way: Way) -> dict[str, Array]:
+    """Take what a seed found from the store, if there is one and it is there, or find it."""
+    shared = {name: value for name, value in plain(config).items() if name not in ("ways", "seeds")}
     settings = {**shared, "way": asdict(way), "s": s, "seed": options.seed, "quick": options.quick}
     settings = json.loads(json.dumps(settings))
 
     def compute() -> Outcome:
-        return Outcome("fig7-recipes-cell", settings, arrays=run_cell(session, way, s))
+        return Outcome("fig7-recipes-cell", settings, arrays=run_cell(config, options.seed, way, s))
 
-    if session.store is None:
+    if store is None:
         return compute().arrays
-    return session.store.cell(f"{way.key}-seed{s}", settings, compute).arrays
+    return store.cell(f"{way.key}-seed{s}", settings, compute).arrays
 
 
-def run_cell(session: Session, way: Way, s: int) -> dict[str, Array]:
+def run_cell(config: Config, seed: int, way: Way, s: int) -> dict[str, Array]:
     """Train in a way from a seed; returns ``stop.what`` of every stop that was reached, and how many were."""
-    config, num_threads = session.config, session.options.num_threads
-    rng_centers, rng_data, rng_test, rng_way = session.streams(4, s)
+    rng_centers, rng_data, rng_test, rng_way = np.random.default_rng((seed, s)).spawn(4)
     gmm = OrthonormalGMM(config.dim, config.positive, config.negative, config.alpha, rng=rng_centers)
     data, test = gmm.sample(config.n, rng=rng_data), gmm.sample(config.test, rng=rng_test)
-    looks = grow(way, config, gmm, data, rng_way, num_threads)
+    looks = grow(way, config, gmm, data, rng_way)
     found = {"reached": np.array(float(len(looks.kept)))}
     for stop, (epoch, network, loss, accuracy) in looks.kept.items():
-        values = inspect(network, way, config, gmm, test, num_threads)
+        values = inspect(network, way, config, gmm, test)
         values["facts"] = np.array([epoch, loss, accuracy, values.pop("output")])
         found |= {f"{stop}.{what}": value for what, value in values.items()}
     return found

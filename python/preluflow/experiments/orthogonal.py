@@ -15,16 +15,15 @@ docs/mathematics.md#orthogonal-inputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import product
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preluflow import plots
-from preluflow.experiments._harness import Experiment, Options, Outcome, Row, Session, completed, drawn, set_title
+from preluflow.experiments._harness import Experiment, Outcome, Row, Session, completed, drawn, set_title
 from preluflow.experiments._stats import Array, over_seeds
 from preluflow.flow import gradient_flow
 from preluflow.initialization import initialize
@@ -118,21 +117,29 @@ def half_time(t: Array, m: Array, Y: float) -> float:
     return float(t[i - 1] - (t[i] - t[i - 1]) * a / (b - a))
 
 
-def one(config: Orthogonal, options: Options, i: int, s: int) -> tuple[Run, Array]:
+def train_one(config: Orthogonal, seed: int, i: int, s: int) -> tuple[Run, Array]:
     """Run the flow from one scale; every scale of a seed has the same inputs, targets and shape."""
-    rng_problem, rng_network = np.random.default_rng((options.seed, s)).spawn(2)
+    rng_problem, rng_network = np.random.default_rng((seed, s)).spawn(2)
     X, y = problem(config, rng_problem)
     Y, scale = lengths(y), config.scales[i]
     start = initialize(config.width, config.dim, scale, p=1.0, dtype="float64", rng=rng_network)
     t1 = config.beyond * float(expected(config, Y, scale).max())
     observe = Observe(every=t1 / config.stops, what=["loss", sums])
-    flow = gradient_flow(start, X, y, t1=t1, rtol=config.rtol, observe=observe, num_threads=options.num_threads)
-    return completed(flow), Y
+    return completed(gradient_flow(start, X, y, t1=t1, rtol=config.rtol, observe=observe)), Y
 
 
-def cells(config: Orthogonal) -> Iterator[tuple[int, int]]:
-    """Which scale, which seed."""
-    yield from product(range(len(config.scales)), range(config.seeds))
+def cell(config: Orthogonal, seed: int, i: int, s: int) -> dict[str, Any]:
+    """Run the flow of a seed from one scale, and hold it against the closed form."""
+    run, Y = train_one(config, seed, i, s)
+    half = np.array([half_time(run.t, run["m"][:, k], Y[k]) for k in range(2)])
+    told = closed_form(run.t, Y, half, config.points)
+    stops = config.stops + 1
+    found: dict[str, Any] = {"t": run.t, "loss": run["loss"], "m": run["m"], "along": run["cosine"]}
+    for name, values in found.items():
+        found[name] = np.full((stops, *values.shape[1:]), np.nan)
+        found[name][: len(values)] = values[:stops]
+    worst = np.abs(run["loss"] - told).max() / run["loss"][0]
+    return {**found, "Y": Y, "half": half, "worst": worst, "cosine": run["cosine"][-1]}
 
 
 def measure(session: Session) -> None:
@@ -142,17 +149,11 @@ def measure(session: Session) -> None:
     session.empty({"half": (*shape, 2), "worst": shape, "cosine": (*shape, 2), "Y": (config.seeds, 2)})
     session.empty({"t": (*shape, stops), "loss": (*shape, stops), "m": (*shape, stops, 2), "along": (*shape, stops, 2)})
     arrays["scales"] = np.array(config.scales)
-    for i, s in session.cells(cells(config)):
-        run, Y = one(config, session.options, i, s)
-        count = min(stops, len(run.t))
-        arrays["Y"][s] = Y
-        arrays["t"][i, s, :count], arrays["loss"][i, s, :count] = run.t[:count], run["loss"][:count]
-        arrays["m"][i, s, :count], arrays["along"][i, s, :count] = run["m"][:count], run["cosine"][:count]
-        half = np.array([half_time(run.t, run["m"][:, k], Y[k]) for k in range(2)])
-        arrays["half"][i, s] = half
-        told = closed_form(run.t, Y, half, config.points)
-        arrays["worst"][i, s] = np.abs(run["loss"] - told).max() / run["loss"][0]
-        arrays["cosine"][i, s] = run["cosine"][-1]
+    over = {"i": range(shape[0]), "s": range(shape[1])}
+    for (i, s), found in session.computed(partial(cell, config, session.options.seed), over):
+        arrays["Y"][s] = found["Y"]
+        for name in ("t", "loss", "m", "along", "half", "worst", "cosine"):
+            arrays[name][i, s] = found[name]
 
 
 def closed_form(t: Array, Y: Array, half: Array, n: int) -> Array:
@@ -261,5 +262,6 @@ ORTHOGONAL = Experiment(
     draw,
     table,
     presets={"default": FULL, "quick": QUICK},
+    options=("scheduler",),
     seconds={"default": 10, "quick": 1},
 )

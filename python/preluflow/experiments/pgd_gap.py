@@ -186,20 +186,29 @@ def attack_all(session: Session, trained: Run, X: Float64, y: Float64) -> None:
     arrays["rank"] = np.array(reduced.dim)
     arrays["radii"] = np.zeros(0)
     session.outcome.arrays, session.outcome.runs = arrays, {"flow": trained}
-    for eps in session.cells(sorted(config.radii, key=lambda radius: (radius not in TOLD, radius)), "radius"):
-        found: dict[str, Any] = {}
-        for key, ball in BALLS.items():
-            began = time.perf_counter()
-            attack = partial(_at, ball, config, reduced, eps, options.seed)
-            broken, _, count = in_blocks(attack, Z, y)
-            found[f"broken_{key}"], found[f"gradients_{key}"] = broken, count
-            found[f"seconds_{key}"] = time.perf_counter() - began
+    order = sorted(config.radii, key=lambda radius: (radius not in TOLD, radius))
+    measured = partial(attack_at, config, options.seed, reduced, Z, y)
+    for (eps,), found in session.computed(measured, {"eps": order}, "radius"):
         place = int(np.searchsorted(arrays["radii"], eps))
         more = {"radii": np.insert(arrays["radii"], place, eps)}
         for name, value in found.items():
             before = arrays.get(name, np.zeros((0, *np.shape(value)), dtype=np.asarray(value).dtype))
             more[name] = np.insert(before, place, value, axis=0)
         arrays.update(more)  # at once: Ctrl-C cannot split a radius
+
+
+def attack_at(
+    config: Config, seed: int, network: TwoLayerNetwork, X: Float64, y: Float64, eps: float
+) -> dict[str, Any]:
+    """Attack every point at a radius, in every way."""
+    found: dict[str, Any] = {}
+    for key, ball in BALLS.items():
+        began = time.perf_counter()
+        found[f"broken_{key}"], _, found[f"gradients_{key}"] = in_blocks(
+            partial(_at, ball, config, network, eps, seed), X, y
+        )
+        found[f"seconds_{key}"] = time.perf_counter() - began
+    return found
 
 
 def _at(

@@ -57,13 +57,13 @@ def one_minus_cosine(at: Snapshot) -> dict[str, Any]:
 
 def measure(session: Session) -> None:
     """Run growing and fixed D and N, every seed at every alpha."""
-    config, options, arrays = session.config, session.options, session.arrays
+    config, arrays = session.config, session.arrays
     times = config.times
     shape = (config.seeds, len(config.alphas))
     session.empty({f"{key}_{what}": (*shape, len(times)) for key in SERIES for what in ("median", "worst", "log10_f")})
     session.empty({"gap": shape, "fixed_gap": shape, "void": shape, "fixed_void": shape})
     arrays["alphas"], arrays["sizes"] = config.grid()
-    measured = partial(cell, config, options.seed, options.num_threads)
+    measured = partial(cell, config, session.options.seed)
     over = {"s": range(shape[0]), "i": range(shape[1]), "key": SERIES}
     for (s, i, key), found in session.computed(measured, over):
         prefix = "fixed_" * (key == "fixed")
@@ -72,7 +72,7 @@ def measure(session: Session) -> None:
             arrays[f"{key}_{what}"][s, i] = found[what]
 
 
-def cell(config: Proposition4, seed: int, num_threads: int | None, s: int, i: int, key: str) -> dict[str, Any]:
+def cell(config: Proposition4, seed: int, s: int, i: int, key: str) -> dict[str, Any]:
     """Run one seed at one alpha, of one of the series; NaN where there is nothing to measure."""
     alpha = config.alphas[i]
     size = config.fixed if key == "fixed" else config.size(alpha)
@@ -80,7 +80,7 @@ def cell(config: Proposition4, seed: int, num_threads: int | None, s: int, i: in
     gmm, network, data = draw_problem(config, alpha, size, rng)
     times = [config.clusters * time for time in config.times]
     observe = Observe(at=times, what=(one_minus_cosine,), gmm=gmm)
-    flow = partial(gradient_flow, rtol=config.rtol, observe=observe, num_threads=num_threads)
+    flow = partial(gradient_flow, rtol=config.rtol, observe=observe)
     run = completed(flow(network, data.X, data.y, t1=times[-1]))
     angles = run["one_minus_cosine"][-len(times) :]
     inside = np.isfinite(angles[0])

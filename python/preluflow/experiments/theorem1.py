@@ -184,7 +184,7 @@ def measure(session: Session) -> None:
     session.empty({"gap": (seeds, count), "t_half": (seeds, count)})
     arrays["alphas"], arrays["sizes"] = config.grid()
     arrays["slack"] = np.array(bracket_slack(config, options))
-    measured = partial(cell, config, options)
+    measured = partial(cell, config, session.cell_options)
     over = {"s": range(seeds), "i": range(count)}
     for (s, i), found in session.computed(partial(measured, False), over):
         for name in (*QUANTITIES, "norm_error", "gap", "t_half"):

@@ -103,10 +103,10 @@ def facts(config: Config, options: Options) -> dict[str, Any]:
 
 def measure(session: Session) -> None:
     """Train and attack every model, seed by seed."""
-    config, options, arrays = session.config, session.options, session.arrays
+    config, arrays = session.config, session.arrays
     diverged = session.outcome.config["diverged"] = []
     recipes = [recipe for recipe in config.recipes if recipe.kind != "mlp" or config.has_all]
-    measured = partial(cell, replace(config, recipes=tuple(recipes), num_threads=options.num_threads), options.seed)
+    measured = partial(cell, replace(config, recipes=tuple(recipes)), session.options.seed)
     over = {"s": range(config.seeds), "number": range(1, len(recipes) + 1)}
     try:
         for (s, number), found in session.computed(measured, over, "model"):
@@ -142,7 +142,7 @@ def cell(config: Config, seed: int, s: int, number: int) -> dict[str, Any]:
         model = train(recipe, config, gmm, data, rng)
     except Diverged as error:
         return {**told, "diverged": str(error)}
-    told["lower"], told["upper"] = radii(model, recipe, gmm, test, config.num_threads)
+    told["lower"], told["upper"] = radii(model, recipe, gmm, test)
     if s == 0 and recipe.attacked_by_pgd:
         few = Dataset(test.X[: config.pgd_points], test.y[: config.pgd_points], test.z[: config.pgd_points])
         told["pgd"] = pgd_accuracy(model, few, config.pgd_radii, config.pgd_steps, config.recipe)

@@ -108,7 +108,6 @@ class Training:
     flow_time: float = 12.0
     flow_method: Method = "bosh3"
     flow_rtol: float = 1e-2
-    num_threads: int | None = field(default=None, metadata={"kept": False})  # no number depends on it
 
 
 @dataclass(frozen=True)
@@ -208,7 +207,6 @@ def _flow(
             t1=how.flow_time * gmm.clusters,
             method=how.flow_method,
             rtol=how.flow_rtol,
-            num_threads=how.num_threads,
         )
     )
     facts = {"accuracy": run["accuracy"][-1], "loss": run["loss"][-1], "length": run.stats["gradients"]}
@@ -236,7 +234,6 @@ def _sgd(
             rng=rng,
             events=[settled.event],
             observe=Observe(what=()),
-            num_threads=how.num_threads,
         )
     )
     if run.status not in ("finished", "event"):
@@ -349,13 +346,13 @@ class Layers:
 WRONG = -1.0  # radius of a point that is misclassified to begin with
 
 
-def radii(model: Model, recipe: Recipe, gmm: OrthonormalGMM, test: Dataset, num_threads: int | None) -> Array:
+def radii(model: Model, recipe: Recipe, gmm: OrthonormalGMM, test: Dataset) -> Array:
     """Certified and attacked radius of every test point, (2, n); ``WRONG`` where it is misclassified."""
     inside = test.X.astype(np.float64) @ model.basis
     centers = OrthonormalGMM(
         model.basis.shape[1], gmm.positive, gmm.negative, gmm.alpha, centers=gmm.centers @ model.basis
     )
-    found = robust_radius(model.classifier, inside, test.y, recipe.level, gmm=centers, num_threads=num_threads)
+    found = robust_radius(model.classifier, inside, test.y, recipe.level, gmm=centers)
     every_point(found, len(inside))
     return np.where(found.correct, np.stack([found.lower, found.upper]), WRONG)
 
