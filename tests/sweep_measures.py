@@ -100,6 +100,17 @@ def threads(cell):
     return {"threads": pf._threads.default(), "variable": os.environ.get("OMP_NUM_THREADS", "")}
 
 
+def squared(x, seconds):
+    """A number, who computed it, and with how many threads."""
+    time.sleep(seconds)
+    return {"square": x * x, "process": os.getpid(), "threads": pf._threads.default()}
+
+
+def inverse(x):
+    """Raise at 0."""
+    return 1 / x
+
+
 GRID = {"alpha": [0.1, 0.2, 0.3, 0.4], "seed": range(50)}  # 200 cells
 
 

@@ -169,6 +169,9 @@ ROBUST = {"seeds": 2, "n": 300, "test": 40, "dim": 60, "width": 24, "pgd_points"
         ("theorem1", ALPHAS),
         ("fig2", {**ROBUST, "recipes": FIG2.presets["quick"].recipes[:3]}),
         ("fig7", {**ROBUST, "recipes": FIG7.presets["quick"].recipes[:2]}),
+        ("beyond", {"cosines": (0.0,), "imbalances": (1.0, 4.0), "ranks": (100,), "seeds": 1, "n": 60, "t1": 20.0}),
+        ("descent-vs-flow", {"levels": {"descent": (0.4,), "tsit5": (1e-2, 1e-3)}, "t1": 10.0, "seeds": 1}),
+        ("mv24", {"dim": 30, "n": 100, "width": 12, "epochs": 30, "points": 10, "pgd_steps": 3, "dist_steps": 3}),
         ("digits", {"seeds": 2, "kinds": DIGITS.presets["quick"].kinds[:1], "points": 4, "epochs": 3, "t1": 5.0}),
     ],
 )

@@ -100,6 +100,8 @@ class AdamStep {
     const PanelLayout<T>& layout = U.layout();
     const Index lanes = layout.panel_lanes(panel), first = layout.neuron_begin(panel);
     double* squares = squares_.data() + part * lanes_;
+    const T* u_of = U.panel(panel);  // found by divisions, which take longer than what follows
+    T *g_of = G.panel(panel), *m_of = m_.panel(panel), *q_of = q_.panel(panel);
     for (Index k = 0; k < lanes; k += kLanes) {
       const Lanes along = load(along_.data() + first + k), step = load(move_.data() + first + k),
                   keep = load(keep_.data() + first + k);
@@ -108,8 +110,8 @@ class AdamStep {
         Lanes some = Lanes::Zero();
         for (Index d = begin; d < std::min(begin + kShort, d1); ++d) {
           const Index at = d * lanes + k;
-          const Lanes u = load(U.panel(panel) + at);
-          Eigen::Map<Lanes> g(G.panel(panel) + at), m(m_.panel(panel) + at), q(q_.panel(panel) + at);
+          const Lanes u = load(u_of + at);
+          Eigen::Map<Lanes> g(g_of + at), m(m_of + at), q(q_of + at);
           const Lanes w = keep * u + update(along * u + step * g, m, q);
           g = w;
           some += w * w + T(0) * q;  // NaN where a second moment has left T: no step can be taken then
@@ -169,8 +171,8 @@ class AdamStep {
     kernel.for_parts(team, [&](Index, Index panel, Index d0, Index d1) {
       const Index lanes = layout.panel_lanes(panel);
       const T* inverse = inverse_.data() + layout.neuron_begin(panel);
-      for (Index d = d0; d < d1; ++d) {
-        T* g = kernel.G().panel(panel) + d * lanes;
+      T* g = kernel.G().panel(panel) + d0 * lanes;
+      for (Index d = d0; d < d1; ++d, g += lanes) {
         for (Index k = 0; k < lanes; ++k) g[k] *= inverse[k];
       }
     });

@@ -127,7 +127,7 @@ class RowActivation {
   // value = of(sigma(z), slope), z = slope, in one pass.
   template <class Of>
   static void each(RowArrayMap<T>& z, RowArrayMap<T>& value, const Of& of) {
-    T *__restrict zs = z.data(), *__restrict values = value.data();
+    T* __restrict zs = z.data(), * __restrict values = value.data();
     const Index width = z.size();
     for (Index j = 0; j < width; ++j) {
       T slope;

@@ -129,11 +129,11 @@ class DescentStep {
     std::fill_n(squares, lanes, 0.0);
     constexpr Index kShort = 8;  // squares summed in T before they are added in double
     T some[PanelLayout<T>::panel_lanes_max()];
+    const T* u = U.panel(panel) + d0 * lanes;
+    T* g = G.panel(panel) + d0 * lanes;
     for (Index first = d0; first < d1; first += kShort) {
       std::fill_n(some, lanes, T(0));
-      for (Index d = first; d < std::min(first + kShort, d1); ++d) {
-        const T* u = U.panel(panel) + d * lanes;
-        T* g = G.panel(panel) + d * lanes;
+      for (Index d = first; d < std::min(first + kShort, d1); ++d, u += lanes, g += lanes) {
         for (Index k = 0; k < lanes; ++k) {
           const T w = along[k] * u[k] + step[k] * g[k];
           g[k] = w;
@@ -178,8 +178,8 @@ class DescentStep {
     kernel.for_parts(team, [&](Index, Index panel, Index d0, Index d1) {
       const Index lanes = layout.panel_lanes(panel);
       const T* inverse = inverse_norm_.data() + layout.neuron_begin(panel);
-      for (Index d = d0; d < d1; ++d) {
-        T* g = kernel.G().panel(panel) + d * lanes;
+      T* g = kernel.G().panel(panel) + d0 * lanes;
+      for (Index d = d0; d < d1; ++d, g += lanes) {
         for (Index k = 0; k < lanes; ++k) g[k] *= inverse[k];
       }
     });

@@ -67,7 +67,7 @@ def robust_radius(
       worse than the Lipschitz form for the same subset. Tens of thousands of points a second.
     - ``"tight"``: where that is more than 0.1% below the attack, also trust-region certificates: quadratic bounds of
       every neuron's term, maximised exactly over the ball, or over its slice through x; and where they leave more than
-      2% open, up to twelve nodes of branch and bound. Milliseconds a point.
+      2% open and the neurons span at most 256 dimensions, up to twelve nodes of branch and bound. Milliseconds a point.
     - ``"exact"``: where a gap of 1e-4 is left, branch and bound over what the rival neurons see, which also shortens
       witnesses; a node takes some milliseconds. After ``max_nodes`` it gives what is proved until then. There is no
       branch and bound for tanh, nor for normalised input with an output bias: there "exact" is level "tight" with the

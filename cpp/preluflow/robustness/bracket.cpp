@@ -23,6 +23,7 @@ constexpr double kOutward = 1.0 - 1e-9;  // of a certificate that is the distanc
 constexpr double kTight = 1e-3;    // the gap of level tight
 constexpr double kLoose = 0.02;    // where trust regions leave more open, it goes on by branch and bound, to this gap
 constexpr Index kFewNodes = 12;    // or so many nodes
+constexpr Index kFewRank = 256;    // in spans of so many dimensions at most: a node takes a second where there are 500
 constexpr int kRefinements = 3;    // of branch and bound, again from a shorter witness each
 constexpr double kRounded = 1e-4;  // relative difference of a witness and what the attack found that may be rounding
 
@@ -438,6 +439,7 @@ void bracket(Team& team, const Canonical& canonical, const Evaluator& evaluator,
     FastBlock(call, first, std::min(kBlock, n - first), works).run();
   });
   if (options.level != Level::fast && canonical.span().rank > 0) {
+    const bool small = canonical.span().rank <= kFewRank;
     team.parallel_for(n, [&](Index i) {
       Work& work = works[static_cast<std::size_t>(i)];
       if (!is_open(work, options.gap)) return;
@@ -447,7 +449,7 @@ void bracket(Team& team, const Canonical& canonical, const Evaluator& evaluator,
       }
       Refinement refinement(call, i, work);
       refinement.tighten(std::max(options.gap, kTight));
-      if (is_open(work, kLoose))
+      if (small && is_open(work, kLoose))
         refinement.exact({kLoose, std::min(kFewNodes, options.most_nodes), options.most_seconds});
       if (options.level != Level::exact) return;
       if (is_open(work, options.gap)) refinement.tighten(options.gap);  // cheaper than nodes, where it gets there

@@ -6,13 +6,15 @@ makes the outcome, which holds what was found until Ctrl-C or the end; ``Session
 
 from __future__ import annotations
 
+import base64
 import os
+import pickle
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from dataclasses import field as attribute
-from functools import wraps
+from functools import partial, wraps
 from itertools import product, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,7 +26,6 @@ from preluflow import _threads, plots
 from preluflow._npz import expect_names, field, short
 from preluflow._progress import progress_bar
 from preluflow._sweep.cluster import cluster
-from preluflow._sweep.grid import RESERVED
 from preluflow.experiments._processes import in_processes, shares
 from preluflow.margins import RobustRadius
 from preluflow.results import Run, naming, read_npz, write_npz
@@ -231,26 +232,35 @@ class Session:
         """Go through the product of some values with what ``measure`` finds at each, here or on the cluster.
 
         ``measure`` takes them by name; it can be sent to other processes and machines, and leaves open how many threads
-        it uses. What it finds has the same bits on each, if they have the same instruction set. For a cluster it
-        returns arrays by name, of shapes that do not depend on the values. Here every processor computes a cell of its
-        own: most runs are too small to keep two busy.
+        it uses. What it finds has the same bits on each, if they have the same instruction set. Here every
+        processor computes a cell of its own: most runs are too small to keep two busy.
         """
         if self.options.scheduler is None:
             yield from self._here(measure, over, unit)
             return
+        lists = {name: list(values) for name, values in over.items()}
         with cluster(self.options.scheduler) as executor:
-            threads = self.options.num_threads
-            found = sweep(measure, over, executor=executor, progress=self.options.progress, num_threads=threads)
+            found = sweep(
+                partial(_packed, measure, lists),
+                {name: range(len(values)) for name, values in lists.items()},
+                executor=executor,
+                num_threads=self.options.num_threads,
+                progress=self.options.progress,
+            )
         for index in np.ndindex(*found["status"].shape):
             at = found[dict(zip(over, index, strict=True))]
             if at["status"] == "failed":
                 raise RuntimeError(f"a cell failed on the cluster:\n{at['traceback'].item()}")
             if at["status"] == "done":
-                values = {str(name): at[name].values for name in at.data_vars if name not in RESERVED}
-                yield tuple(list(over[name])[i] for name, i in zip(over, index, strict=True)), values
+                yield tuple(lists[name][i] for name, i in zip(over, index, strict=True)), _unpacked(at["found"].item())
                 self.outcome.arrays = self.arrays
         if found.attrs["ended"] != "finished":  # Ctrl-C, or the scheduler is gone: what is done is kept
             raise KeyboardInterrupt
+
+    @property
+    def cell_store(self) -> Store | None:
+        """Where cells are kept; nowhere if they are computed on machines that may not see the folder."""
+        return self.store if self.options.scheduler is None else None
 
     @property
     def cell_options(self) -> Options:
@@ -282,6 +292,16 @@ class Session:
         """Keep a run, as far as it came; Ctrl-C within it ends the experiment."""
         self.outcome.runs[key] = run
         return completed(run)
+
+
+def _packed(measure: Callable[..., Any], lists: Mapping[str, Sequence[Any]], **index: int) -> dict[str, str]:
+    """Measure, and make a word of what is found: cells of a sweep hold numbers and words, of one shape."""
+    found = measure(**{name: lists[name][i] for name, i in index.items()})
+    return {"found": base64.b64encode(pickle.dumps(found)).decode()}
+
+
+def _unpacked(word: str) -> Any:
+    return pickle.loads(base64.b64decode(word))
 
 
 @dataclass(frozen=True)

@@ -270,5 +270,6 @@ DESCENT_VS_FLOW = Experiment(
     draw,
     table,
     presets={"paper": FULL, "quick": QUICK},
+    options=("scheduler",),
     seconds={"paper": 300, "quick": 2},
 )

@@ -169,7 +169,7 @@ def inspect(network: TwoLayerNetwork, way: Way, config: Config, gmm: Orthonormal
 def measure(session: Session) -> None:
     """Train in every way, seed by seed, and look at the network at each stop."""
     config, arrays = session.config, session.arrays
-    measured = partial(stored_cell, config, session.cell_options, session.store)
+    measured = partial(stored_cell, config, session.cell_options, session.cell_store)
     over = {"s": range(config.seeds), "way": config.ways}
     for (s, way), found in session.computed(measured, over, "network"):
         for name, value in found.items():
@@ -245,7 +245,7 @@ FIG7_RECIPES = Experiment(
     draw,
     table,
     presets={"paper": PAPER, "quick": quick(PAPER)},
-    options=("width", "alpha"),
+    options=("width", "alpha", "scheduler"),
     seconds={"paper": 900, "quick": 5},
     stores=True,
 )

@@ -83,7 +83,8 @@ def measure(session: Session) -> None:
     session.empty(dict.fromkeys(CURVES, (len(PS), config.repeats, len(config.radii))))
     arrays["alphas"] = np.array(config.alphas)
     order = sorted(range(len(config.alphas)), key=lambda i: config.alphas[i] != config.alpha)
-    measured = partial(stored_cell, config, session.cell_options, session.store)
+    keep_run = session.options.scheduler is None  # a network of full size is not sent around
+    measured = partial(stored_cell, config, session.cell_options, session.cell_store, keep_run)
     over = {"repeat": range(config.repeats), "i": order, "row": range(len(PS))}
     for (repeat, i, row), cell in session.computed(measured, over):
         p = PS[row]
@@ -93,12 +94,14 @@ def measure(session: Session) -> None:
             for name in CURVES:
                 arrays[name][row, repeat] = cell.arrays[name]
         if config.alphas[i] == config.alpha and repeat == 0:
-            session.outcome.runs[f"p{p:g}"] = cell.runs["run"]
+            session.outcome.runs.update({f"p{p:g}": run for run in cell.runs.values()})
             left = set(cell.arrays) - {*CELLS, *CURVES}
             arrays.update({f"{name}_p{p:g}": cell.arrays[name] for name in sorted(left)})
 
 
-def stored_cell(config: Config, options: Options, store: Store | None, repeat: int, i: int, row: int) -> Outcome:
+def stored_cell(
+    config: Config, options: Options, store: Store | None, keep_run: bool, repeat: int, i: int, row: int
+) -> Outcome:
     """Take a cell from the store, if there is one and the cell is there, or run it."""
     alpha, p = config.alphas[i], PS[row]
     shared = {name: value for name, value in plain(config).items() if name not in ("alphas", "alpha", "repeats")}
@@ -108,7 +111,9 @@ def stored_cell(config: Config, options: Options, store: Store | None, repeat: i
 
     def compute() -> Outcome:
         run, arrays = run_cell(config, options, alpha, p, repeat, detailed=detailed)
-        return Outcome("mv24-cell", settings, {"run": run} if detailed and repeat == 0 else {}, None, arrays)
+        return Outcome(
+            "mv24-cell", settings, {"run": run} if keep_run and detailed and repeat == 0 else {}, None, arrays
+        )
 
     if store is None:
         return compute()
@@ -223,7 +228,7 @@ MV24 = Experiment(
     draw,
     table,
     presets={"laptop": FULL, "quick": QUICK, "paper": PAPER},
-    options=("width", "alpha", "batch", "loss", "epochs", "full"),
+    options=("width", "alpha", "batch", "loss", "epochs", "full", "scheduler"),
     settle=settle,
     seconds={"laptop": 150, "quick": 3, "paper": 73 * 3600},
     stores=True,

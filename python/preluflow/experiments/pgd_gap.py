@@ -463,6 +463,6 @@ PGD_GAP = Experiment(
     draw,
     table,
     presets={"paper": FULL, "quick": QUICK},
-    options=("width", "alpha", "recipe"),
+    options=("width", "alpha", "recipe", "scheduler"),
     seconds={"paper": 50, "quick": 1},
 )
