@@ -148,6 +148,7 @@ def measure(session: Session) -> None:
     session.empty({f"{axis}_{name}": shape_of(config, axis) for axis in AXES for name in names})
     for axis in AXES:
         session.arrays[axis] = np.array(getattr(config, axis), dtype=np.float64)
+    for axis in AXES:
         sizes = dict(zip("ids", shape_of(config, axis), strict=True))
         measured = partial(cell, config, session.options.seed, axis)
         for (i, d, s), found in session.computed(measured, {name: range(size) for name, size in sizes.items()}):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from preluflow import plots
+from preluflow import _threads, plots
 from preluflow.data import Dataset
 from preluflow.experiments._harness import Experiment, Outcome, Row, Session, completed, drawn, set_title
 from preluflow.experiments._stats import over_seeds
@@ -131,32 +131,30 @@ def measure(session: Session) -> None:
         arrays[f"{method}.level"] = np.array(levels)
         session.empty(dict.fromkeys((f"{method}.{w}" for w in MEASURED), (config.seeds, len(levels))))
     session.empty({"reference.gradients": (config.seeds,)})
-    seeds = {"s": range(config.seeds)}
-    exact = {}
-    for (s,), found in session.computed(partial(reference, config, session.options.seed), seeds):
-        exact[s] = found["network"]
-        arrays["reference.gradients"][s] = found["gradients"]
     each = [(method, i) for method, levels in config.levels.items() for i in range(len(levels))]
-    measured = partial(cell, config, session.options.seed, exact)
-    for (s, number), found in session.computed(measured, {**seeds, "number": range(len(each))}):
-        method, i = each[number]
-        for name in MEASURED:
-            arrays[f"{method}.{name}"][s, i] = found[name]
+    for s in range(config.seeds):
+        with _threads.at_most(session.options.num_threads):
+            exact = reference(config, session.options.seed, s)
+        arrays["reference.gradients"][s] = exact.stats["gradients"]
+        measured = partial(cell, config, session.options.seed, s, exact.network)
+        for (number,), found in session.computed(measured, {"number": range(len(each))}):
+            method, i = each[number]
+            for name in MEASURED:
+                arrays[f"{method}.{name}"][s, i] = found[name]
 
 
-def reference(config: Config, seed: int, s: int) -> dict[str, Any]:
+def reference(config: Config, seed: int, s: int) -> Run:
     """Integrate a seed's problem as exactly as is asked."""
     _, network, data = config.draw(np.random.default_rng((seed, s)).spawn(3), "float64")
-    run = integrate(config, network, data, "dop853", config.reference)
-    return {"network": run.network, "gradients": run.stats["gradients"]}
+    return integrate(config, network, data, "dop853", config.reference)
 
 
-def cell(config: Config, seed: int, exact: Mapping[int, TwoLayerNetwork], s: int, number: int) -> dict[str, float]:
+def cell(config: Config, seed: int, s: int, exact: TwoLayerNetwork, number: int) -> dict[str, float]:
     """Run the method and level of this number from a seed; errors are NaN where it does not get to the end."""
     method, level = [(method, level) for method, levels in config.levels.items() for level in levels][number]
     _, network, data = config.draw(np.random.default_rng((seed, s)).spawn(3), "float64")
     run = integrate(config, network, data, method, level)
-    errors = neuron_errors(run.network, exact[s]) if run.status == "finished" else np.array(np.nan)
+    errors = neuron_errors(run.network, exact) if run.status == "finished" else np.array(np.nan)
     return {
         "gradients": run.stats["gradients"],
         "error": float(errors.max()),
