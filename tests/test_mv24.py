@@ -181,7 +181,7 @@ def test_a_damaged_or_foreign_cell_is_computed_again(trainings, tmp_path):
 def test_from_the_command_line_cells_lie_beside_the_outcome(trainings, tmp_path, monkeypatch):
     monkeypatch.setitem(MV24.presets, "paper", SMALL)
     run = partial(CliRunner().invoke, cli)
-    arguments = ["reproduce", "mv24", "--full", "--num-threads", "1", "--out", str(tmp_path)]  # in this process
+    arguments = ["reproduce", "mv24", "--full", "--threads", "1", "--out", str(tmp_path)]  # in this process
     trainings.most = 2
     ended = run(arguments)
     assert ended.exit_code == INTERRUPTED
