@@ -413,6 +413,18 @@ def test_margins_are_what_they_say():
         pf.normalized_margins(pf.TwoLayerNetwork(0 * W, 0 * v), X, y)
 
 
+@pytest.mark.parametrize("level", ["fast", "exact"])
+def test_points_in_float32_have_the_brackets_of_the_same_in_float64(trained, level):
+    network, fresh, _ = trained
+    X, y = fresh.X[:40].astype(np.float32), fresh.y[:40]
+    few, many = (pf.robust_radius(network, points, y, level) for points in (X, X.astype(np.float64)))
+    spread = pf.robust_radius(network, np.repeat(X, 2, axis=1)[:, ::2], y, level)  # not side by side in memory
+    for other in (many, spread):
+        for name in ("lower", "upper", "witness", "correct", "reached"):
+            np.testing.assert_array_equal(getattr(few, name), getattr(other, name))
+    assert few.witness.dtype == np.float64 and not few.witness[~few.correct].any()
+
+
 def test_ctrl_c_returns_the_points_done(trained, monkeypatch):
     network, fresh, _ = trained
     whole = pf.robust_radius(network, fresh.X[:30], fresh.y[:30])

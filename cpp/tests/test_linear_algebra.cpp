@@ -4,7 +4,9 @@
 #include <cmath>
 
 #include "check.hpp"
+#include "preluflow/lanes.hpp"
 #include "preluflow/robustness/linear_algebra.hpp"
+#include "preluflow/shift.hpp"
 
 namespace preluflow::tests {
 
@@ -80,6 +82,57 @@ RowMatrix<double> checked_basis(const RowMatrix<double>& U, double tolerance) {
   CHECK_AT_MOST((gram - RowMatrix<double>::Identity(B.rows(), B.rows())).cwiseAbs().maxCoeff(), 1e-14);
   CHECK_AT_MOST((U - U * B.transpose() * B).rowwise().norm().maxCoeff(), tolerance + 1e-14);
   return B;
+}
+
+TEST(linear_algebra_lanes_see_every_number_once_wherever_it_lies) {
+  Numbers numbers(5);
+  std::vector<double> room(64);
+  for (Index n = 0; n < 40; ++n)
+    for (Index from : {Index{0}, Index{1}, Index{3}}) {
+      double* v = room.data() + from;
+      long double squares = 0.0L;
+      double most = 0.0;
+      std::fill(room.begin(), room.end(), 1e9);  // what lies beyond must not be read
+      for (Index k = 0; k < n; ++k) {
+        v[k] = numbers.normal();
+        squares += static_cast<long double>(v[k]) * v[k];
+        most = std::max(most, std::abs(v[k]));
+      }
+      CHECK(largest_size(v, n) == most);
+      CHECK(std::abs(sum_of_squares(v, n) - static_cast<double>(squares)) <= 1e-14 * static_cast<double>(squares));
+      const std::vector<double> copy(v, v + n);
+      CHECK(sum_of_squares(copy.data(), n) == sum_of_squares(v, n));  // to the bit, at any address
+    }
+}
+
+TEST(linear_algebra_add_rows_is_a_product_from_the_left) {
+  Numbers numbers(6);
+  RowMatrix<double> M(9, 13);
+  for (Index k = 0; k < M.size(); ++k) M.data()[k] = numbers.normal();
+  const ConstMatrixMap<double> map(M.data(), 9, 13);
+  for (Index count = 0; count <= 9; ++count) {
+    std::vector<Index> rows;
+    std::vector<double> weights;
+    Eigen::Array<double, 1, Eigen::Dynamic> out = Eigen::Array<double, 1, Eigen::Dynamic>::Constant(13, 2.0);
+    Eigen::RowVectorXd truth = Eigen::RowVectorXd::Constant(13, 2.0);
+    for (Index i = 0; i < count; ++i) {
+      rows.push_back((i * 4) % 9);
+      weights.push_back(numbers.normal());
+      truth += weights.back() * M.row(rows.back());
+    }
+    add_rows(map, rows.data(), weights.data(), count, out);
+    CHECK((out.matrix() - truth).cwiseAbs().maxCoeff() <= 1e-14);
+  }
+}
+
+TEST(linear_algebra_shift_is_ldexp) {
+  Numbers numbers(7);
+  for (int exponent : {-2000, -1074, -1023, -1022, -60, 0, 1, 300, 1022, 1023, 2000})
+    for (int repeat = 0; repeat < 50; ++repeat) {
+      const double value = std::ldexp(numbers.normal(), static_cast<int>(numbers.integer(-1060, 1000)));
+      const double shifted = Shift(exponent)(value);
+      CHECK(shifted == std::ldexp(value, exponent));
+    }
 }
 
 TEST(linear_algebra_basis_is_orthonormal_and_spans) {

