@@ -1,6 +1,7 @@
 """Cells of experiments in processes of their own: the same numbers, in their order, and nothing lost."""
 
 import dataclasses
+import multiprocessing
 import os
 
 import numpy as np
@@ -33,6 +34,10 @@ def test_processors_are_shared_out(monkeypatch):
     assert shares(Options(num_threads=1), 100) == (1, 1)
     assert shares(Options(num_threads=8), 1) == (1, 8)
     assert shares(Options(num_threads=8, quick=True), 100)[0] == 1
+    monkeypatch.setattr(_threads, "processors", lambda: 200)
+    assert shares(Options(num_threads=200), 100) == (61, 3)  # Windows has no more for a pool
+    monkeypatch.setattr(multiprocessing.current_process(), "_config", {"daemon": True})
+    assert shares(Options(num_threads=200), 100)[0] == 1  # which may have no children
 
 
 def test_results_come_in_the_order_of_the_calls_and_from_others():
@@ -68,6 +73,7 @@ def test_a_process_that_dies_is_told():
 FEW = {
     "descent-vs-flow": {"levels": {"descent": (0.4,), "tsit5": (1e-2, 1e-3)}, "t1": 10.0},
     "digits": {"kinds": REGISTRY["digits"].presets["quick"].kinds[:1], "points": 4, "epochs": 3, "t1": 5.0},
+    "mv24": {"dim": 30, "n": 100, "width": 12, "epochs": 30, "points": 10, "pgd_steps": 3, "dist_steps": 3},
     "orthogonal": {"scales": (1e-2, 1e-3), "width": 20},
     "theorem1": {"alphas": (0.4, 0.3)},
 }
@@ -78,7 +84,7 @@ def test_experiments_have_the_same_numbers_in_processes(name, monkeypatch):
     experiment = REGISTRY[name]
     if experiment.missing(experiment.configure(Options(quick=True))):
         pytest.skip("not installed")
-    config = dataclasses.replace(experiment.configure(Options(quick=True)), seeds=2, **FEW[name])
+    config = dataclasses.replace(experiment.configure(Options(quick=True)), **FEW[name])
     here = experiment.run(Options(quick=True), config)
     asked = []
     monkeypatch.setattr(_harness, "shares", lambda options, cells: asked.append(cells) or (2, 1))
@@ -86,6 +92,9 @@ def test_experiments_have_the_same_numbers_in_processes(name, monkeypatch):
     assert asked and not there.interrupted and list(here.arrays) == list(there.arrays) and here.config == there.config
     for key in here.arrays.keys() - {"seconds"}:
         np.testing.assert_array_equal(here.arrays[key], there.arrays[key], err_msg=key)
+    assert list(here.runs) == list(there.runs)
+    for key, run in here.runs.items():
+        np.testing.assert_array_equal(run.network.W, there.runs[key].network.W)
 
 
 SCRIPT = """

@@ -107,7 +107,7 @@ class Brackets:
         error = None
         try:
             self._core.bracket(
-                np.ascontiguousarray(X),
+                np.require(X, requirements=["C", "ALIGNED"]),
                 label,
                 level=effort.level,
                 starts=effort.starts,

@@ -249,7 +249,6 @@ def _blocks(
     blocks: list[Block] = []
     witness = np.zeros(X.shape)
     bar = progress_bar(len(X), "point", progress)
-    done = 0
     try:
         for first in range(0, len(X), rows):
             here = slice(first, first + rows)
@@ -257,7 +256,6 @@ def _blocks(
             count = len(block.done) if block.done.all() else int(np.argmin(block.done))
             if count:
                 blocks.append(block.head(count))
-                done += count
             bar.update(count)
             if block.error is not None:
                 raise block.error
@@ -266,7 +264,7 @@ def _blocks(
             raise
     finally:
         bar.close()
-    return blocks, witness[:done]
+    return blocks, witness[: sum(len(block.done) for block in blocks)]
 
 
 def functional_margins(network: TwoLayerNetwork, X: ArrayLike, y: ArrayLike) -> Float64:

@@ -173,12 +173,11 @@ class _Worker(SpawnProcess):
 
     def start(self) -> None:
         """Start it; the environment is this process's own, for the moment, and so is the script it sees."""
-        before = {name: os.environ.get(name) for name in _VARIABLES}
-        os.environ.update(dict.fromkeys(_VARIABLES, str(self.num_threads)))
-        main = sys.modules["__main__"]
-        if not self.script:
-            sys.modules["__main__"] = types.ModuleType("__main__")
+        before, main = {name: os.environ.get(name) for name in _VARIABLES}, sys.modules["__main__"]
         try:
+            os.environ.update(dict.fromkeys(_VARIABLES, str(self.num_threads)))
+            if not self.script:
+                sys.modules["__main__"] = types.ModuleType("__main__")
             super().start()
         finally:
             sys.modules["__main__"] = main

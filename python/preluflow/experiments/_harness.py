@@ -12,6 +12,7 @@ import pickle
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from dataclasses import field as attribute
 from functools import partial, wraps
@@ -232,8 +233,9 @@ class Session:
         """Go through the product of some values with what ``measure`` finds at each, here or on the cluster.
 
         ``measure`` takes them by name; it can be sent to other processes and machines, and leaves open how many threads
-        it uses. What it finds has the same bits on each, if they have the same instruction set. Here every
-        processor computes a cell of its own: most runs are too small to keep two busy.
+        it uses. What our core finds has the same bits on each, if they have the same instruction set; what NumPy's BLAS
+        and torch find may depend on their number of threads. Here every processor computes a cell of its own: most runs
+        are too small to keep two busy.
         """
         if self.options.scheduler is None:
             yield from self._here(measure, over, unit)
@@ -267,6 +269,12 @@ class Session:
         """The options as a cell that is computed anywhere sees them."""
         return replace(self.options, scheduler=None, progress=False, num_threads=None)
 
+    @contextmanager
+    def threads(self) -> Iterator[None]:
+        """Hold what is computed in this process to the threads that were asked for, NumPy's BLAS too."""
+        with _threads.at_most(self.options.num_threads), _threads.held_to(self.options.num_threads):
+            yield
+
     def _here(
         self, measure: Callable[..., Any], over: Mapping[str, Sequence[Any]], unit: str
     ) -> Iterator[tuple[tuple[Any, ...], Any]]:
@@ -275,7 +283,7 @@ class Session:
         workers, threads = shares(self.options, len(cells))
         if workers == 1:
             for cell in self.cells(cells, unit):
-                with _threads.at_most(self.options.num_threads):
+                with self.threads():
                     found = measure(**dict(zip(over, cell, strict=True)))
                 yield cell, found
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future
@@ -15,16 +16,18 @@ from preluflow._sweep.workers import end_processes, processes
 if TYPE_CHECKING:
     from preluflow.experiments._harness import Options
 
+_MOST = 61  # processes that a pool may have on Windows
 _LONGEST = 1.0  # seconds to wait without a look around; on Windows waiting does not answer Ctrl-C
 
 
 def shares(options: Options, cells: int) -> tuple[int, int]:
     """How many processes compute so many cells, and the threads of each.
 
-    What runs in seconds is not worth starting processes for.
+    What runs in seconds is not worth starting processes for, and a process that is itself a daemon may start none.
     """
     threads = min(options.num_threads or _threads.default(), _threads.processors())
-    workers = 1 if options.quick else max(1, min(threads, cells))
+    alone = options.quick or multiprocessing.current_process().daemon
+    workers = 1 if alone else max(1, min(threads, cells, _MOST))
     return workers, max(1, threads // workers)
 
 

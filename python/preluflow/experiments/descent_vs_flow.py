@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from preluflow import _threads, plots
+from preluflow import plots
 from preluflow.data import Dataset
 from preluflow.experiments._harness import Experiment, Outcome, Row, Session, completed, drawn, set_title
 from preluflow.experiments._stats import over_seeds
@@ -133,7 +133,7 @@ def measure(session: Session) -> None:
     session.empty({"reference.gradients": (config.seeds,)})
     each = [(method, i) for method, levels in config.levels.items() for i in range(len(levels))]
     for s in range(config.seeds):
-        with _threads.at_most(session.options.num_threads):
+        with session.threads():
             exact = reference(config, session.options.seed, s)
         arrays["reference.gradients"][s] = exact.stats["gradients"]
         measured = partial(cell, config, session.options.seed, s, exact.network)
