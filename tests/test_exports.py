@@ -215,8 +215,10 @@ def parsed(html):
 
 
 def test_notebooks_show_tables_and_sparklines(runs, radius, small):
-    network, data, _ = small
-    for shown, word in ((runs["sgd"], "finished"), (radius, "attacked"), (network, "prelu"), (data, "60, 12")):
+    network, data, gmm = small
+    own = pf.data.from_features(data.X, data.y)
+    few = ((runs["sgd"], "finished"), (radius, "attacked"), (network, "prelu"), (data, "60, 12"))
+    for shown, word in (*few, (gmm, "[-1, 1]"), (own, own.done[0])):
         tags = parsed(shown._repr_html_())
         assert {"table", "svg"} <= set(tags.seen) and word in tags.text, shown
         svg = shown._repr_html_()

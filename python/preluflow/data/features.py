@@ -45,6 +45,9 @@ class Features(Dataset):
     unit: bool = False
     done: tuple[str, ...] = ()
 
+    def _told(self) -> dict[str, Any]:
+        return {"done": "; ".join(self.done) or "as they were given"}
+
     def __repr__(self) -> str:
         """Say how many points there are, of what, and what was done to them."""
         n, dim = self.X.shape

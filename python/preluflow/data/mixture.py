@@ -48,6 +48,10 @@ class Dataset:
         """Return the number of points n."""
         return int(self.X.shape[0])
 
+    def _told(self) -> dict[str, Any]:
+        """What else there is to tell of it."""
+        return {}
+
     def _repr_html_(self) -> str:
         """Show sizes, labels and how many points each cluster has."""
         labels, counts = np.unique(self.y, return_counts=True)
@@ -58,6 +62,7 @@ class Dataset:
             "dtype": self.X.dtype,
             "labels": told + (", ..." if len(labels) > 12 else ""),
             "clusters": len(clusters),
+            **self._told(),
         }
         return _html.table(type(self).__name__, rows, _html.bars(clusters), "points in each cluster")
 
@@ -275,6 +280,16 @@ class GaussianMixture:
         more = "".join(f", {name}={getattr(self, name):g}" for name in ("floor", "label_noise") if getattr(self, name))
         classes = _arrays.shown(self.classes.tolist())
         return f"GaussianMixture(dim={self.dim}, clusters={self.clusters}, classes={classes}, noise={noise}{more})"
+
+    def _repr_html_(self) -> str:
+        """Show sizes, classes and noise, and the weight of each cluster."""
+        rows = {
+            "dimension D, clusters K": f"{self.dim}, {self.clusters}",
+            "classes": _arrays.shown(self.classes.tolist()),
+            "noise": f"{self.noise[()]:g}" if self.noise.ndim == 0 else f"of shape {self.noise.shape}",
+            "label noise": f"{self.label_noise:g}",
+        }
+        return _html.table(type(self).__name__, rows, _html.bars(self.weights), "weight of each cluster")
 
 
 def as_labels(labels: ArrayLike, name: str, n: int, of: str) -> NDArray[np.int64]:
