@@ -75,10 +75,10 @@ def flow(start=O.network, **options):
     ],
 )
 def test_arguments_that_do_not_go_together_are_refused(run, name):
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises((ValueError, TypeError), match=rf"\b{name}\b"):
         run()
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0
 
 
 def test_guarantees_hold_at_the_ends_of_alpha():
