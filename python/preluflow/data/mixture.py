@@ -276,17 +276,20 @@ class GaussianMixture:
 
     def __repr__(self) -> str:
         """Show the parameters, not the centres."""
-        noise = f"{self.noise[()]:g}" if self.noise.ndim == 0 else f"<{self.noise.shape}>"
         more = "".join(f", {name}={getattr(self, name):g}" for name in ("floor", "label_noise") if getattr(self, name))
         classes = _arrays.shown(self.classes.tolist())
+        noise = self._noise_told()
         return f"GaussianMixture(dim={self.dim}, clusters={self.clusters}, classes={classes}, noise={noise}{more})"
+
+    def _noise_told(self) -> str:
+        return f"{self.noise[()]:g}" if self.noise.ndim == 0 else f"<{self.noise.shape}>"
 
     def _repr_html_(self) -> str:
         """Show sizes, classes and noise, and the weight of each cluster."""
         rows = {
             "dimension D, clusters K": f"{self.dim}, {self.clusters}",
             "classes": _arrays.shown(self.classes.tolist()),
-            "noise": f"{self.noise[()]:g}" if self.noise.ndim == 0 else f"of shape {self.noise.shape}",
+            "noise": self._noise_told(),
             "label noise": f"{self.label_noise:g}",
         }
         return _html.table(type(self).__name__, rows, _html.bars(self.weights), "weight of each cluster")

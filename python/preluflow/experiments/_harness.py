@@ -279,19 +279,18 @@ class Session:
         self, measure: Callable[..., Any], over: Mapping[str, Sequence[Any]], unit: str
     ) -> Iterator[tuple[tuple[Any, ...], Any]]:
         """Compute cells in this process, or in as many as there are processors; they come in their order."""
-        cells = list(product(*over.values()))
-        workers, threads = shares(self.options, len(cells))
+        calls = [dict(zip(over, cell, strict=True)) for cell in product(*over.values())]
+        workers, threads = shares(self.options, len(calls))
         if workers == 1:
-            for cell in self.cells(cells, unit):
+            for call in self.cells(calls, unit):
                 with self.threads():
-                    found = measure(**dict(zip(over, cell, strict=True)))
-                yield cell, found
+                    found = measure(**call)
+                yield tuple(call.values()), found
             return
-        calls = [dict(zip(over, cell, strict=True)) for cell in cells]
-        bar = progress_bar(len(cells), unit, self.options.progress)
+        bar = progress_bar(len(calls), unit, self.options.progress)
         try:
             for number, found in in_processes(measure, calls, workers, threads, bar):
-                yield cells[number], found
+                yield tuple(calls[number].values()), found
                 self.outcome.arrays = self.arrays
         finally:
             bar.close()
