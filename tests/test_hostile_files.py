@@ -1,5 +1,6 @@
 """Files in the way, interrupts while one is written, and what a killed process leaves."""
 
+import gc
 import os
 import signal
 import stat
@@ -174,11 +175,14 @@ def interrupted_at(step, function, *, every_file=False, event="opcode"):
         frame.f_trace_opcodes = event == "opcode"
         return local
 
+    gc.collect()  # what other tests left is not finalised in between: it would be counted, and hide the interrupt
+    gc.disable()
     sys.settrace(trace)
     try:
         function()
     finally:
         sys.settrace(None)
+        gc.enable()
     return count
 
 
