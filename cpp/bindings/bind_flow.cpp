@@ -110,21 +110,31 @@ void bind(py::module_& m, const char* name) {
       .def_property_readonly("gradients", &Bound::gradients);
 }
 
+py::dict as_dict(const Tableau& method) {
+  py::dict entry;
+  entry["name"] = method.name;
+  entry["order"] = method.order;
+  entry["control_order"] = method.control_order;
+  entry["dense_order"] = method.dense_order;
+  entry["a"] = method.a;
+  entry["b"] = method.b;
+  entry["e"] = method.e;
+  entry["more"] = method.more;
+  entry["dense"] = method.dense;
+  return entry;
+}
+
 py::list tableau_list() {
   py::list out;
-  for (const Tableau& method : tableaus()) {
-    py::dict entry;
-    entry["name"] = method.name;
-    entry["order"] = method.order;
-    entry["control_order"] = method.control_order;
-    entry["dense_order"] = method.dense_order;
-    entry["a"] = method.a;
-    entry["b"] = method.b;
-    entry["e"] = method.e;
-    entry["more"] = method.more;
-    entry["dense"] = method.dense;
-    out.append(entry);
-  }
+  for (const Tableau& method : tableaus()) out.append(as_dict(method));
+  return out;
+}
+
+// By their stages: the tableau, and how far its stability reaches on the negative axis.
+py::dict chebyshev_tableaus() {
+  py::dict out;
+  for (int s = kLeastStages; s <= kMostStages; ++s)
+    out[py::int_(s)] = py::make_tuple(as_dict(chebyshev_tableau(s)), chebyshev_interval(s));
   return out;
 }
 
@@ -132,6 +142,7 @@ py::list tableau_list() {
 
 void bind_flow(py::module_& m) {
   m.def("tableaus", &tableau_list);
+  m.def("chebyshev_tableaus", &chebyshev_tableaus);
   bind<float>(m, "Flow32");
   bind<double>(m, "Flow64");
 }

@@ -63,7 +63,8 @@ Flow<T>::Flow(const TrainingData<T>& data, const NetworkState<T>& start, Loss lo
       activation_(start.activation),
       p_(start.p),
       loss_(loss),
-      method_(method),
+      given_(method),
+      method_(&method),
       options_(options),
       kernel_(data.n, start.U.layout(), start.outputs),
       begin_(options.t0),
@@ -72,8 +73,8 @@ Flow<T>::Flow(const TrainingData<T>& data, const NetworkState<T>& start, Loss lo
       now_(at(width_ * parts_)),
       bias_(start.output_bias.data(), start.output_bias.data() + start.output_bias.size()),
       dead_(at(width_)),
-      k_(static_cast<std::size_t>(method.all_stages()) * at(width_ * parts_)),
-      kb_(static_cast<std::size_t>(method.all_stages()) * bias_.size()),
+      k_(slots() * at(width_ * parts_)),
+      kb_(slots() * bias_.size()),
       start_sign_(start.sign),
       start_log_abs_v_(start.log_abs_v),
       stage_(start),
@@ -86,7 +87,8 @@ Flow<T>::Flow(const TrainingData<T>& data, const NetworkState<T>& start, Loss lo
   if (inner_moves()) {
     U_.resize(at(width_ * dim_));
     phi_.resize(at(width_ * dim_));
-    K_.resize(static_cast<std::size_t>(method.all_stages()) * at(width_ * dim_));
+    K_.resize(slots());
+    for (int slot = 0; slot < method.all_stages(); ++slot) need(slot);
     rows.resize(at(width_ * dim_));
     start.U.copy_to(rows.data());
   }
@@ -243,11 +245,11 @@ T Flow<T>::scalar_field(int slot, Index j, T* along) {
 
 // The field where build() has put the neurons, into slot.
 template <class T>
-void Flow<T>::field(Team& team, int slot) {
-  const bool extra = slot > method_.stages();  // loss and outputs are kept of the last evaluation in a step
+void Flow<T>::field(Team& team, int slot, bool aside) {
+  const bool kept = !aside && slot <= method().stages();  // loss and outputs, of the last evaluation in a step
   const double value =
-      kernel_.evaluate(team, data_.rows(stage_.dim()), stage_.view(), loss_, extra ? nullptr : f_.data());
-  if (!extra) loss_value_ = value;
+      kernel_.evaluate(team, data_.rows(stage_.dim()), stage_.view(), loss_, kept ? f_.data() : nullptr);
+  if (kept) loss_value_ = value;
   ++gradients_;
   for (Index c = 0; c < static_cast<Index>(bias_.size()); ++c)
     kb(slot, c) = outer_moves() ? kernel_.b()(c) - options_.weight_decay * stage_.output_bias(c) : 0.0;
@@ -275,12 +277,12 @@ void Flow<T>::field(Team& team, int slot) {
 template <class T>
 double Flow<T>::attempt(Team& team) {
   has_dense_ = false;
-  const int s = method_.stages();
+  const int s = method().stages();
   for (int i = 1; i < s; ++i) {
-    build(team, method_.a[static_cast<std::size_t>(i - 1)].data(), i);
+    build(team, method().a[static_cast<std::size_t>(i - 1)].data(), i);
     field(team, i);
   }
-  build(team, method_.b.data(), s);
+  build(team, method().b.data(), s);
   field(team, s);
   team.parallel_for(width_, [&](Index j) { error_[at(j)] = error(j); });
   return std::max(*std::max_element(error_.begin(), error_.end()), bias_error());
@@ -293,7 +295,7 @@ double Flow<T>::worst(const double (&parts)[2][3]) const {
   for (int c = 0; c < 3; ++c) {
     double part = parts[0][c];
     // DOP853's combination of its estimates of order 5 and 3 (Hairer, Norsett, Wanner, II.10).
-    if (method_.e.size() == 2 && part > 0.0) part *= part / std::hypot(part, 0.1 * parts[1][c]);
+    if (method().e.size() == 2 && part > 0.0) part *= part / std::hypot(part, 0.1 * parts[1][c]);
     largest = std::isfinite(part) ? std::max(largest, part) : kInfinity;
   }
   return largest / options_.rtol;
@@ -303,32 +305,32 @@ double Flow<T>::worst(const double (&parts)[2][3]) const {
 template <class T>
 double Flow<T>::error(Index j) const {
   if (dead_[at(j)]) return 0.0;
-  const int s = method_.stages();
+  const int s = method().stages();
   // The field at the new state need be finite too: it is the next step's first.
   double all = norm_[at(j)] + speed(s, j);
   for (Index i = 0; i < parts_; ++i) all += stage(j)[i] + k(s, j)[i];
   if (!std::isfinite(all) || !std::isfinite(loss_value_)) return kInfinity;
-  if (method_.control_order == 0) return 0.0;
+  if (method().control_order == 0) return 0.0;
   double parts[2][3];
-  for (std::size_t row = 0; row < method_.e.size(); ++row) estimate(j, method_.e[row], parts[row]);
+  for (std::size_t row = 0; row < method().e.size(); ++row) estimate(j, method().e[row], parts[row]);
   return worst(parts);
 }
 
 // The same of output biases.
 template <class T>
 double Flow<T>::bias_error() const {
-  const int s = method_.stages();
+  const int s = method().stages();
   double largest = 0.0;
   for (Index c = 0; c < static_cast<Index>(bias_.size()); ++c) {
     const double B = stage_.output_bias(c);
     if (!std::isfinite(B + kb(s, c) + loss_value_)) return kInfinity;
     double parts[2][3] = {};
-    for (std::size_t row = 0; row < method_.e.size(); ++row) {
+    for (std::size_t row = 0; row < method().e.size(); ++row) {
       double sum = 0.0;
-      for (int m = 0; m <= s; ++m) sum += method_.e[row][static_cast<std::size_t>(m)] * kb(m, c);
+      for (int m = 0; m <= s; ++m) sum += method().e[row][static_cast<std::size_t>(m)] * kb(m, c);
       parts[row][0] = size_ * std::abs(sum) / std::max(1.0, std::abs(B));
     }
-    if (method_.control_order > 0) largest = std::max(largest, worst(parts));
+    if (method().control_order > 0) largest = std::max(largest, worst(parts));
   }
   return largest;
 }
@@ -384,14 +386,14 @@ double Flow<T>::estimate_direction(Index j, const std::vector<double>& e) const 
 // The end of the step becomes the beginning of the next.
 template <class T>
 void Flow<T>::commit(Team& team) {
-  const int s = method_.stages();
-  combine_bias(method_.b.data(), s, stage_.output_bias.data());
+  const int s = method().stages();
+  combine_bias(method().b.data(), s, stage_.output_bias.data());
   for (std::size_t c = 0; c < bias_.size(); ++c) bias_[c] = stage_.output_bias(static_cast<Index>(c));
   std::copy_n(kb_.data() + at(s) * bias_.size(), bias_.size(), kb_.data());
   team.parallel_for(width_, [&](Index j) {
     double* next = stage(j);
-    combine_scalars(j, method_.b.data(), s, next);
-    double norm = combine(j, method_.b.data(), s, next[0]);
+    combine_scalars(j, method().b.data(), s, next);
+    double norm = combine(j, method().b.data(), s, next[0]);
     if (raw()) norm = std::hypot(norm, length(next + 1, outputs_));
     const double inverse = inverse_of(norm);
     std::copy_n(k(s, j), parts_, k(0, j));
@@ -444,11 +446,10 @@ bool Flow<T>::choose_first_step(Team& team) {
   const double span = options_.t1 - options_.t0;
   next_ = options_.step;
   if (next_ > 0.0) return true;
-  const double h0 = d1 > 0.0 ? std::min(0.01 / d1, span) : span, one[] = {1.0}, value = loss_value_;
+  const double h0 = d1 > 0.0 ? std::min(0.01 / d1, span) : span, one[] = {1.0};
   size_ = h0;
   build(team, one, 1);
-  field(team, 1);
-  loss_value_ = value;
+  field(team, 1, true);
   for (Index j = 0; j < width_; ++j) {
     const double *k0 = k(0, j), *k1 = k(1, j);
     const double direction =
@@ -461,7 +462,7 @@ bool Flow<T>::choose_first_step(Team& team) {
   }
   for (Index c = 0; c < biases; ++c) d2 = std::max(d2, std::abs(kb(1, c) - kb(0, c)) / h0);
   const double steepest = std::max(d1, d2) / options_.rtol;
-  const double h1 = steepest > 0.0 ? std::pow(0.01 / steepest, 1.0 / method_.control_order) : span;
+  const double h1 = steepest > 0.0 ? std::pow(0.01 / steepest, 1.0 / method().control_order) : span;
   next_ = std::min({100.0 * h0, h1, span});
   return true;
 }
@@ -473,6 +474,7 @@ FlowStatus Flow<T>::advance(Team& team) {
   if (has_step_) commit(team);
   double h = next_;
   for (bool rejected = false;; rejected = true) {
+    if (given_.stabilized) h = choose_stages(team, h, rejected);
     const double reach = begin_ + h;
     const bool last = reach > options_.t1 - 1e-9 * h;
     const double end = last ? options_.t1 : reach;
@@ -485,16 +487,17 @@ FlowStatus Flow<T>::advance(Team& team) {
       ++accepted_;
       next_ = h;
       // A step cut off at t1 says little about the next.
-      if (method_.control_order > 0 && size_ > 0.99 * h) {
-        const double factor = grow(error, last_error_, method_.control_order);
+      if (method().control_order > 0 && size_ > 0.99 * h) {
+        const double factor = grow(error, last_error_, method().control_order);
         next_ = h * (rejected ? std::min(factor, 1.0) : factor);
         last_error_ = std::max(error, 1e-4);
+        pace_.grew = next_ / h;
       }
       return FlowStatus::ok;
     }
-    if (method_.control_order == 0) return FlowStatus::not_finite;
+    if (method().control_order == 0) return FlowStatus::not_finite;
     ++rejected_;
-    h = size_ * shrink(error, method_.control_order);
+    h = size_ * shrink(error, method().control_order);
     if (!std::isfinite(error) && h < shortest_step(std::max(std::abs(begin_), 1e-300))) return FlowStatus::not_finite;
   }
 }
@@ -516,11 +519,11 @@ void Flow<T>::complete(Team& team) {
   constexpr double kMost = 8.0;
   if (has_dense_) return;
   double most = 0.0;
-  for (Index j = 0; !method_.more.empty() && j < width_; ++j) most = std::max(most, std::abs(growth(j)));
+  for (Index j = 0; !method().more.empty() && j < width_; ++j) most = std::max(most, std::abs(growth(j)));
   bridged_ = most > kMost;
-  for (std::size_t r = 0; !bridged_ && r < method_.more.size(); ++r) {
-    const int slot = method_.stages() + 1 + static_cast<int>(r);
-    build(team, method_.more[r].data(), slot);
+  for (std::size_t r = 0; !bridged_ && r < method().more.size(); ++r) {
+    const int slot = method().stages() + 1 + static_cast<int>(r);
+    build(team, method().more[r].data(), slot);
     field(team, slot);
   }
   has_dense_ = true;
@@ -530,7 +533,7 @@ void Flow<T>::complete(Team& team) {
 template <class T>
 std::vector<double> Flow<T>::weights_at(Team& team, double t) {
   if (!has_step_) return {};
-  if (t == end_) return method_.b;
+  if (t == end_) return method().b;
   complete(team);
   const double theta = (t - begin_) / size_;
   std::vector<double> weights;
@@ -547,7 +550,7 @@ template <class T>
 double Flow<T>::growth(Index j) const {
   if (!inner_moves() || raw() || dead_[at(j)]) return 0.0;
   double rate = options_.weight_decay;
-  for (int m = 0; m < method_.stages(); ++m) rate += method_.b[at(m)] * k(m, j)[0];
+  for (int m = 0; m < method().stages(); ++m) rate += method().b[at(m)] * k(m, j)[0];
   return size_ * rate;
 }
 
@@ -567,9 +570,9 @@ template <class T>
 template <class Out>
 void Flow<T>::turn(Index j, Out* out, Index apart) {
   constexpr double kSteepest = 3.0;  // chords; monotone up to here (Fritsch and Carlson, 1980)
-  const int s = method_.stages();
+  const int s = method().stages();
   double* end = phi_.data() + j * dim_;
-  const double inverse = inverse_of(combine(j, method_.b.data(), s, now(j)[0]));
+  const double inverse = inverse_of(combine(j, method().b.data(), s, now(j)[0]));
   const double* u = U_.data() + j * dim_;
   const T *first = K(0, j), *last = K(s, j);
   double along[2] = {}, square[2] = {}, chord = 0.0;
@@ -634,7 +637,7 @@ void Flow<T>::interpolate(Team& team, double t, const NetworkArraysOut<T>& out) 
 template <class T>
 int Flow<T>::degree() const {
   std::size_t most = 0;
-  for (const std::vector<double>& powers : method_.dense) most = std::max(most, powers.size());
+  for (const std::vector<double>& powers : method().dense) most = std::max(most, powers.size());
   return static_cast<int>(most);
 }
 

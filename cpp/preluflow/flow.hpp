@@ -98,19 +98,24 @@ class Flow {
   void commit(Team& team);
   double attempt(Team& team);
   void build(Team& team, const double* weights, int count);
-  void field(Team& team, int slot);
+  void field(Team& team, int slot, bool aside = false);
   T scalar_field(int slot, Index j, T* along);
   double error(Index j) const;
   double bias_error() const;
   double worst(const double (&parts)[2][3]) const;
   void estimate(Index j, const std::vector<double>& e, double (&parts)[3]) const;
   double estimate_direction(Index j, const std::vector<double>& e) const;
+  double choose_stages(Team& team, double h, bool rejected);
+  void measure_stiffness(Team& team, int times);
+  void keep_pace();
+  void begin_window();
+  double length_of(Team& team, int slot);
   void complete(Team& team);
   std::vector<double> weights_at(Team& team, double t);
   double growth(Index j) const;
   bool outgrows(Index j) const;
   // Powers of theta in the weight of each stage, after complete().
-  const std::vector<std::vector<double>>& dense() const { return bridged_ ? hermite_ : method_.dense; }
+  const std::vector<std::vector<double>>& dense() const { return bridged_ ? hermite_ : method().dense; }
   template <class Out>
   void turn(Index j, Out* out, Index apart);
   double turned(Index j, double theta, std::vector<double>& room);
@@ -122,8 +127,8 @@ class Flow {
   double speed(int slot, Index j) const;
 
   static std::size_t at(Index j) { return static_cast<std::size_t>(j); }
-  T* K(int slot, Index j) { return K_.data() + (slot * width_ + j) * dim_; }
-  const T* K(int slot, Index j) const { return K_.data() + (slot * width_ + j) * dim_; }
+  T* K(int slot, Index j) { return K_[at(slot)].data() + j * dim_; }
+  const T* K(int slot, Index j) const { return K_[at(slot)].data() + j * dim_; }
   // (l, rho_1 .. rho_C) of a neuron: of the field, now, and where a stage is.
   double* k(int slot, Index j) { return k_.data() + (slot * width_ + j) * parts_; }
   const double* k(int slot, Index j) const { return k_.data() + (slot * width_ + j) * parts_; }
@@ -133,6 +138,13 @@ class Flow {
   const double* stage(Index j) const { return stage_scalars_.data() + j * parts_; }
   double& kb(int slot, Index c) { return kb_[at(slot * outputs_ + c)]; }
   const double& kb(int slot, Index c) const { return kb_[at(slot * outputs_ + c)]; }
+  const Tableau& method() const { return *method_; }
+  // Of K_, k_ and kb_: the stages, and of a stabilised method the direction in which it is stiff.
+  std::size_t slots() const { return at(given_.stabilized ? kStiffSlot + 1 : given_.all_stages()); }
+  static constexpr int kStiffSlot = kMostStages + 1;
+  void need(int slot) {
+    if (inner_moves() && K_[at(slot)].empty()) K_[at(slot)].resize(at(width_ * dim_));
+  }
   bool raw() const { return activation_ == Activation::tanh; }
   bool inner_moves() const { return options_.trained != Trained::outer; }
   bool outer_moves() const { return options_.trained != Trained::inner; }
@@ -142,12 +154,22 @@ class Flow {
   Activation activation_;
   double p_;
   Loss loss_;
-  const Tableau& method_;
+  const Tableau& given_;   // the method asked for
+  const Tableau* method_;  // that of the present step: given_, or one of Chebyshev's
   FlowOptions options_;
   GradientKernel<T> kernel_;
 
   // The present step: from the state at begin_ over size_ to end_, taken if has_step_.
   double begin_, end_, size_ = 0.0, next_ = 0.0, last_error_ = 1.0;
+  double stiffness_ = 0.0;     // spectral radius of the field's Jacobian as last found, 0 at first
+  Index since_stiffness_ = 0;  // steps since then
+  // How far a gradient carries: counted since `begin`, and `given` by the given method alone, to which the next `wait`
+  // steps are held; `grew` is the last step's factor for the next.
+  struct Pace {
+    double begin = 0.0, given = 0.0, grew = 0.0;
+    Index gradients = 0, steps = 0, wait = 0, patience = 0;
+    bool alone = true;
+  } pace_;
   bool started_ = false, has_step_ = false, has_dense_ = false;
   bool bridged_ = false;  // whether the step is known by hermite_, its further stages being not to be trusted
   const std::vector<std::vector<double>> hermite_;
@@ -155,7 +177,7 @@ class Flow {
   std::vector<double> now_;                      // (h, 1 + C)
   std::vector<double> bias_;                     // (C,) B, or empty
   std::vector<char> dead_;                       // (h,)
-  AlignedVector<T> K_;                           // (stages, h, D); empty if the inner layer is frozen
+  std::vector<AlignedVector<T>> K_;              // slots of (h, D), made when needed; none if the inner layer is frozen
   std::vector<double> k_, kb_;                   // (stages, h, 1 + C), (stages, C)
   Vector<double> start_sign_, start_log_abs_v_;  // (h, C): what dead neurons and a frozen layer keep
 

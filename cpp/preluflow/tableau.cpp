@@ -1,13 +1,88 @@
 #include "preluflow/tableau.hpp"
 
+#include <cmath>
 #include <stdexcept>
 
 namespace preluflow {
 
+namespace {
+
+constexpr double kDamping = 2.0 / 13.0;
+
+// Hermite's cubic through the ends of a step, as dense output: P of the weights b.
+std::vector<std::vector<double>> hermite_rows(const std::vector<double>& b) {
+  std::vector<std::vector<double>> rows;
+  for (double weight : b) rows.push_back({0.0, 3.0 * weight, -2.0 * weight});
+  rows.push_back({0.0, -1.0, 1.0});
+  rows.front()[0] += 1.0;
+  rows.front()[1] -= 2.0;
+  rows.front()[2] += 1.0;
+  return rows;
+}
+
+// T_j and its first two derivatives at x, j = 0 .. s.
+struct Chebyshev {
+  std::vector<double> value, first, second;
+  Chebyshev(std::size_t s, double x) : value(s + 1, 1.0), first(s + 1, 0.0), second(s + 1, 0.0) {
+    value[1] = x;
+    first[1] = 1.0;
+    for (std::size_t j = 2; j <= s; ++j) {
+      value[j] = 2.0 * x * value[j - 1] - value[j - 2];
+      first[j] = 2.0 * value[j - 1] + 2.0 * x * first[j - 1] - first[j - 2];
+      second[j] = 4.0 * first[j - 1] + 2.0 * x * second[j - 1] - second[j - 2];
+    }
+  }
+};
+
+// The recurrence of the paper's section 2 (its mu, nu, mu~ and gamma~), applied to the weights of the stages' fields
+// (docs/mathematics.md#polar-flow).
+Tableau make_chebyshev(std::size_t s) {
+  const double w0 = 1.0 + kDamping / static_cast<double>(s * s);
+  const Chebyshev T(s, w0);
+  const double w1 = T.first[s] / T.second[s];
+  std::vector<double> scale(s + 1);  // the paper's b_j
+  for (std::size_t j = 2; j <= s; ++j) scale[j] = T.second[j] / (T.first[j] * T.first[j]);
+  scale[0] = scale[2];
+  scale[1] = 1.0 / w0;
+  std::vector<std::vector<double>> Y(s + 1, std::vector<double>(s, 0.0));
+  Y[1][0] = scale[1] * w1;
+  for (std::size_t j = 2; j <= s; ++j) {
+    const double mu = 2.0 * w0 * scale[j] / scale[j - 1], nu = -scale[j] / scale[j - 2];
+    const double of_field = 2.0 * w1 * scale[j] / scale[j - 1];
+    for (std::size_t m = 0; m < s; ++m) Y[j][m] = mu * Y[j - 1][m] + nu * Y[j - 2][m];
+    Y[j][j - 1] += of_field;
+    Y[j][0] -= (1.0 - scale[j - 1] * T.value[j - 1]) * of_field;
+  }
+  Tableau method{"rkc", 2, 3, 3, {}, Y[s], {}, {}, hermite_rows(Y[s]), true};
+  for (std::size_t j = 1; j < s; ++j)
+    method.a.emplace_back(Y[j].begin(), Y[j].begin() + static_cast<std::ptrdiff_t>(j));
+  std::vector<double> e;
+  for (double weight : method.b) e.push_back(-0.8 * weight);
+  e.front() += 0.4;
+  e.push_back(0.4);
+  method.e.push_back(e);
+  return method;
+}
+
+}  // namespace
+
+const Tableau& chebyshev_tableau(int stages) {
+  static const std::vector<Tableau> all = [] {
+    std::vector<Tableau> made;
+    for (int s = kLeastStages; s <= kMostStages; ++s) made.push_back(make_chebyshev(static_cast<std::size_t>(s)));
+    return made;
+  }();
+  return all.at(static_cast<std::size_t>(stages - kLeastStages));
+}
+
+double chebyshev_interval(int stages) {
+  return (static_cast<double>(stages) * stages - 1.0) * (2.0 / 3.0) * (1.0 - 2.0 * kDamping / 15.0);
+}
+
 const std::vector<Tableau>& tableaus() {
   // {name, order, control order, dense order, {a}, b, {e}, {more}, {dense}}
   // clang-format off
-  static const std::vector<Tableau> all = {
+  static const std::vector<Tableau> given = {
   // Explicit Euler: gradient descent, seen as what it is.
   {"euler", 1, 0, 1,
       {},
@@ -109,6 +184,16 @@ const std::vector<Tableau>& tableaus() {
        {0, -4.436036387594894, 56.68120539776666, -261.77342902691703, 520.9742236688994, -461.1727999101397, 149.72683625798564}}},
   };
   // clang-format on
+  static const std::vector<Tableau> all = [] {
+    std::vector<Tableau> methods = given;
+    for (const Tableau& method : given)
+      if (method.name == "bosh3") {
+        methods.push_back(method);
+        methods.back().name = "rkc";
+        methods.back().stabilized = true;
+      }
+    return methods;
+  }();
   return all;
 }
 

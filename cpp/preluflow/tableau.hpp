@@ -21,6 +21,7 @@ struct Tableau {
   std::vector<std::vector<double>> e;      // rows of s + 1 entries
   std::vector<std::vector<double>> more;   // stages s + 1, ... for dense output
   std::vector<std::vector<double>> dense;  // P (stages, degree)
+  bool stabilized = false;                 // give way to chebyshev_tableau() where stability holds steps short
 
   int stages() const { return static_cast<int>(b.size()); }
   int all_stages() const { return static_cast<int>(dense.size()); }
@@ -29,5 +30,12 @@ struct Tableau {
 const std::vector<Tableau>& tableaus();
 // The method of that name; throws std::invalid_argument if there is none.
 const Tableau& find_tableau(const std::string& name);
+
+// Runge-Kutta-Chebyshev of order 2 (Sommeijer, Shampine, Verwer, 1998, J. Comput. Appl. Math. 88:315-326; damping 2/13)
+// with so many stages, from kLeastStages to kMostStages, and dense output by cubic Hermite interpolation. Its stability
+// polynomial stays within 1 on [-chebyshev_interval(stages), 0], which grows with the square of the stages.
+constexpr int kLeastStages = 3, kMostStages = 40;
+const Tableau& chebyshev_tableau(int stages);
+double chebyshev_interval(int stages);
 
 }  // namespace preluflow

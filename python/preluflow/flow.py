@@ -78,11 +78,15 @@ def gradient_flow(
         Mean over the data of (y - f)^2 (no factor 1/2), exp(-y f), log(1 + exp(-y f)). Of several outputs
         ||Y - F||^2, Y the one-hot rows of labels, or log sum_c exp(F_c) - F_y. But for the squared loss steps grow with
         t by themselves (as if time were rescaled by the loss): t = 1e6 takes some hundred gradients.
-    method : {"tsit5", "dopri5", "bosh3", "dop853", "rk4", "euler"}
-        Runge-Kutta method: Tsitouras 5(4), Dormand-Prince 5(4), Bogacki-Shampine 3(2), Dormand-Prince 8(5,3); and, with
-        steps of fixed length, the classical method of order 4 and Euler's. For p <= 2 the field has kinks where a
-        cosine changes sign, or is steep there; methods of high order fall back to about order p, and the error at the
-        end may exceed ``rtol`` many times. At p = 1 neurons slide along kinks: below an rtol of 1e-5 steps become tiny.
+    method : {"tsit5", "dopri5", "bosh3", "dop853", "rkc", "rk4", "euler"}
+        Runge-Kutta method: Tsitouras 5(4), Dormand-Prince 5(4), Bogacki-Shampine 3(2), Dormand-Prince 8(5,3);
+        Bogacki-Shampine giving way to Runge-Kutta-Chebyshev of order 2 where stability, and not accuracy, would hold
+        steps short (Sommeijer, Shampine, Verwer 1998); and, with steps of fixed length, the classical method of order 4
+        and Euler's. For p <= 2 the field has kinks where a cosine changes sign, or is steep there; methods of high
+        order fall back to about order p, and the error at the end may exceed ``rtol`` many times. At p = 1 neurons
+        slide along kinks: below an rtol of 1e-5 steps become tiny. On correlated data the flow is stiff once it has
+        learnt: there "rkc" takes a third to a sixth of the gradients of "tsit5", at an rtol of about 1e-3
+        (docs/decisions/013).
     rtol : float, default 1e-3
         Error of a step, as above; at least 1e-6 for float32 and 1e-13 for float64. Unused with fixed steps.
     step : float, optional
@@ -108,9 +112,9 @@ def gradient_flow(
         speeds go with the power p + 1 of it - a RuntimeWarning says so.
     dense : bool, default False
         Keep the steps' dense output, so that ``run.at(t)`` gives the network at any t. That takes q + 1 copies of what
-        is trained of the network for each step, with q = 1 for "euler", 3 for "rk4" and "bosh3", 4 for "tsit5" and
-        "dopri5", 7 for "dop853" (at three more gradients a step): 4 MB a step for the default with float32, D = 1000
-        and h = 200; ``run.stats["dense_bytes"]`` says how much it was.
+        is trained of the network for each step, with q = 1 for "euler", 3 for "rk4", "bosh3" and "rkc", 4 for "tsit5"
+        and "dopri5", 7 for "dop853" (at three more gradients a step): 4 MB a step for the default with float32, D =
+        1000 and h = 200; ``run.stats["dense_bytes"]`` says how much it was.
     join : bool, default False
         When ``network`` is a run, return one run from its beginning, with its records, events, networks, dense output
         and work before those found here, rather than that which begins where it ended. Then loss, weight decay, sample

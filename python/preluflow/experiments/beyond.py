@@ -123,6 +123,7 @@ def cell(config: Beyond, seed: int, axis: str, i: int, d: int, s: int) -> dict[s
             data.y,
             t1=config.t1,
             loss=config.loss,
+            method="rkc",  # stiff where centres correlate or a class is rare
             rtol=config.rtol,
             observe=Observe(what=["loss", "accuracy"]),
         )
