@@ -127,6 +127,8 @@ class Flow {
   double speed(int slot, Index j) const;
 
   static std::size_t at(Index j) { return static_cast<std::size_t>(j); }
+  static double row_norm(const double* row, Index dim) { return ConstVectorMap<double>(row, dim).norm(); }
+  static double inverse_of(double norm) { return norm > 0.0 ? 1.0 / norm : 0.0; }
   T* K(int slot, Index j) { return K_[at(slot)].data() + j * dim_; }
   const T* K(int slot, Index j) const { return K_[at(slot)].data() + j * dim_; }
   // (l, rho_1 .. rho_C) of a neuron: of the field, now, and where a stage is.

@@ -5,12 +5,7 @@
 
 namespace preluflow {
 
-namespace {
-
-constexpr double kDamping = 2.0 / 13.0;
-
-// Hermite's cubic through the ends of a step, as dense output: P of the weights b.
-std::vector<std::vector<double>> hermite_rows(const std::vector<double>& b) {
+std::vector<std::vector<double>> hermite(const std::vector<double>& b) {
   std::vector<std::vector<double>> rows;
   for (double weight : b) rows.push_back({0.0, 3.0 * weight, -2.0 * weight});
   rows.push_back({0.0, -1.0, 1.0});
@@ -19,6 +14,10 @@ std::vector<std::vector<double>> hermite_rows(const std::vector<double>& b) {
   rows.front()[2] += 1.0;
   return rows;
 }
+
+namespace {
+
+constexpr double kDamping = 2.0 / 13.0;
 
 // T_j and its first two derivatives at x, j = 0 .. s.
 struct Chebyshev {
@@ -53,7 +52,7 @@ Tableau make_chebyshev(std::size_t s) {
     Y[j][j - 1] += of_field;
     Y[j][0] -= (1.0 - scale[j - 1] * T.value[j - 1]) * of_field;
   }
-  Tableau method{"rkc", 2, 3, 3, {}, Y[s], {}, {}, hermite_rows(Y[s]), true};
+  Tableau method{"rkc", 2, 3, 3, {}, Y[s], {}, {}, hermite(Y[s]), true};
   for (std::size_t j = 1; j < s; ++j)
     method.a.emplace_back(Y[j].begin(), Y[j].begin() + static_cast<std::ptrdiff_t>(j));
   std::vector<double> e;

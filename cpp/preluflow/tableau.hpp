@@ -31,6 +31,9 @@ const std::vector<Tableau>& tableaus();
 // The method of that name; throws std::invalid_argument if there is none.
 const Tableau& find_tableau(const std::string& name);
 
+// Hermite's cubic through the ends of a step, as dense output: P of the weights b.
+std::vector<std::vector<double>> hermite(const std::vector<double>& b);
+
 // Runge-Kutta-Chebyshev of order 2 (Sommeijer, Shampine, Verwer, 1998, J. Comput. Appl. Math. 88:315-326; damping 2/13)
 // with so many stages, from kLeastStages to kMostStages, and dense output by cubic Hermite interpolation. Its stability
 // polynomial stays within 1 on [-chebyshev_interval(stages), 0], which grows with the square of the stages.
