@@ -118,7 +118,7 @@ class _TwoLayerEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn i
     def _train(self, method: Training, rng: Any) -> Any:
         """The function that trains, with the parameters of the method."""
         if method == "flow":
-            return partial(gradient_flow, t1=self.t1)
+            return partial(gradient_flow, t1=self.t1, method="rkc")  # people's features are correlated
         step = _STEP[method] if self.step is None else self.step
         if method == "descent":
             return partial(gradient_descent, step=step, steps=self.steps)
@@ -165,8 +165,8 @@ class TwoLayerClassifier(ClassifierMixin, _TwoLayerEstimator):  # type: ignore[m
     normalize_input : bool, default False
         As in ``TwoLayerNetwork``.
     method : {"adam", "sgd", "descent", "flow"}, default "adam"
-        ``preluflow.adam``, ``sgd``, ``gradient_descent`` or ``gradient_flow``. The last two are deterministic, and
-        what theory speaks of; for a small ``scale`` only they, and SGD, are free of scale.
+        ``preluflow.adam``, ``sgd``, ``gradient_descent`` or ``gradient_flow`` (by its method "rkc"). The last two are
+        deterministic, and what theory speaks of; for a small ``scale`` only they, and SGD, are free of scale.
     loss : {"cross_entropy", "logistic", "squared", "exponential"}, default "cross_entropy"
         The cross-entropy of two classes is the logistic loss of one output: the first two are the same. The squared
         one is that of labels -1 and +1, or of one-hot rows. "exponential" is of two classes only.

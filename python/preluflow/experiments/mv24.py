@@ -76,13 +76,13 @@ def reference(gmm: OrthonormalGMM, p: float) -> TwoLayerNetwork:
 
 
 def measure(session: Session) -> None:
-    """Run every repeat, alpha and p; the alpha that is shown in detail first."""
+    """Run every repeat, alpha and p; the alpha that is shown in detail first, and so on that any few span them all."""
     config, arrays = session.config, session.arrays
     shape = (len(PS), len(config.alphas), config.repeats)
     session.empty(dict.fromkeys(CELLS, shape))
     session.empty(dict.fromkeys(CURVES, (len(PS), config.repeats, len(config.radii))))
     arrays["alphas"] = np.array(config.alphas)
-    order = sorted(range(len(config.alphas)), key=lambda i: config.alphas[i] != config.alpha)
+    order = sorted(range(len(config.alphas)), key=lambda i: (config.alphas[i] != config.alpha, -(i & -i or np.inf)))
     keep_run = session.options.scheduler is None  # a network of full size is not sent around
     measured = partial(stored_cell, config, session.cell_options, session.cell_store, keep_run)
     over = {"repeat": range(config.repeats), "i": order, "row": range(len(PS))}
