@@ -1,6 +1,6 @@
 """Stiff flows at equal error: preluflow's methods and SciPy's, explicit and implicit, on images as they come.
 
-    python bench/bench_flow_stiff.py [--seeds 5] [--out bench/results/flow_stiff.json]
+    python bench/bench_flow_stiff.py [--seeds 5] [--p 2 3] [--scipy RK23 ...] [--out FILE]
 
 300 of scikit-learn's digits at norm 1 and not centred, so that all share a large part; even or odd, squared loss, 16
 neurons from N(0, 0.1^2), to t = 400, all in float64. The error E at the end is that of bench_flow.py: over neurons the
@@ -107,16 +107,18 @@ def cheapest(
 
 
 def main() -> None:
-    """Run everything and print a table for p = 2 and p = 3."""
+    """Run everything and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--p", type=float, nargs="+", default=[2.0, 3.0])
+    parser.add_argument("--scipy", nargs="*", choices=SCIPY, default=SCIPY, help="implicit ones take minutes a seed")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     results = {}
-    for p in (2.0, 3.0):
+    for p in given.p:
         problems = [problem(p, seed) for seed in range(given.seeds)]
         print(f"p = {p:g}: median gradients (tolerance, worst E) of {given.seeds} seeds at E <= {LEVELS}", flush=True)
-        for solve, methods in ((by_preluflow, OURS), (by_scipy, SCIPY)):
+        for solve, methods in ((by_preluflow, OURS), (by_scipy, given.scipy)):
             for method in methods:
                 told = cheapest(solve, method, problems)
                 cells = [f"{x[2]} ({x[0]:g}, {x[1]:.1e})" if x else f"not within {MOST}" for x in told.values()]
