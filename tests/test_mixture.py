@@ -34,7 +34,7 @@ def test_the_orthonormal_mixture_is_the_special_case_bit_for_bit(dtype, balanced
     assert isinstance(gmm, pf.GaussianMixture)
     general = [
         pf.GaussianMixture(gmm.centers, gmm.labels, noise=alpha),
-        pf.GaussianMixture(gmm.centers, gmm.labels, [2.5] * 5, np.float32(alpha) if alpha != 0.1 else alpha),
+        pf.GaussianMixture(gmm.centers, gmm.labels, [2.5] * 5, noise=np.float32(alpha) if alpha != 0.1 else alpha),
     ]
     X, y, z = as_before(gmm, 5000, balanced, dtype, 4)
     for mixture in [gmm, *general]:
@@ -105,7 +105,7 @@ def test_low_rank_noise_is_a_union_of_subspaces():
 
 
 def test_unequal_weights_are_the_clusters_shares():
-    mixture = pf.GaussianMixture(CENTERS, LABELS, [6.0, 3.0, 1.0], 0.1)
+    mixture = pf.GaussianMixture(CENTERS, LABELS, [6.0, 3.0, 1.0], noise=0.1)
     np.testing.assert_allclose(mixture.weights, [0.6, 0.3, 0.1], rtol=1e-15)
     counts = np.bincount(mixture.sample(50_000, rng=0).z)
     np.testing.assert_allclose(counts, 50_000 * mixture.weights, rtol=0, atol=5 * np.sqrt(50_000 / 4))

@@ -19,14 +19,14 @@ def plane(clusters=8, classes=3, noise=0.5, seed=0, offset=0.0):
     rng = np.random.default_rng(seed)
     labels = np.concatenate([np.arange(classes), rng.integers(classes, size=clusters - classes)]) * 3 - 2
     weights = rng.uniform(0.2, 1.0, clusters)
-    return pf.GaussianMixture(2.0 * rng.standard_normal((clusters, 2)) + offset, labels, weights, noise)
+    return pf.GaussianMixture(2.0 * rng.standard_normal((clusters, 2)) + offset, labels, weights, noise=noise)
 
 
 def high(labels=(1, -1, 1, -1, 1), noise=0.7, seed=0, dim=6):
     """Correlated and unequal centres."""
     rng = np.random.default_rng(seed)
     centers = rng.standard_normal((len(labels), dim)) + 1.0
-    return pf.GaussianMixture(centers, labels, rng.uniform(0.5, 1.0, len(labels)), noise)
+    return pf.GaussianMixture(centers, labels, rng.uniform(0.5, 1.0, len(labels)), noise=noise)
 
 
 def noises(K, D):
@@ -261,13 +261,13 @@ def test_bayes_is_nearest_centre_without_noise():
 
 def test_bayes_errs_least():
     mixture = pf.GaussianMixture(
-        np.eye(3, 8), [1, -1, 1], [6, 3, 1], np.random.default_rng(0).standard_normal((3, 8, 2)), floor=0.3
+        np.eye(3, 8), [1, -1, 1], [6, 3, 1], noise=np.random.default_rng(0).standard_normal((3, 8, 2)), floor=0.3
     )
     data = mixture.sample(20_000, rng=1, dtype="float64")
     accuracy = [np.mean(rule(mixture).predict(data.X) == data.y) for rule in (MixtureBayes, NearestCenter)]
     assert accuracy[0] > accuracy[1] + 0.05
     noisy = pf.GaussianMixture(
-        mixture.centers, mixture.labels, mixture.weights, mixture.noise, floor=0.3, label_noise=0.2
+        mixture.centers, mixture.labels, mixture.weights, noise=mixture.noise, floor=0.3, label_noise=0.2
     )
     np.testing.assert_array_equal(MixtureBayes(noisy).predict(data.X), MixtureBayes(mixture).predict(data.X))
 
@@ -309,7 +309,7 @@ def test_noise_without_full_rank_has_no_bayes():
 
 
 def test_centres_that_are_one_are_decided_by_their_weights():
-    mixture = pf.GaussianMixture(np.ones((3, 2)), [0, 1, 1], [3, 1, 1], 0.5)
+    mixture = pf.GaussianMixture(np.ones((3, 2)), [0, 1, 1], [3, 1, 1], noise=0.5)
     rule = MixtureBayes(mixture)
     np.testing.assert_array_equal(rule.predict([[0.0, 7.0]]), [0])
     np.testing.assert_allclose(rule.decision_function([[0.0, 7.0]]), np.log(2 / 3), rtol=1e-12)

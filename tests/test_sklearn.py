@@ -235,6 +235,13 @@ def test_pipelines_searches_clones_and_pickles(iris):
     again = pickle.loads(pickle.dumps(search.best_estimator_))
     np.testing.assert_array_equal(again.decision_function(X), search.decision_function(X))
     assert again[-1].run_["loss"].tolist() == search.best_estimator_[-1].run_["loss"].tolist()
+    of_search, of_found = (pf.robust_radius(found, X[::10], y[::10]) for found in (search, search.best_estimator_))
+    np.testing.assert_array_equal(of_search.lower, of_found.lower)
+    words = np.array(["a", "b", "c"])[y]
+    score = cross_val_score(search, X, words, scoring=certified_accuracy(0.01), cv=3, error_score="raise")
+    assert score.min() > 0.8
+    with pytest.raises(TypeError, match="got GridSearchCV"):
+        pf.robust_radius(clone(search), X, y)
 
 
 def test_targets_may_be_transformed():

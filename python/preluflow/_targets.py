@@ -136,11 +136,17 @@ def _class_indices(given: NDArray[np.generic], n: int, network: TwoLayerNetwork)
 
 def _cure(given: NDArray[np.generic], n: int, network: TwoLayerNetwork) -> str:
     """What makes these labels the network's, if anything does."""
+    if given.dtype.kind == "O" and all(isinstance(label, str) for label in given.flat):
+        given = given.astype(str)
     if given.shape != (n,) or given.dtype.kind not in "fiubUS":
         return ""
     found, count = np.unique(given), len(network.classes)
     if given.dtype.kind in "US":
-        return "; encode them by np.unique(y, return_inverse=True), or use preluflow.sklearn.TwoLayerClassifier"
+        by = "np.unique(y, return_inverse=True)[1]"
+        if count == len(found) == 2:
+            low, high = network.classes
+            by = f"np.where(y == {found[1].item()!r}, {high}, {low})"
+        return f"; encode them by {by}, or use preluflow.sklearn.TwoLayerClassifier"
     whole = given.dtype.kind != "f" or bool(np.all(np.isfinite(found)) and np.all(found == np.floor(found)))
     if not whole or len(found) > _CLASSES:
         return ""

@@ -57,7 +57,9 @@ def gradient_flow(
     """Integrate the gradient flow theta' = -grad L(theta) (MV25, eq. 7) from t = 0, or from a run's end, to ``t1``.
 
     The state is log-polar (docs/mathematics.md#polar-flow), so that any initialisation scale is an ordinary number:
-    1e-300 costs the time the flow itself takes to grow, and no accuracy. State, time and error control are float64,
+    1e-300 costs the time the flow itself takes to grow, and no accuracy until neurons are felt. (What comes after may
+    hang on where rounding has left neurons that were aligned exactly by then, as would any later escape from a saddle
+    of several outputs.) State, time and error control are float64,
     gradients are of the data's dtype. In every step the error of each neuron is kept within ``rtol``: the angle of its
     direction in radians, the change of log ||w_j||, and of v_j / ||w_j|| (of several outputs the row V_j. / ||w_j||);
     and that of each output bias, relative where it is beyond 1. On Figure 5's problem the default ends within 1e-2 of
@@ -85,8 +87,8 @@ def gradient_flow(
         and Euler's. For p <= 2 the field has kinks where a cosine changes sign, or is steep there; methods of high
         order fall back to about order p, and the error at the end may exceed ``rtol`` many times. At p = 1 neurons
         slide along kinks: below an rtol of 1e-5 steps become tiny. On correlated data the flow is stiff once it has
-        learnt: there "rkc" takes a third to a sixth of the gradients of "tsit5", at an rtol of about 1e-3
-        (docs/decisions/013).
+        learnt: there "rkc" takes a third to a thirtieth of the gradients of "tsit5", and ends nearer to the flow, at an
+        rtol of about 1e-3 and but for p = 1 (docs/decisions/013).
     rtol : float, default 1e-3
         Error of a step, as above; at least 1e-6 for float32 and 1e-13 for float64. Unused with fixed steps.
     step : float, optional

@@ -19,7 +19,7 @@ _LINEAR = ("LogisticRegression", "LogisticRegressionCV", "LinearSVC", "SGDClassi
 
 
 def from_sklearn(estimator: Any) -> TwoLayerNetwork | Linear:
-    """Copy a fitted network or linear classifier, or a ``Pipeline`` that ends in one; see ``as_classifier``."""
+    """Copy a fitted network or linear classifier, a ``Pipeline`` that ends in one, or a search that found one."""
     return linear(estimator) if _kind(_steps(estimator)[-1]) == "linear" else network(estimator)
 
 
@@ -118,15 +118,21 @@ def linear(estimator: Any) -> Linear:
 
 
 def _steps(estimator: Any) -> list[Any]:
-    """The estimator, after those of a pipeline that stand before it."""
+    """The estimator, after those of a pipeline that stand before it; of a fitted search the best one."""
     from sklearn.pipeline import Pipeline
 
+    estimator = _found(estimator)
     if not isinstance(estimator, Pipeline):
         return [estimator]
     steps = [step for _, step in estimator.steps if step is not None and not isinstance(step, str)]
     if not steps:
         raise ValueError("estimator must end in a classifier, got a Pipeline without steps")
     return [part for step in steps for part in _steps(step)]
+
+
+def _found(estimator: Any) -> Any:
+    """What a search (``GridSearchCV``) has found, once it is fitted; anything else is what it is."""
+    return getattr(estimator, "best_estimator_", estimator)
 
 
 def _kind(estimator: Any) -> str:
@@ -154,7 +160,7 @@ def _is_ours(estimator: Any) -> bool:
 
 
 def known_labels(classifier: Any, y: ArrayLike) -> ArrayLike:
-    """Labels (n,) as the network of a ``TwoLayerClassifier``, alone or in a pipeline, knows them.
+    """Labels (n,) as the network of a ``TwoLayerClassifier``, alone, in a pipeline or a search, knows them.
 
     They are its numbers of the classes, where these are no integers. Labels of any other classifier stay as they are.
     """
@@ -162,9 +168,9 @@ def known_labels(classifier: Any, y: ArrayLike) -> ArrayLike:
         return y
     from sklearn.pipeline import Pipeline
 
-    model = classifier
+    model = _found(classifier)
     while isinstance(model, Pipeline) and model.steps:
-        model = model.steps[-1][1]
+        model = _found(model.steps[-1][1])
     if not _is_ours(model) or not hasattr(model, "classes_"):
         return y
     classes, numbers = model.classes_, integers(model.classes_)

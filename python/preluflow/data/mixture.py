@@ -118,7 +118,7 @@ class GaussianMixture:
     >>> rng = np.random.default_rng(0)
     >>> mu = np.eye(4, 50) + 0.3 * np.eye(1, 50)
     >>> noise = 0.1 * rng.standard_normal((4, 50, 3))
-    >>> mixture = pf.GaussianMixture(mu, [1, 1, -1, -1], [2, 2, 1, 1], noise, floor=0.05)
+    >>> mixture = pf.GaussianMixture(mu, [1, 1, -1, -1], [2, 2, 1, 1], noise=noise, floor=0.05)
     >>> data = mixture.sample(6000, balanced=True, rng=1)
     """
 
@@ -127,8 +127,8 @@ class GaussianMixture:
         centers: ArrayLike,
         labels: ArrayLike,
         weights: ArrayLike | None = None,
-        noise: ArrayLike | None = None,
         *,
+        noise: ArrayLike | None = None,
         covariances: ArrayLike | None = None,
         floor: float = 0.0,
         label_noise: float = 0.0,
