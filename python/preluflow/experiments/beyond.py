@@ -230,5 +230,5 @@ BEYOND = Experiment(
     table,
     presets={"default": FULL, "quick": QUICK},
     options=("scheduler",),
-    seconds={"default": 195, "quick": 3},
+    seconds={"default": 110, "quick": 3},
 )

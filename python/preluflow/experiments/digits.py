@@ -327,5 +327,5 @@ DIGITS = Experiment(
     presets={"default": FULL, "quick": QUICK},
     options=("width", "scheduler"),
     missing=lambda config: needs_sklearn(),
-    seconds={"default": 60, "quick": 3},
+    seconds={"default": 45, "quick": 3},
 )
