@@ -72,6 +72,7 @@ Flow<T>::Flow(const TrainingData<T>& data, const NetworkState<T>& start, Loss lo
     phi_.resize(at(width_ * dim_));
     K_.resize(slots());
     for (int slot = 0; slot < method.all_stages(); ++slot) need(slot);
+    if (method.stabilized) need(kStiffSlot);
     rows.resize(at(width_ * dim_));
     start.U.copy_to(rows.data());
   }

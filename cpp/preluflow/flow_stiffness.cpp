@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <new>
 
 #include "preluflow/flow.hpp"
 
@@ -28,18 +29,26 @@ constexpr double kSettled = 0.05;                   // relative change below whi
 
 }  // namespace
 
-// Length of a slot of (K, k, kb), over all neurons and biases.
+// Length of a slot of (K, k, kb) over all neurons and biases, rho and B relative where they are beyond 1, as in errors.
 template <class T>
 double Flow<T>::length_of(Team& team, int slot) {
   team.parallel_for(width_, [&](Index j) {
     double square = 0.0;
     if (inner_moves()) square = static_cast<double>(ConstVectorMap<T>(K(slot, j), dim_).squaredNorm());
-    for (Index i = 0; i < parts_; ++i) square += k(slot, j)[i] * k(slot, j)[i];
-    error_[at(j)] = square;
+    double large = 1.0, of_rho = 0.0;
+    for (Index c = 1; c < parts_; ++c) {
+      large = std::max(large, std::abs(now(j)[c]));
+      of_rho = std::hypot(of_rho, k(slot, j)[c]);
+    }
+    of_rho /= large;
+    error_[at(j)] = square + k(slot, j)[0] * k(slot, j)[0] + of_rho * of_rho;
   });
   double sum = 0.0;
   for (double square : error_) sum += square;
-  for (Index c = 0; c < static_cast<Index>(bias_.size()); ++c) sum += kb(slot, c) * kb(slot, c);
+  for (Index c = 0; c < static_cast<Index>(bias_.size()); ++c) {
+    const double part = kb(slot, c) / std::max(1.0, std::abs(bias_[at(c)]));
+    sum += part * part;
+  }
   return std::sqrt(sum);
 }
 
@@ -53,11 +62,13 @@ void Flow<T>::measure_stiffness(Team& team, int times) {
     std::copy_n(k(from, 0), width_ * parts_, k(to, 0));
     std::copy_n(kb_.data() + at(from) * bias_.size(), bias_.size(), kb_.data() + at(to) * bias_.size());
   };
-  for (int slot : {1, 2, kStiffSlot}) need(slot);
   if (stiffness_ == 0.0) copy(0, kStiffSlot);
   for (int time = 0; time < times; ++time) {
     const double norm = length_of(team, kStiffSlot);
-    if (!(norm > 0.0) || !std::isfinite(norm)) break;
+    if (!(norm > 0.0) || !std::isfinite(norm)) {
+      stiffness_ = 0.0;  // begins with the field again
+      break;
+    }
     copy(kStiffSlot, 1);
     size_ = small / norm;
     const double weights[] = {0.0, 1.0};
@@ -69,8 +80,8 @@ void Flow<T>::measure_stiffness(Team& team, int times) {
     });
     for (Index c = 0; c < static_cast<Index>(bias_.size()); ++c) kb(kStiffSlot, c) = kb(2, c) - kb(0, c);
     const double before = stiffness_, found = length_of(team, kStiffSlot) / small;
-    if (!std::isfinite(found)) break;
-    stiffness_ = found;
+    stiffness_ = std::isfinite(found) ? found : 0.0;
+    if (stiffness_ == 0.0) break;
     if (std::abs(found - before) <= kSettled * before) break;
   }
   since_stiffness_ = 0;
@@ -125,8 +136,13 @@ double Flow<T>::choose_stages(Team& team, double h, bool rejected) {
   }
   int stages = kLeastStages;
   while (stages < kMostStages && chebyshev_interval(stages) < reach) ++stages;
+  try {
+    for (int slot = 0; slot <= stages; ++slot) need(slot);
+  } catch (const std::bad_alloc&) {  // the run goes on, and slowly
+    method_ = &given_;
+    return h;
+  }
   method_ = &chebyshev_tableau(stages);
-  for (int slot = 0; slot <= stages; ++slot) need(slot);
   return h * std::min(1.0, chebyshev_interval(stages) / reach);
 }
 

@@ -52,7 +52,7 @@ Tableau make_chebyshev(std::size_t s) {
     Y[j][j - 1] += of_field;
     Y[j][0] -= (1.0 - scale[j - 1] * T.value[j - 1]) * of_field;
   }
-  Tableau method{"rkc", 2, 3, 3, {}, Y[s], {}, {}, hermite(Y[s]), true};
+  Tableau method{"rkc", 2, 3, 2, {}, Y[s], {}, {}, hermite(Y[s]), true};
   for (std::size_t j = 1; j < s; ++j)
     method.a.emplace_back(Y[j].begin(), Y[j].begin() + static_cast<std::ptrdiff_t>(j));
   std::vector<double> e;

@@ -142,10 +142,11 @@ def _cure(given: NDArray[np.generic], n: int, network: TwoLayerNetwork) -> str:
         return ""
     found, count = np.unique(given), len(network.classes)
     if given.dtype.kind in "US":
-        by = "np.unique(y, return_inverse=True)[1]"
-        if count == len(found) == 2:
-            low, high = network.classes
-            by = f"np.where(y == {found[1].item()!r}, {high}, {low})"
+        by, classes = "np.unique(y, return_inverse=True)[1]", [int(label) for label in network.classes]
+        if len(found) == count and classes != list(range(count)):
+            by = f"np.array({classes})[{by}]"
+        if len(found) != count:
+            by += f" for a network of initialize(..., outputs={len(found)})"
         return f"; encode them by {by}, or use preluflow.sklearn.TwoLayerClassifier"
     whole = given.dtype.kind != "f" or bool(np.all(np.isfinite(found)) and np.all(found == np.floor(found)))
     if not whole or len(found) > _CLASSES:

@@ -482,6 +482,7 @@ def as_classifier(classifier: Any) -> Classifier:
     - A torch module of two layers, as ``TwoLayerNetwork.from_torch`` takes it, becomes a ``TwoLayerNetwork``.
     - A fitted ``preluflow.sklearn.TwoLayerClassifier`` becomes its network. Its classes are the labels, or their
       numbers where they are no integers; ``robust_radius`` and attacks that are given the estimator take the labels.
+    - A fitted search (``GridSearchCV``) is what it has found.
     - Of scikit-learn, a fitted ``MLPClassifier`` of one hidden layer (relu or tanh) becomes a ``TwoLayerNetwork``, and
       a ``LogisticRegression``, ``LinearSVC``, ``SGDClassifier`` or ``Perceptron`` becomes a ``Linear``; alone, or the
       end of a ``Pipeline`` after ``StandardScaler``, ``MinMaxScaler`` or ``MaxAbsScaler``. Scalers are folded into the

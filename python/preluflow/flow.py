@@ -87,8 +87,9 @@ def gradient_flow(
         and Euler's. For p <= 2 the field has kinks where a cosine changes sign, or is steep there; methods of high
         order fall back to about order p, and the error at the end may exceed ``rtol`` many times. At p = 1 neurons
         slide along kinks: below an rtol of 1e-5 steps become tiny. On correlated data the flow is stiff once it has
-        learnt: there "rkc" takes a third to a thirtieth of the gradients of "tsit5", and ends nearer to the flow, at an
-        rtol of about 1e-3 and but for p = 1 (docs/decisions/013).
+        learnt: there "rkc" takes a third to a thirtieth of the gradients of "tsit5" at an rtol of about 1e-3, and
+        mostly ends nearer to the flow; at p = 1, where kinks hold steps short, it is much like "bosh3"
+        (docs/decisions/013). It keeps up to 42 arrays of the size of the weights, "bosh3" four.
     rtol : float, default 1e-3
         Error of a step, as above; at least 1e-6 for float32 and 1e-13 for float64. Unused with fixed steps.
     step : float, optional

@@ -132,7 +132,9 @@ def _steps(estimator: Any) -> list[Any]:
 
 def _found(estimator: Any) -> Any:
     """What a search (``GridSearchCV``) has found, once it is fitted; anything else is what it is."""
-    return getattr(estimator, "best_estimator_", estimator)
+    while hasattr(estimator, "best_estimator_"):
+        estimator = estimator.best_estimator_
+    return estimator
 
 
 def _kind(estimator: Any) -> str:

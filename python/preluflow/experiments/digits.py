@@ -133,7 +133,7 @@ def train_one(
             train.y,
             t1=config.t1,
             loss=loss,
-            method="rkc",  # images are correlated, and the flow of p = 1 is stiff
+            method="rkc",  # images are correlated
             observe=observe,
             events=events,
             num_threads=options.num_threads,
