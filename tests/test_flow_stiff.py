@@ -22,8 +22,9 @@ def test_chebyshev_stages_have_order_two_and_their_estimate_is_of_order_three(co
     assert len(method["b"]) == count
     assert order_of(method["b"], A) == method["order"] == 2
     assert len(e) == len(A)
-    assert abs(e.sum()) < 1e-14
-    assert abs(e @ A.sum(axis=1)) < 1e-14
+    rounding = 4 * count * np.finfo(float).eps * np.abs(e).sum()  # of a recurrence of so many stages
+    assert abs(e.sum()) < rounding
+    assert abs(e @ A.sum(axis=1)) < rounding
     c = A.sum(axis=1)
     assert abs(e @ c**2) > 0.05
     assert method["control_order"] == 3
