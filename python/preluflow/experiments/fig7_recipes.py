@@ -209,20 +209,20 @@ def run_cell(config: Config, seed: int, way: Way, s: int) -> dict[str, Array]:
 WAYS = (
     Way("prelu_0.01", ("prelu_small", "prelu_large"), "prelu", 0.01, stops=(FIRST, 30)),
     Way("prelu_0.0002", ("prelu_small",), "prelu", 2e-4, stops=(30,)),
-    Way("prelu_1e-7", ("prelu_small",), "prelu", 1e-7, stops=(FIRST, 30)),
-    Way("prelu_0.01_logistic", ("prelu_small", "prelu_large"), "prelu", 0.01, "logistic", stops=(FIRST, 30)),
-    Way("prelu_0.03_logistic", ("prelu_large",), "prelu", 0.03, "logistic", stops=(FIRST, 30)),
-    Way("prelu_0.01_long", ("prelu_small", "prelu_large"), "prelu", 0.01, stops=(401,)),
     Way("prelu_0.5", ("prelu_large",), "prelu", 0.5, stops=(FIRST, 30)),
-    Way("prelu_0.5_long", ("prelu_large",), "prelu", 0.5, stops=(401,)),
     Way("poly_0.01", ("poly_small", "poly_large"), "polynomial", 0.01, step=2.0),
-    Way("poly_0.01_logistic", ("poly_small", "poly_large"), "polynomial", 0.01, "logistic", step=4.0),
-    Way("poly_0.1_logistic", ("poly_small", "poly_large"), "polynomial", 0.1, "logistic", step=0.4),
     Way("poly_0.1", ("poly_small", "poly_large"), "polynomial", 0.1, step=0.2),
     Way("poly_0.12", ("poly_small",), "polynomial", 0.12, step=0.1, stops=(FIRST, 5)),
     Way("poly_0.14", ("poly_small",), "polynomial", 0.14, step=0.1),
     Way("poly_0.2", ("poly_small", "poly_large"), "polynomial", 0.2, step=0.05, stops=(FIRST, 20)),
     Way("poly_0.5", ("poly_large",), "polynomial", 0.5, step=0.02),
+    Way("prelu_1e-7", ("prelu_small",), "prelu", 1e-7, stops=(FIRST, 30)),
+    Way("prelu_0.01_logistic", ("prelu_small", "prelu_large"), "prelu", 0.01, "logistic", stops=(FIRST, 30)),
+    Way("prelu_0.03_logistic", ("prelu_large",), "prelu", 0.03, "logistic", stops=(FIRST, 30)),
+    Way("prelu_0.01_long", ("prelu_small", "prelu_large"), "prelu", 0.01, stops=(401,)),
+    Way("prelu_0.5_long", ("prelu_large",), "prelu", 0.5, stops=(401,)),
+    Way("poly_0.01_logistic", ("poly_small", "poly_large"), "polynomial", 0.01, "logistic", step=4.0),
+    Way("poly_0.1_logistic", ("poly_small", "poly_large"), "polynomial", 0.1, "logistic", step=0.4),
 )
 
 PAPER = Config(WAYS)
