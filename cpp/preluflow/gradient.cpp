@@ -124,6 +124,7 @@ template <class T>
 void GradientKernel<T>::forward_stripe(Team& team, const Rows<T>& rows, const PanelNetwork<T>& net, const Loss* loss,
                                        double* f, Index begin, Index end) {
   const Index count = end - begin, groups = ceil_div(count, kGroup), padded = layout_.padded();
+  if (loss != nullptr && want_G_) packed_.resize(static_cast<std::size_t>(P_.rows() * layout_.dim));
   if (net.inputs.as_they_are()) {
     for (Index i = 0; i < count; ++i) row_[static_cast<std::size_t>(i)] = rows.row(begin + i);
   } else {
@@ -140,6 +141,7 @@ void GradientKernel<T>::forward_stripe(Team& team, const Rows<T>& rows, const Pa
     } else {
       activate_general(rows, net, loss, f, begin, first, last, group);
     }
+    if (loss != nullptr && want_G_) pack(first, last, count);
   });
   if (loss == nullptr) return;
   for (Index group = 0; group < groups; ++group) {
@@ -155,11 +157,18 @@ void GradientKernel<T>::forward_stripe(Team& team, const Rows<T>& rows, const Pa
   }
 }
 
+// Packs rows first .. last-1 of a stripe of `count`, which have just been read.
+template <class T>
+void GradientKernel<T>::pack(Index first, Index last, Index count) {
+  for (Index run = 0; run < input_runs(); ++run)
+    pack_rows(row_.data(), first, last, count, input_begin(run), input_begin(run + 1), packed_.data());
+}
+
 // Adds a stripe to a part of G: in T within a chunk of stripes; chunks are added in double, and rounded to T at the
 // end.
 template <class T>
 void GradientKernel<T>::accumulate(Index panel, Index d0, Index d1, Index rows, Index stripe, Index stripes) {
-  panel_outer(G_, panel, d0, d1, row_.data(), rows, P_.data(), layout_.padded(), stripe % kChunk != 0);
+  panel_outer(G_, panel, d0, d1, packed_.data(), rows, P_.data(), layout_.padded(), stripe % kChunk != 0);
   const bool complete = stripe + 1 == stripes;
   if (stripes <= kChunk || (!complete && (stripe + 1) % kChunk != 0)) return;
   const Index lanes = layout_.panel_lanes(panel);

@@ -70,7 +70,7 @@ class GradientKernel {
   }
 
   // The same. Before the last stripe goes into G, begin() is asked whether to go on: loss() and s() are complete then.
-  // ready(task, panel, d0, d1) follows as soon as that part of G is complete, while it is in cache, on several threads.
+  // ready(part, panel, d0, d1) follows as soon as that part of G is complete, while it is in cache, on several threads.
   template <class Begin, class Ready>
   double evaluate(Team& team, const Rows<T>& rows, const PanelNetwork<T>& net, Loss loss, double* f, const Begin& begin,
                   const Ready& ready);
@@ -78,17 +78,17 @@ class GradientKernel {
   // Outputs only, f (count, C).
   void forward(Team& team, const Rows<T>& rows, const PanelNetwork<T>& net, double* f);
 
-  // Calls body(task, panel, d0, d1) in parallel over all of (h, D).
+  // Calls body(part, panel, d0, d1) in parallel over all of (h, D).
   template <class Body>
   void for_parts(Team& team, const Body& body) const {
     const Index runs = input_runs();
-    team.parallel_for(part_count(), [&](Index task) {
-      const Index panel = task / runs, run = task % runs;
-      body(task, panel, layout_.dim * run / runs, layout_.dim * (run + 1) / runs);
+    team.parallel_for(part_count(), [&](Index task) {  // all panels of a run, while its inputs are in cache
+      const Index panel = task % layout_.panels, run = task / layout_.panels;
+      body(panel * runs + run, panel, input_begin(run), input_begin(run + 1));
     });
   }
   Index part_count() const { return layout_.panels * input_runs(); }
-  // Parts of a panel are tasks panel * input_runs() .. + input_runs() - 1.
+  // Parts of a panel are panel * input_runs() .. + input_runs() - 1.
   Index input_runs() const { return (layout_.dim + kInputs - 1) / kInputs; }
 
   const PanelLayout<T>& layout() const { return layout_; }
@@ -106,6 +106,7 @@ class GradientKernel {
   static constexpr Index kInputs = 256;  // inputs of a task
   static constexpr Index kChunk = 32;    // stripes summed in T before they are added in double
 
+  Index input_begin(Index run) const { return layout_.dim * run / input_runs(); }
   void start(const Rows<T>& rows, const PanelNetwork<T>& net);
   void forward_stripe(Team& team, const Rows<T>& rows, const PanelNetwork<T>& net, const Loss* loss, double* f,
                       Index begin, Index end);
@@ -113,6 +114,7 @@ class GradientKernel {
   void activate(const Rows<T>& rows, const Loss* loss, double* f, Index begin, Index first, Index last, Index slot);
   void activate_general(const Rows<T>& rows, const PanelNetwork<T>& net, const Loss* loss, double* f, Index begin,
                         Index first, Index last, Index slot);
+  void pack(Index first, Index last, Index count);
   void accumulate(Index panel, Index d0, Index d1, Index rows, Index stripe, Index stripes);
 
   PanelLayout<T> layout_;
@@ -120,6 +122,7 @@ class GradientKernel {
   bool plain_ = true, want_G_ = true;
   RowMatrix<T> P_;             // (rows of a stripe, padded h): z, then r phi'(z)
   std::vector<const T*> row_;  // (rows of a stripe,)
+  AlignedVector<T> packed_;    // the rows' inputs, in pieces of input runs
   RowMatrix<T> values_;        // (groups of a stripe, padded h): phi of the row at hand
   RowMatrix<double> group_s_;  // (groups of a stripe, h)
   std::vector<double> group_loss_;
@@ -150,9 +153,9 @@ double GradientKernel<T>::evaluate(Team& team, const Rows<T>& rows, const PanelN
     const bool complete = stripe + 1 == stripes;
     if (complete && !begin()) break;
     if (!want_G_) continue;
-    for_parts(team, [&](Index task, Index panel, Index d0, Index d1) {
+    for_parts(team, [&](Index part, Index panel, Index d0, Index d1) {
       accumulate(panel, d0, d1, last - first, stripe, stripes);
-      if (complete) ready(task, panel, d0, d1);
+      if (complete) ready(part, panel, d0, d1);
     });
   }
   return this->loss();

@@ -4,7 +4,7 @@
 // within a panel the inputs one after another, so that a SIMD lane is a neuron:
 //
 //   Z = X U^T    rows of X are broadcast, panels of U are loaded     (no packing, rows may lie anywhere in memory)
-//   G = P^T X    rows of P are loaded, entries of X are broadcast    (no packing either)
+//   G = P^T X    rows of P are loaded, entries of X are broadcast    (a stripe of X is packed once for all panels)
 //
 // Both hold kBroadcasts x kVectors accumulators in registers. Lanes beyond the last neuron are zero.
 #pragma once
@@ -198,9 +198,9 @@ void product_tile(const T* const* x, Index d0, Index d1, const T* u, T* z, Index
   }
 }
 
-// g[b * V * lanes ...] (+)= sum_i x_i[d + b] p_i for B inputs from d on; p has `stride` entries a row.
+// g[b * V * lanes ...] (+)= sum_i x[i * B + b] p_i for the B inputs of a piece; p has `stride` entries a row.
 template <class T, int B, int V>
-void outer_tile(const T* const* x, Index rows, Index d, const T* p, Index stride, T* g, bool add) {
+void outer_tile(const T* x, Index rows, const T* p, Index stride, T* g, bool add) {
   using S = Simd<T>;
   typename S::V sum[B][V];
   PRELUFLOW_UNROLL
@@ -212,7 +212,7 @@ void outer_tile(const T* const* x, Index rows, Index d, const T* p, Index stride
     typename S::V pv[V];
     PRELUFLOW_UNROLL
     for (int v = 0; v < V; ++v) pv[v] = S::load(p + i * stride + v * S::lanes);
-    const T* xi = x[i] + d;
+    const T* xi = x + i * B;
     PRELUFLOW_UNROLL
     for (int b = 0; b < B; ++b) {
       const T xb = xi[b];
@@ -268,9 +268,19 @@ void panel_product(const PanelMatrix<T>& U, Index panel, const T* const* x, Inde
   });
 }
 
-// G[panel, d0 .. d1) (+)= P^T X over `rows` rows x_i, with P (rows, stride).
+// Where pieces of inputs of `rows` rows lie when they are packed for panel_outer: piece [d, d + B) from entry d * rows
+// on, row after row. From rows of X itself each would begin a page of its own, where no processor fetches ahead.
 template <class T>
-void panel_outer(PanelMatrix<T>& G, Index panel, Index d0, Index d1, const T* const* x, Index rows, const T* P,
+void pack_rows(const T* const* x, Index first, Index last, Index rows, Index d0, Index d1, T* packed) {
+  detail::in_pieces<kBroadcasts>(d0, d1, [&](auto B, Index d) {
+    T* out = packed + d * rows + first * B.value;
+    for (Index i = first; i < last; ++i, out += B.value) std::memcpy(out, x[i] + d, B.value * sizeof(T));
+  });
+}
+
+// G[panel, d0 .. d1) (+)= P^T X over `rows` rows packed in pieces of [d0, d1), with P (rows, stride).
+template <class T>
+void panel_outer(PanelMatrix<T>& G, Index panel, Index d0, Index d1, const T* packed, Index rows, const T* P,
                  Index stride, bool add) {
   constexpr Index kRun = 64;  // rows whose entries of one run of inputs stay in the nearest cache
   const Index lanes = G.layout().panel_lanes(panel);
@@ -278,8 +288,8 @@ void panel_outer(PanelMatrix<T>& G, Index panel, Index d0, Index d1, const T* co
   detail::with_vectors(G.layout().panel_vectors(panel), [&](auto V) {
     for (Index i = 0; i < rows; i += kRun)
       detail::in_pieces<kBroadcasts>(d0, d1, [&](auto B, Index d) {
-        detail::outer_tile<T, B.value, V.value>(x + i, std::min(kRun, rows - i), d, p + i * stride, stride,
-                                                G.panel(panel) + d * lanes, add || i > 0);
+        detail::outer_tile<T, B.value, V.value>(packed + d * rows + i * B.value, std::min(kRun, rows - i),
+                                                p + i * stride, stride, G.panel(panel) + d * lanes, add || i > 0);
       });
   });
 }

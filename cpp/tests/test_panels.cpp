@@ -85,8 +85,11 @@ void check_outer() {
     for (Index rows : {1, 3, 63, 64, 65, 130}) {
       const RowMatrix<T> X = integers<T>(numbers, rows, dim), P = integers<T>(numbers, rows, padded);
       const Index d0 = add ? numbers.integer(0, dim - 1) : 0, d1 = add ? numbers.integer(d0, dim) : dim;
+      std::vector<T> packed(static_cast<std::size_t>(rows * dim));
+      pack_rows(pointers(X).data(), 0, rows / 2, rows, d0, d1, packed.data());
+      pack_rows(pointers(X).data(), rows / 2, rows, rows, d0, d1, packed.data());
       for (Index k = 0; k < G.layout().panels; ++k)
-        panel_outer(G, k, d0, d1, pointers(X).data(), rows, P.data(), padded, add);
+        panel_outer(G, k, d0, d1, packed.data(), rows, P.data(), padded, add);
       expected.middleCols(d0, d1 - d0) += P.leftCols(width).transpose().lazyProduct(X.middleCols(d0, d1 - d0));
       G.copy_to(found.data());
       CHECK(found == expected);
