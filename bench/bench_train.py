@@ -3,8 +3,9 @@
     python bench/bench_train.py [--quick] [--out bench/results]
 
 Every case first checks that the three give the same answer. A gradient counts 4 n D h flops (2 n D h each for X W^T and
-its transpose; ten outputs add two in a hundred); GEMM is the machine's rate on those two products, by NumPy or torch,
-whichever is better.
+its transpose; ten outputs add two in a hundred). The limit is the rate of multiply-adds out of registers, on as many
+threads, in the same rounds (machine.py); GEMM is the rate of those two products alone, by NumPy or torch, whichever is
+better. PRELUFLOW_ISA=v3 measures that core, and the limit of its vectors.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import ROUND, describe, fma
 from measure import alternate, ratio, show_ratio, write
 from numpy_reference import NumPyTraining
 from threadpoolctl import threadpool_limits
 from torch_reference import PReLUNetwork, train
 
 import preluflow as pf
-from preluflow import plots
+from preluflow import _dispatch, plots
 
 
 @dataclass(frozen=True)
@@ -146,9 +148,11 @@ def measure(case: Case, dtype: str, threads: int, rounds: int) -> dict[str, Any]
             raise SystemExit(f"{case.name}, {dtype}: answers differ by {difference:.1e}")
         gemm = gemm_contenders(case, dtype)
         repeats = gemm.pop("repeats")
-        seconds = alternate({**runs, **gemm}, rounds)
+        limit = fma(_dispatch.core, dtype, threads, 3 * ROUND)
+        seconds = alternate({**runs, **gemm, "limit": limit}, rounds)
     products = np.minimum(seconds["gemm numpy"], seconds["gemm torch"]) / repeats  # seconds of a step's two products
     ours = seconds["preluflow"] / case.steps
+    least = seconds["limit"] * (case.flops / limit())  # seconds of a step at the limit
     return {
         **asdict(case),
         "dtype": dtype,
@@ -159,6 +163,10 @@ def measure(case: Case, dtype: str, threads: int, rounds: int) -> dict[str, Any]
         "gflops": float(np.median(case.flops / ours) / 1e9),
         "gemm_gflops": float(np.median(case.flops / products) / 1e9),
         "share_of_gemm": ratio(products, ours),
+        "limit_gflops": float(np.median(case.flops / least) / 1e9),
+        "share_of_limit": ratio(least, ours),
+        "gemm_share_of_limit": ratio(least, products),
+        "isa": _dispatch.isa,
     }
 
 
@@ -200,25 +208,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--quick", action="store_true", help="float32 and few rounds only, no picture")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--cases", nargs="+", default=[], help="words; only cases whose names hold one of them")
     parser.add_argument("--out", type=Path, default=Path("bench/results"))
     options = parser.parse_args()
     dtypes, rounds = (("float32",), 3) if options.quick else (("float32", "float64"), options.rounds)
+    cases = [case for case in CASES if not options.cases or any(word in case.name for word in options.cases)]
     lines = []
+    print(f"{describe()}; ours of {_dispatch.isa}")
     print(
-        "case | dtype | threads | over torch | over numpy | GFLOP/s | GEMM GFLOP/s | share of GEMM | answers differ by"
+        "case | dtype | threads | over torch | over numpy | GFLOP/s | limit | share of limit | GEMM's share of it | "
+        "share of GEMM | answers differ by"
     )
     for dtype in dtypes:
-        for threads in (1, 2):
-            for line in map(partial(measure, dtype=dtype, threads=threads, rounds=rounds), CASES):
+        for threads in options.threads:
+            for line in map(partial(measure, dtype=dtype, threads=threads, rounds=rounds), cases):
                 lines.append(line)
                 print(
                     f"{line['name']} | {dtype} | {threads} | {show_ratio(line['over_torch'])} | "
-                    f"{show_ratio(line['over_numpy'])} | {line['gflops']:.0f} | {line['gemm_gflops']:.0f} | "
+                    f"{show_ratio(line['over_numpy'])} | {line['gflops']:.0f} | {line['limit_gflops']:.0f} | "
+                    f"{show_ratio(line['share_of_limit'])} | {show_ratio(line['gemm_share_of_limit'])} | "
                     f"{show_ratio(line['share_of_gemm'])} | {line['difference']:.0e}",
                     flush=True,
                 )
     write(options.out / "train.json", lines)
-    if not options.quick:
+    if not (options.quick or options.cases) and options.threads == [1, 2]:
         draw(lines, options.out / "train.png")
 
 

@@ -9,5 +9,6 @@ void bind_network(pybind11::module_& m);
 void bind_descent(pybind11::module_& m);
 void bind_flow(pybind11::module_& m);
 void bind_robustness(pybind11::module_& m);
+void bind_machine(pybind11::module_& m);
 
 }  // namespace preluflow::bindings

@@ -55,4 +55,5 @@ PYBIND11_MODULE(PRELUFLOW_MODULE, m) {
   preluflow::bindings::bind_descent(m);
   preluflow::bindings::bind_flow(m);
   preluflow::bindings::bind_robustness(m);
+  preluflow::bindings::bind_machine(m);
 }
