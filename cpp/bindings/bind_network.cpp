@@ -66,7 +66,16 @@ py::tuple loss_gradients(const StartArrays<T>& start, Array<T> X, Array<double> 
 }
 
 template <class T>
+bool finite(const Array<T>& values) {
+  const T* data = values.data();
+  const Index n = values.size();
+  const py::gil_scoped_release release;
+  return all_finite(data, n);
+}
+
+template <class T>
 void bind(py::module_& m, const char* class_name, const char* start_name) {
+  m.def("all_finite", &finite<T>, py::arg("values").noconvert());
   py::class_<NetworkArrays<T>>(m, class_name, py::module_local())
       .def(py::init<Array<T>, Array<double>, Array<double>, Array<double>, const std::string&, double>(),
            py::arg("U").noconvert(), py::arg("log_norm").noconvert(), py::arg("sign").noconvert(),

@@ -141,8 +141,10 @@ class PanelMatrix {
     for (Index k = 0; k < layout_.panels; ++k) {
       const Index begin = layout_.neuron_begin(k), lanes = layout_.panel_lanes(k);
       const Index end = std::min(begin + lanes, layout_.width);
-      for (Index d = 0; d < layout_.dim; ++d)
-        for (Index j = begin; j < end; ++j) f(j, d, panel(k)[d * lanes + j - begin]);
+      constexpr Index kLine = 16;  // inputs at a time, so that what is read of a row is read at once
+      for (Index d0 = 0; d0 < layout_.dim; d0 += kLine)
+        for (Index j = begin; j < end; ++j)
+          for (Index d = d0; d < std::min(d0 + kLine, layout_.dim); ++d) f(j, d, panel(k)[d * lanes + j - begin]);
     }
   }
 
@@ -292,6 +294,26 @@ void panel_outer(PanelMatrix<T>& G, Index panel, Index d0, Index d1, const T* pa
                                                 p + i * stride, stride, G.panel(panel) + d * lanes, add || i > 0);
       });
   });
+}
+
+// Whether all of v (n,) are finite, at the speed of reading them: 0 times what is not is NaN, and stays in a sum.
+template <class T>
+bool all_finite(const T* v, Index n) {
+  using S = Simd<T>;
+  constexpr int kSums = 8;
+  typename S::V sum[kSums]{};
+  Index i = 0;
+  for (; i + kSums * S::lanes <= n; i += kSums * S::lanes) {
+    PRELUFLOW_UNROLL
+    for (int k = 0; k < kSums; ++k) sum[k] += S::load(v + i + k * S::lanes) * T(0);
+  }
+  T zeros[S::lanes];
+  for (int k = 1; k < kSums; ++k) sum[0] += sum[k];
+  S::store(zeros, sum[0]);
+  T zero = T(0);
+  for (const T z : zeros) zero += z;
+  for (; i < n; ++i) zero += v[i] * T(0);
+  return zero == T(0);
 }
 
 }  // namespace preluflow

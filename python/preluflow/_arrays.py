@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from preluflow import _threads
+from preluflow._dispatch import core
 
 Word = TypeVar("Word", bound=str)
 
@@ -23,6 +24,7 @@ INT32, INT64, UINT64 = 2**31 - 1, 2**63 - 1, 2**64 - 1  # the largest of what th
 
 _LONGEST_SHOWN = 120  # characters of a value in a message
 _ORTHONORMAL = 4e-15  # products of rows within this of 0 and 1 are those of orthonormal rows, but for rounding
+_SMALL = 1 << 12  # elements that NumPy has looked at before the core is called
 _FINITE_BLOCK = 1 << 22  # elements looked at together, so that checking a memmap costs no copy of it
 
 
@@ -84,7 +86,10 @@ def dtype_of(dtype: DTypeLike, name: str = "dtype") -> np.dtype[Any]:
 def _require_finite(array: Float, name: str) -> None:
     flat = array.reshape(-1)
     for start in range(0, flat.size, _FINITE_BLOCK):
-        finite = np.isfinite(flat[start : start + _FINITE_BLOCK])
+        block = flat[start : start + _FINITE_BLOCK]
+        if block.size >= _SMALL and core.all_finite(block):
+            continue
+        finite = np.isfinite(block)
         if not finite.all():
             index = np.unravel_index(start + int(np.argmin(finite)), array.shape)
             place = ", ".join(str(int(i)) for i in index)
