@@ -244,4 +244,7 @@ def _panel(ax: Axes, key: str, found: list[Found], *, published: bool) -> None:
         ax.plot(x, y, ls="none", marker="x", ms=11, mew=2.6, color=plots.INK, zorder=6, label="published")
     ax.set(xlim=(low, high), ylim=(-0.03, 1.05), xlabel=r"$\ell_2$ radius")
     ax.set_title(CURVES[key].label, fontsize=10)
+    left_out = max(0, len(found) - len(_LOOKS))
+    if left_out:
+        ax.plot([], [], ls="none", label=f"and {left_out} more in the table")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False, fontsize=8)
