@@ -85,12 +85,13 @@ class AdamStep {
     for (Index j = 0; j < state.U.layout().width; ++j) {
       const auto k = size(j);
       const double l = state.log_norm(j), norm = std::exp(l);
-      const double log_move = state.log_outer(j) + (polynomial ? log_power(state.p - 1.0, l) : 0.0);
+      const double log_v = state.log_outer(j);
+      const double log_move = log_v + (polynomial ? log_power(state.p - 1.0, l) : 0.0);
       const double move = (state.outputs == 1 ? state.sign(j) : 1.0) * std::exp(log_move);
       const double decay = options_.weight_decay * norm;
       log_[k] = l;
       keep_[k] = within(l) ? static_cast<T>(norm) : T(0);
-      along_[k] = static_cast<T>((prelu ? -move * (state.p - 1.0) * state.along(s, j) : 0.0) - decay);
+      along_[k] = static_cast<T>((prelu ? -move * (state.p - 1.0) * state.along(s, j, log_v) : 0.0) - decay);
       move_[k] = static_cast<T>(move);
     }
   }

@@ -62,11 +62,10 @@ struct NetworkState {
             seen};
   }
 
-  // log |V_.j|, and <v_.j,s_j> for s (h, C); of one output s_j, whose sign v_j keeps.
+  // log |V_.j|, and with it <v_.j,s_j> for s (h, C); of one output s_j, whose sign v_j keeps.
   double log_outer(Index j) const { return log_length(log_abs_v.data() + j * outputs, outputs); }
-  double along(const Vector<double>& s, Index j) const {
+  double along(const Vector<double>& s, Index j, double log_norm_v) const {
     if (outputs == 1) return s(j);
-    const double log_norm_v = log_outer(j);
     double sum = 0.0;
     for (Index k = j * outputs; std::isfinite(log_norm_v) && k < (j + 1) * outputs; ++k)
       sum += sign(k) * std::exp(log_abs_v(k) - log_norm_v) * s(k);
@@ -110,12 +109,13 @@ class DescentStep {
     for (Index j = 0; j < state.U.layout().width; ++j) {
       const auto k = static_cast<std::size_t>(j);
       const double l = state.log_norm(j);
-      const double log_move = log_step_ + state.log_outer(j) + (polynomial ? log_power(state.p - 1.0, l) : 0.0);
+      const double log_v = state.log_outer(j);
+      const double log_move = log_step_ + log_v + (polynomial ? log_power(state.p - 1.0, l) : 0.0);
       scale_[k] = std::max(l, log_move);
       const bool dead = scale_[k] == kDead;
       const double keep = dead ? 0.0 : keep_ * std::exp(l - scale_[k]);
       const double move = dead ? 0.0 : (state.outputs == 1 ? state.sign(j) : 1.0) * std::exp(log_move - scale_[k]);
-      along_[k] = static_cast<T>(prelu ? keep - move * (state.p - 1.0) * state.along(s, j) : keep);
+      along_[k] = static_cast<T>(prelu ? keep - move * (state.p - 1.0) * state.along(s, j, log_v) : keep);
       move_[k] = static_cast<T>(move);
     }
   }
@@ -194,8 +194,8 @@ class DescentStep {
     const double log_grow = log_step_ + log_power(prelu ? 1.0 : polynomial ? state.p : 0.0, state.log_norm(j));
     const double scale = std::max(log_v, log_grow);
     if (scale > kDead) {
-      const double v =
-          keep_ * state.sign(k) * std::exp(log_v - scale) + s * std::exp(log_grow - scale);  // e^{-scale} v
+      const auto of = [&](double log) { return log == scale ? 1.0 : std::exp(log - scale); };
+      const double v = keep_ * state.sign(k) * of(log_v) + s * of(log_grow);  // e^{-scale} v
       state.sign(k) = v > 0.0 ? 1.0 : v < 0.0 ? -1.0 : 0.0;
       state.log_abs_v(k) = v == 0.0 ? kDead : scale + std::log(std::abs(v));
     }
