@@ -3,7 +3,8 @@
     python bench/machine.py [--seconds 2]
 
 For every instruction set that is built and runs here, and for one thread and all: flops a second of multiply-adds out
-of registers, float32 and float64. For arrays of half of each cache, and of four times the largest: bytes a second read.
+of registers, float32 and float64. Bytes a second read from half of each cache (of L1 and L2 a thread), and from sixteen
+times the largest.
 The rates are medians over rounds in which all take turns, with quartiles: on a shared machine they move, and two
 "processors" may be one core's two threads, which the flops of all threads over those of one then show.
 """
@@ -23,8 +24,9 @@ import numpy as np
 from measure import cpu_name
 from threadpoolctl import threadpool_info
 
-from preluflow import _dispatch
+from preluflow import _dispatch, _threads
 
+PRIVATE = ("L1", "L2")  # of each core
 ROUND = 0.03  # seconds of each measurement, about
 
 
@@ -66,10 +68,10 @@ def caches() -> dict[str, int]:
     """Bytes of each level of data cache as the system tells them, none where it does not."""
     sizes = {}
     for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        if (index / "type").read_text().strip() != "Instruction":
-            size = (index / "size").read_text().strip()
-            unit = {"K": 2**10, "M": 2**20}.get(size[-1], 1)
-            sizes[f"L{(index / 'level').read_text().strip()}"] = int(size.rstrip("KM")) * unit
+        kind, level, size = (index / name for name in ("type", "level", "size"))
+        if size.exists() and kind.read_text().strip() != "Instruction":
+            told = size.read_text().strip()
+            sizes[f"L{level.read_text().strip()}"] = int(told.rstrip("KM")) * {"K": 2**10, "M": 2**20}.get(told[-1], 1)
     return sizes
 
 
@@ -83,7 +85,7 @@ def describe() -> str:
     """One line: the processor, its caches and what multiplies in NumPy."""
     sizes = ", ".join(f"{level} {size / 2**20:.3g} MiB" for level, size in caches().items()) or "caches unknown"
     forced = os.environ.get("OPENBLAS_CORETYPE")
-    return f"{cpu_name()}; {os.cpu_count()} processors; {sizes}; NumPy multiplies with {blas()}" + (
+    return f"{cpu_name()}; {_threads.processors()} processors; {sizes}; NumPy multiplies with {blas()}" + (
         f" (OPENBLAS_CORETYPE={forced})" if forced else ""
     )
 
@@ -100,7 +102,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     options = parser.parse_args()
     print(describe())
-    everyone = sorted({1, os.cpu_count() or 1})
+    everyone = sorted({1, _threads.processors()})
     cores = {isa: importlib.import_module(f"preluflow._core_{isa}") for isa in _dispatch.available()}
     keys = [(isa, dtype, threads) for isa in cores for dtype in ("float32", "float64") for threads in everyone]
     found = rates({key: fma(cores[key[0]], *key[1:]) for key in keys}, options.seconds)
@@ -108,10 +110,9 @@ def main() -> None:
     for (isa, dtype, threads), values in found.items():
         print(f"{isa} | {dtype} | {threads} | {spread(values, 1e9)}")
     largest = max(caches().values(), default=2**25)
-    sizes = {**{level: size // 2 for level, size in caches().items()}, "memory": 4 * largest}
-    found = rates(
-        {(name, n): reading(_dispatch.core, size, n) for name, size in sizes.items() for n in everyone}, options.seconds
-    )
+    sizes = {(name, n): size // 2 * (n if name in PRIVATE else 1) for name, size in caches().items() for n in everyone}
+    sizes.update({("memory", n): 16 * largest for n in everyone})
+    found = rates({key: reading(_dispatch.core, size, key[1]) for key, size in sizes.items()}, options.seconds)
     print("\nread from | threads | GB/s, median and quartiles")
     for (name, threads), values in found.items():
         print(f"half of {name} | {threads} | {spread(values, 1e9)}".replace("half of memory", "memory"))

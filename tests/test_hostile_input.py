@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import preluflow as pf
-from preluflow import theory
+from preluflow import _arrays, theory
 
 WITH_THREADS = [name for name, case in hostile.TABLE.items() if "num_threads" in case.kinds]
 
@@ -103,3 +103,17 @@ def test_every_seed_that_is_taken_gives_a_radius():
     X, y = np.tile(O.X, (300, 1)), np.tile(O.y, 300)
     radius = pf.robust_radius(O.linear, X, y, seed=2**64 - 1, starts=1, restarts=1, steps=1)
     assert len(radius.lower) == 1200
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_entry_that_is_not_finite_is_found_wherever_it_stands(dtype):
+    tiny, most = np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max
+    for size in (4095, 4096, 4097, 4160, 5000, 8191):
+        X = np.resize(np.array([0.0, -0.0, tiny, -tiny, most, -most, 1.0], dtype), (1, size))
+        assert _arrays.real_array(X, "X", dtype=dtype, ndim=2) is X
+        for place in (0, 1, 63, 64, 127, 4000, size - 65, size - 1):
+            for value in (np.nan, np.inf, -np.inf):
+                bad = X.copy()
+                bad[0, place] = value
+                with pytest.raises(ValueError, match=rf"X\[0, {place}\] is {value}"):
+                    _arrays.real_array(bad, "X", dtype=dtype, ndim=2)

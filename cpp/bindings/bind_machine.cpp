@@ -9,6 +9,8 @@ namespace preluflow::bindings {
 namespace {
 
 double fma(const std::string& dtype, Index repeats, int threads) {
+  require(dtype == "float32" || dtype == "float64", "unknown dtype " + dtype);
+  require(threads >= 1, "threads must be at least 1");
   const py::gil_scoped_release release;
   return dtype == "float32" ? fma_flops<float>(repeats, threads) : fma_flops<double>(repeats, threads);
 }
@@ -16,6 +18,7 @@ double fma(const std::string& dtype, Index repeats, int threads) {
 double read(const Array<double>& values, Index repeats, int threads) {
   const double* data = values.data();
   const Index n = values.size();
+  require(threads >= 1 && n >= 1024 * threads, "at least 1024 numbers a thread must be read");
   const py::gil_scoped_release release;
   return read_bytes(data, n, repeats, threads);
 }

@@ -124,7 +124,8 @@ template <class T>
 void GradientKernel<T>::forward_stripe(Team& team, const Rows<T>& rows, const PanelNetwork<T>& net, const Loss* loss,
                                        double* f, Index begin, Index end) {
   const Index count = end - begin, groups = ceil_div(count, kGroup), padded = layout_.padded();
-  if (loss != nullptr && want_G_) packed_.resize(static_cast<std::size_t>(P_.rows() * layout_.dim));
+  const auto packed = static_cast<std::size_t>(count * layout_.dim);
+  if (loss != nullptr && want_G_ && packed_.size() < packed) packed_.resize(packed);
   if (net.inputs.as_they_are()) {
     for (Index i = 0; i < count; ++i) row_[static_cast<std::size_t>(i)] = rows.row(begin + i);
   } else {

@@ -33,7 +33,11 @@ void chains(Index repeats) {
     PRELUFLOW_UNROLL
     for (int b = 0; b < kBroadcasts; ++b) {
       PRELUFLOW_UNROLL
-      for (int v = 0; v < kVectors; ++v) sum[b][v] = sum[b][v] * half + half;  // goes to 1
+      for (int v = 0; v < kVectors; ++v) {
+        typename S::V next = half;
+        next += sum[b][v] * half;  // goes to 1
+        sum[b][v] = next;
+      }
     }
   }
   typename S::V total{};

@@ -253,6 +253,6 @@ FIG7_RECIPES = Experiment(
     table,
     presets={"paper": PAPER, "quick": quick(PAPER)},
     options=("width", "alpha", "scheduler"),
-    seconds={"paper": 2700, "quick": 8},
+    seconds={"paper": 3600, "quick": 8},
     stores=True,
 )
