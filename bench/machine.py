@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import cpu_name
+from measure import alternate, cpu_name
 from threadpoolctl import threadpool_info
 
 from preluflow import _dispatch, _threads
@@ -54,14 +54,8 @@ def reading(core: Any, size: int, threads: int, seconds: float = ROUND) -> Calla
 
 def rates(calls: Mapping[Any, Callable[[], float]], seconds: float) -> dict[Any, np.ndarray]:
     """Work a second of each call in each round, calls in turn, for about so many seconds of each."""
-    rounds = max(3, round(seconds / ROUND))
-    found: dict[Any, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            began = time.perf_counter()
-            work = call()
-            found[name].append(work / (time.perf_counter() - began))
-    return {name: np.array(values) for name, values in found.items()}
+    took = alternate(calls, max(3, round(seconds / ROUND)))
+    return {name: call() / took[name] for name, call in calls.items()}
 
 
 def caches() -> dict[str, int]:
