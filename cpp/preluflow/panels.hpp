@@ -61,6 +61,11 @@ struct Simd {
       for (Index k = 0; k < lanes; ++k) lane[k] += o.lane[k];
       return *this;
     }
+    V& operator-=(const V& o) {
+      for (Index k = 0; k < lanes; ++k) lane[k] -= o.lane[k];
+      return *this;
+    }
+    friend V operator-(V a, const V& b) { return a -= b; }
     friend V operator*(const V& a, T b) {
       V c;
       for (Index k = 0; k < lanes; ++k) c.lane[k] = a.lane[k] * b;

@@ -32,10 +32,8 @@ void Quadratic::clear() {
 
 void Quadratic::form_Q() {
   for (Index k = 0; k < curved; ++k) weighted.col(k) = bend(k) * columns.col(k);
-  Q.setZero();
-  if (curved > 0)  // Eigen divides by the inner size
-    Q.triangularView<Eigen::Lower>() = weighted.leftCols(curved) * columns.leftCols(curved).transpose();
-  Q.diagonal().array() += grow;
+  lower_product(weighted, columns, curved, Q);
+  Q.view().diagonal().array() += grow;
 }
 
 struct BallMaximum::Problem {
@@ -59,12 +57,10 @@ bool BallMaximum::factorise(const Problem& problem) {
   room_ = floor - lost;
   gap_across_ = l_ - quadratic.grow;
   if (!(room_ > 0.0) || (quadratic.grow != 0.0 && !(gap_across_ > floor))) return false;
-  A_.triangularView<Eigen::Lower>() = -quadratic.Q;
-  A_.diagonal().array() += l_ - floor;
-  if (mu_ > 0.0) A_.selfadjointView<Eigen::Lower>().rankUpdate(*problem.slab.along, mu_);
-  llt_.compute(A_);
+  factors_.set(l_ - floor, quadratic.Q);
+  if (mu_ > 0.0) factors_.add(*problem.slab.along, &mu_);
   ++factorisations_;
-  return llt_.info() == Eigen::Success;
+  return factors_.factorise();
 }
 
 // The bound that l and mu prove by the solution for A less its floor: any d bounds the maximum, exactly
@@ -77,8 +73,8 @@ double BallMaximum::dual(const Problem& problem) {
   b = quadratic.b;
   if (mu_ > 0.0) b += mu_ * problem.ends() * *slab.along;
   d_ = 0.5 * b;
-  llt_.solveInPlace(d_);
-  residual_.noalias() = quadratic.Q.selfadjointView<Eigen::Lower>() * d_;
+  factors_.solve(d_);
+  residual_.noalias() = quadratic.Q.view().selfadjointView<Eigen::Lower>() * d_;
   across_ = quadratic.cross == 0.0 ? 0.0 : 0.5 * quadratic.cross / gap_across_;
   const double bowed = d_.dot(residual_), square = d_.squaredNorm();
   length_ = std::hypot(std::sqrt(square), across_);
@@ -149,13 +145,15 @@ double BallMaximum::best_mu(const Problem& problem, double along_b, double along
 // best, or a maximiser refutes it.
 bool BallMaximum::next_on_slab(const Problem& problem) {
   const Eigen::VectorXd& v = *problem.slab.along;
-  const Eigen::VectorXd by_v = llt_.solve(v), by_b = 2.0 * d_ - mu_ * problem.ends() * by_v;  // A^-1 v, A^-1 b
+  Eigen::VectorXd by_v = v;
+  factors_.solve(by_v);
+  const Eigen::VectorXd by_b = 2.0 * d_ - mu_ * problem.ends() * by_v;  // A^-1 v, A^-1 b
   const double along_v = v.dot(by_v), mu = best_mu(problem, v.dot(by_b), along_v);
   const double share = (mu - mu_) / (1.0 + (mu - mu_) * along_v);  // A(mu)^-1 = A^-1 - share by_v by_v^T
   d_ = 0.5 * (by_b + mu * problem.ends() * by_v);
   d_ -= share * v.dot(d_) * by_v;
   length_ = std::hypot(d_.norm(), across_);
-  residual_.noalias() = problem.quadratic.Q.selfadjointView<Eigen::Lower>() * d_;
+  residual_.noalias() = problem.quadratic.Q.view().selfadjointView<Eigen::Lower>() * d_;
   const double bowed = d_.dot(residual_), s = v.dot(d_);
   set_value_on_ball(problem, bowed);
   const double ball = problem.radius * problem.radius, fall = ball - length_ * length_;
@@ -166,7 +164,8 @@ bool BallMaximum::next_on_slab(const Problem& problem) {
   (fall > 0.0 ? enough_ : too_small_) = l_;
   if (value < 0.0 && !settled) return true;  // to be proved
   if (hopeless(problem) || (settled && (std::abs(fall) < kNear * ball || enough_ < too_small_ * kNarrow))) return false;
-  Eigen::VectorXd by_d = llt_.solve(d_);
+  Eigen::VectorXd by_d = d_;
+  factors_.solve(by_d);
   by_d -= share * v.dot(by_d) * by_v;
   // With l mu changes, so that s does not.
   const double held = mu > 0.0 ? v.dot(by_d) * v.dot(by_d) * (1.0 + (mu - before) * along_v) / along_v : 0.0;
@@ -183,7 +182,7 @@ bool BallMaximum::next(const Problem& problem) {
   (fall > 0.0 ? enough_ : too_small_) = l_;
   if (std::abs(fall) < kNear * square || enough_ < too_small_ * kNarrow) return false;
   residual_ = d_;
-  llt_.matrixL().solveInPlace(residual_);
+  factors_.solve_lower(residual_);
   newton(problem, residual_.squaredNorm() + (across_ == 0.0 ? 0.0 : across_ * across_ / gap_across_));
   return true;
 }
@@ -240,7 +239,7 @@ Eigen::VectorXd BallMaximum::steepest(const Quadratic& quadratic) {
   for (int tries = 0; !factorise(problem); l_ *= 2.0)
     if (++tries > kSteps) return v;  // nothing here is finite
   for (int k = 0; k < kInverse; ++k) {
-    llt_.solveInPlace(v);
+    factors_.solve(v);
     v.normalize();
   }
   return v;

@@ -1,8 +1,7 @@
 // The largest value of a quadratic on a ball, or on a slab of it, bounded from above.
 #pragma once
 
-#include <Eigen/Cholesky>
-
+#include "preluflow/robustness/cholesky.hpp"
 #include "preluflow/types.hpp"
 
 namespace preluflow {
@@ -10,14 +9,14 @@ namespace preluflow {
 // c0 + <b,d> + sum_k bend_k <column_k,d>^2 + grow ||d||^2 in the span; across it grow t^2 + cross t besides.
 struct Quadratic {
   Quadratic(Index rank, Index width)
-      : b(rank), bend(width), columns(rank, width), weighted(rank, width), Q(Eigen::MatrixXd::Zero(rank, rank)) {}
+      : b(rank), bend(width), columns(rank, width), weighted(rank, width), Q(rank, rank) {}
 
   double c0 = 0.0, grow = 0.0, cross = 0.0;
   double scale = 0.0;  // what its terms' absolute values add up to, at most
   double bends = 0.0;  // >= ||Q||
   Index curved = 0;    // how many columns there are
   Eigen::VectorXd b, bend;
-  Eigen::MatrixXd columns, weighted, Q;  // Q: the lower triangle, once form_Q has been called
+  ColumnMatrix columns, weighted, Q;  // Q: the lower triangle, once form_Q has been called
 
   void clear();
   void form_Q();
@@ -33,7 +32,7 @@ struct Slab {
 // (docs/mathematics.md#trust-region, docs/mathematics.md#slabs).
 class BallMaximum {
  public:
-  explicit BallMaximum(Index rank) : d_(rank), residual_(rank), along_(rank), A_(rank, rank), llt_(rank) {}
+  explicit BallMaximum(Index rank) : d_(rank), residual_(rank), along_(rank), factors_(rank) {}
 
   // Whether it is below 0, proved: `allowance` is what rounding may have done to the quadratic. Leaves a bound and
   // nearly a maximiser behind, neither better than it takes to tell.
@@ -66,8 +65,7 @@ class BallMaximum {
   void set_value_on_ball(const Problem& problem, double bowed);
 
   Eigen::VectorXd d_, residual_, along_;
-  Eigen::MatrixXd A_;
-  Eigen::LLT<Eigen::MatrixXd> llt_;
+  Cholesky factors_;
   double bound_ = 0.0, l_ = 0.0, mu_ = 0.0, across_ = 0.0, length_ = 0.0, room_ = 0.0, gap_across_ = 0.0;
   double value_outside_ = 0.0, value_on_ball_ = 0.0;  // the quadratic at the maximiser, and at that moved into the ball
   double too_small_ = 0.0, enough_ = 0.0;             // of l

@@ -27,16 +27,14 @@ constexpr double kWider = 1e-6;   // of the width of a range, likewise
 // With A = l - Q >= L L^T, F(d) <= v0 + l ||d||^2 - ||L^T (d - d')||^2 for the solution d' of (A - floor) d' = b/2
 // (docs/mathematics.md#contraction).
 bool Ellipsoid::try_multiplier(const NodeMajorant& F, double reach, double l, double& v0) {
-  const auto rank = static_cast<double>(A_.rows());
+  const auto rank = static_cast<double>(F.b.size());
   const double floor = kShift * l + 4.0 * kEpsilon * rank * F.bends;
   const double lost = kEpsilon * (rank + 2.0) * (rank * l + F.bends);
-  A_.triangularView<Eigen::Lower>() = -F.Q;
-  A_.diagonal().array() += l - floor;
-  llt_.compute(A_);
-  if (llt_.info() != Eigen::Success || !(floor > lost)) return false;
+  factors_.set(l - floor, F.Q);
+  if (!(floor > lost) || !factors_.factorise()) return false;
   half_ = 0.5 * F.b;
-  llt_.solveInPlace(half_);
-  residual_.noalias() = F.Q.selfadjointView<Eigen::Lower>() * half_;
+  factors_.solve(half_);
+  residual_.noalias() = F.Q.view().selfadjointView<Eigen::Lower>() * half_;
   const double step = half_.norm(), bow = l * half_.squaredNorm() - half_.dot(residual_);
   residual_ = F.b - 2.0 * (l * half_ - residual_);
   v0 = F.c0 + F.b.dot(half_) - bow + residual_.squaredNorm() / (4.0 * (floor - lost)) + F.allowance +
@@ -50,7 +48,6 @@ bool Ellipsoid::set(const NodeMajorant& F, double reach, double l) {
     l_ = more * l;
     if (!try_multiplier(F, reach, l_, v0_) || half_.norm() > kFar * reach) continue;
     centre_ = half_;
-    L_.triangularView<Eigen::Lower>() = llt_.matrixL();
     return true;
   }
   return false;
@@ -63,33 +60,34 @@ double Ellipsoid::slop(const NodeMajorant& F, Index k) const {
 
 // Ranges that the point y, as L^T (d - centre), exceeds, as half-spaces of such points.
 void Ellipsoid::add_violated(const Node& node, const NodeMajorant& F, const VectorXd& y, std::vector<bool>& used) {
+  const VectorXd values = seen_ + white_.view() * y;
   for (Index k = 0; k < F.terms(); ++k) {
     if (!(width_(k) > 0.0) || !(F.length(k) > 0.0)) continue;
-    const double at = seen_(k) + white_.col(k).dot(y);
+    const double at = values(k);
     for (const bool below : {false, true}) {
       const double over = below ? node.low(k) - at : at - node.high(k), sign = below ? -1.0 : 1.0;
       const auto place = static_cast<std::size_t>(2 * k + (below ? 1 : 0));
       if (!(over > kOver * (node.high(k) - node.low(k))) || used[place]) continue;
       used[place] = true;
       const double from_centre = sign * (seen_(k) - (below ? node.low(k) : node.high(k)));
-      spaces_.add((sign / width_(k)) * white_.col(k), from_centre / width_(k), slop(F, k) / width_(k));
+      spaces_.add((sign / width_(k)) * white_.view().row(k).transpose(), from_centre / width_(k),
+                  slop(F, k) / width_(k));
     }
   }
 }
 
 void Ellipsoid::meet(const Node& node, const NodeMajorant& F) {
-  white_ = F.columns;
-  L_.triangularView<Eigen::Lower>().solveInPlace(white_);
-  width_ = white_.colwise().norm();
+  white_ = F.rows;
+  factors_.solve_rows(white_);
+  const Index rank = centre_.size();
+  width_ = white_.view().rowwise().norm();
   seen_ = F.z;
   seen_.noalias() += F.columns.transpose() * centre_;
-  double size = 0.0;  // of the factor, squared
-  for (Index i = 0; i < L_.rows(); ++i) size += L_.row(i).head(i + 1).squaredNorm();
   apart_ = turned_ = 0.0;
   const double most = std::sqrt(std::max(v0_ + l_ * reach_ * reach_, 0.0)) + 1e-300;  // of ||y|| of errors within reach
-  const double unit = kEpsilon * static_cast<double>(L_.rows() + 8);
-  lost_ = unit * (std::sqrt(size) * (2.0 + kFar) * reach_ + 2.0 * most);
-  VectorXd nearest = VectorXd::Zero(L_.rows()), weights;
+  const double unit = kEpsilon * static_cast<double>(rank + 8);
+  lost_ = unit * (std::sqrt(factors_.squares()) * (2.0 + kFar) * reach_ + 2.0 * most);
+  VectorXd nearest = VectorXd::Zero(rank), weights;
   std::vector<bool> used(static_cast<std::size_t>(2 * F.terms()), false);
   spaces_.clear();
   for (int round = 0; round < kMeetings; ++round) {
@@ -108,8 +106,8 @@ void Ellipsoid::meet(const Node& node, const NodeMajorant& F) {
   // within what is left of the radius.
   turned_ = 2.0 * apart_ * most * kEpsilon * static_cast<double>(8 + spaces_.count()) * weights.sum() / length;
   nearest *= apart_ / length;
-  seen_.noalias() += white_.transpose() * nearest;
-  L_.triangularView<Eigen::Lower>().transpose().solveInPlace(nearest);
+  seen_.noalias() += white_.view() * nearest;
+  factors_.solve_upper(nearest);
   centre_ += nearest;
 }
 
@@ -136,7 +134,7 @@ bool Ellipsoid::narrow(Node& node, const NodeMajorant& F, double& gained) {
 
 void Ellipsoid::range(const VectorXd& n, double& low, double& high) const {
   VectorXd w = n;
-  L_.triangularView<Eigen::Lower>().solveInPlace(w);
+  factors_.solve_lower(w);
   const double middle = n.dot(centre_), width = w.norm();
   const double half = width * radius_ * (1.0 + kWider) + lost_ * width + kInward * reach_;
   low = std::max(low, middle - half);

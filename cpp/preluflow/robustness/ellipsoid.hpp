@@ -3,8 +3,7 @@
 // ranges (docs/mathematics.md#contraction).
 #pragma once
 
-#include <Eigen/Cholesky>
-
+#include "preluflow/robustness/cholesky.hpp"
 #include "preluflow/robustness/half_spaces.hpp"
 #include "preluflow/robustness/node_majorant.hpp"
 
@@ -12,7 +11,7 @@ namespace preluflow {
 
 class Ellipsoid {
  public:
-  explicit Ellipsoid(Index rank) : A_(rank, rank), L_(rank, rank), spaces_(rank) {}
+  explicit Ellipsoid(Index rank) : factors_(rank), spaces_(rank) {}
 
   // Proves what F is at most, by the multiplier l of the ball or a little more; false if that proves nothing.
   bool set(const NodeMajorant& F, double reach, double l);
@@ -38,13 +37,13 @@ class Ellipsoid {
   void add_violated(const Node& node, const NodeMajorant& F, const Eigen::VectorXd& y, std::vector<bool>& used);
 
   double l_ = 0.0, v0_ = 0.0, reach_ = 0.0;
-  double apart_ = 0.0;             // of the ranges from the centre, at least
-  double turned_ = 0.0;            // what rounding of the direction to them may add to the radius' square
-  double radius_ = 0.0;            // of the ellipsoid's norm, around the centre
-  double lost_ = 0.0;              // by rounding of a value, per width of it
-  Eigen::MatrixXd A_, L_, white_;  // white: L^-1 columns
+  double apart_ = 0.0;   // of the ranges from the centre, at least
+  double turned_ = 0.0;  // what rounding of the direction to them may add to the radius' square
+  double radius_ = 0.0;  // of the ellipsoid's norm, around the centre
+  double lost_ = 0.0;    // by rounding of a value, per width of it
+  Cholesky factors_;     // L
+  ColumnMatrix white_;   // (terms, rank) L^-1 column_k in row k
   Eigen::VectorXd centre_, half_, residual_, seen_, width_;
-  Eigen::LLT<Eigen::MatrixXd> llt_;
   HalfSpaces spaces_;
 };
 

@@ -1,11 +1,11 @@
 #include "preluflow/robustness/linear_algebra.hpp"
 
-#include <Eigen/Cholesky>
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "preluflow/panels.hpp"
+#include "preluflow/robustness/cholesky.hpp"
 
 namespace preluflow {
 
@@ -54,12 +54,12 @@ double largest_eigenvalue(const Eigen::MatrixXd& M) {
   const Index m = M.rows();
   if (m == 0) return 0.0;
   const double trace = M.trace(), most = M.cwiseAbs().rowwise().sum().maxCoeff();
-  Eigen::LLT<Eigen::MatrixXd> factors(m);
+  ColumnMatrix columns(m, m);
+  columns.view() = M;
+  Cholesky factors(m);
   const auto above = [&](double l) {
-    Eigen::MatrixXd rest = -M;
-    rest.diagonal().array() += l;
-    factors.compute(rest);
-    return factors.info() == Eigen::Success;
+    factors.set(l, columns);
+    return factors.factorise();
   };
   // Power iteration from below; from above the trace and the largest row sum.
   Eigen::VectorXd x = Eigen::VectorXd::LinSpaced(m, 1.0, 2.0).normalized(), product(m);

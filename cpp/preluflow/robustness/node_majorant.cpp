@@ -34,20 +34,20 @@ NodeMajorant::NodeMajorant(const Sides& sides, double p, double span_slack)
   a << sides.rival.a, sides.own.a;
   z << sides.rival.z, sides.own.z;
   length << sides.rival.length, sides.own.length;
-  Q.resize(rank, rank);
+  Q = ColumnMatrix(rank, rank);
+  bent_ = weighted_ = ColumnMatrix(rank, neurons_);
 }
 
 void NodeMajorant::take(const Node& node) {
   const Index count = node.directions.cols(), rank = columns.rows();
   columns.conservativeResize(rank, neurons_ + count);
   for (VectorXd* v : {&a, &z, &length}) v->conservativeResize(neurons_ + count);
-  bent_.resize(rank, neurons_);
-  weighted_.resize(rank, neurons_);
-  if (count == 0) return;
   columns.rightCols(count) = node.directions;
   a.tail(count).setZero();
   z.tail(count).setZero();
   length.tail(count).setConstant(1.0 + kEpsilon * static_cast<double>(rank + 8));
+  if (rows.rows() != terms()) rows = ColumnMatrix(terms(), rank);
+  rows.view() = columns.transpose();
 }
 
 bool NodeMajorant::build(const Node& node, double reach, const VectorXd& touch, const Kind& kind,
@@ -60,8 +60,7 @@ bool NodeMajorant::build(const Node& node, double reach, const VectorXd& touch, 
     const double contact = kind.mixed ? mixed_contact(node, k, mixture) : z(k) + columns.col(k).dot(touch);
     if (!add_neuron(node, reach, k, contact, kind.share)) return false;
   }
-  Q.setZero();
-  if (curved_ > 0) Q.triangularView<Eigen::Lower>() = weighted_.leftCols(curved_) * bent_.leftCols(curved_).transpose();
+  lower_product(weighted_, bent_, curved_, Q);
   allow();
   return std::isfinite(scale_);
 }
@@ -109,7 +108,7 @@ bool NodeMajorant::add_neuron(const Node& node, double reach, Index k, double co
 double NodeMajorant::multiplier(const VectorXd& touch) const {
   const double square = touch.squaredNorm();
   if (!(square > 0.0)) return 0.0;
-  const VectorXd bow = Q.selfadjointView<Eigen::Lower>() * touch;
+  const VectorXd bow = Q.view().selfadjointView<Eigen::Lower>() * touch;
   return std::max((touch.dot(b) + 2.0 * touch.dot(bow)) / (2.0 * square), 0.0);
 }
 
@@ -118,7 +117,7 @@ void NodeMajorant::wanted(const VectorXd& touch, double share, VectorXd& weights
   weights.setZero(terms() - neurons_);
   if (!(most > 0.0)) return;
   for (Index i = 0; i < weights.size(); ++i) {
-    const VectorXd n = columns.col(neurons_ + i), bow = Q.selfadjointView<Eigen::Lower>() * n;
+    const VectorXd n = columns.col(neurons_ + i), bow = Q.view().selfadjointView<Eigen::Lower>() * n;
     weights(i) = std::max(n.dot(bow) - most, 0.0);
   }
 }
@@ -131,7 +130,7 @@ void NodeMajorant::press(const Node& node, double reach, const VectorXd& weights
     c0 -= weight * low * high;
     scale_ += weight * (reach + std::abs(low)) * (reach + std::abs(high));
     b += weight * (low + high) * n;
-    Q.selfadjointView<Eigen::Lower>().rankUpdate(n, -weight);
+    Q.view().selfadjointView<Eigen::Lower>().rankUpdate(n, -weight);
     bends += weight;
   }
   allow();

@@ -2,6 +2,7 @@
 // on the node's range of its value (docs/mathematics.md#curvature, docs/mathematics.md#node-quadratics).
 #pragma once
 
+#include "preluflow/robustness/cholesky.hpp"
 #include "preluflow/robustness/contacts.hpp"
 #include "preluflow/robustness/node.hpp"
 #include "preluflow/robustness/sides.hpp"
@@ -46,11 +47,12 @@ class NodeMajorant {
   double unit() const { return unit_; }  // what float64 may have done to a value, relative to its parts
 
   Eigen::MatrixXd columns;       // (rank, terms) rivals, own neurons, directions
+  ColumnMatrix rows;             // (terms, rank) the same
   Eigen::VectorXd a, z, length;  // (terms,) 0, 0 and 1 for directions
   double c0 = 0.0, bends = 0.0;  // bends >= ||Q||
   double allowance = 0.0;        // for rounding; in c0 already
   Eigen::VectorXd b;             // (rank,)
-  Eigen::MatrixXd Q;             // (rank, rank) the lower triangle
+  ColumnMatrix Q;                // (rank, rank) the lower triangle
 
  private:
   double mixed_contact(const Node& node, Index k, const Moments& mixture) const;
@@ -60,7 +62,7 @@ class NodeMajorant {
   double p_, unit_;
   double scale_ = 0.0;  // what the terms' absolute values add up to, at most
   Index rivals_, neurons_, curved_ = 0;
-  Eigen::MatrixXd bent_, weighted_;
+  ColumnMatrix bent_, weighted_;
 };
 
 }  // namespace preluflow

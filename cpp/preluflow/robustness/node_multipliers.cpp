@@ -22,21 +22,19 @@ constexpr double kRidge = 1e-10;  // relatively, on the second derivatives
 
 // Sets A, b_w, d = A^-1 b_w/2 and the value; false if A is not positive definite.
 bool NodeMultipliers::try_at(const NodeMajorant& F, const Node& node, double enough, double l, const VectorXd& w) {
-  A_.triangularView<Eigen::Lower>() = -F.Q;
-  A_.diagonal().array() += l;
+  factors_.set(l, F.Q);
+  factors_.add(F.columns.rightCols(w.size()), w.data());
   b_ = F.b;
   double value = F.c0 + l * enough * enough;
   for (Index i = 0; i < w.size(); ++i) {
     if (!(w(i) > 0.0)) continue;
     const double low = node.low(F.neurons() + i), high = node.high(F.neurons() + i);
-    A_.selfadjointView<Eigen::Lower>().rankUpdate(F.columns.col(F.neurons() + i), w(i));
     b_ += (w(i) * (low + high)) * F.columns.col(F.neurons() + i);
     value -= w(i) * low * high;
   }
-  llt_.compute(A_);
-  if (llt_.info() != Eigen::Success) return false;
+  if (!factors_.factorise()) return false;
   d_ = 0.5 * b_;
-  llt_.solveInPlace(d_);
+  factors_.solve(d_);
   value_ = value + 0.5 * b_.dot(d_);
   return std::isfinite(value_);
 }
@@ -55,7 +53,7 @@ void NodeMultipliers::derive(const NodeMajorant& F, const Node& node, double eno
     first_(i + 1) = (s - low) * (high - s);
     U_.col(i + 1) = (0.5 * (low + high) - s) * F.columns.col(F.neurons() + i);
   }
-  llt_.matrixL().solveInPlace(U_);
+  factors_.solve_lower(U_);
   second_.noalias() = 2.0 * U_.transpose() * U_;
   for (Index i = 0; i <= count; ++i) second_(i, i) += kRidge * second_(i, i) + 1e-300;
 }

@@ -5,8 +5,7 @@
 // (docs/mathematics.md#node-multipliers). What is found is a hint: any l and w >= 0 prove something.
 #pragma once
 
-#include <Eigen/Cholesky>
-
+#include "preluflow/robustness/cholesky.hpp"
 #include "preluflow/robustness/node.hpp"
 #include "preluflow/robustness/node_majorant.hpp"
 #include "preluflow/types.hpp"
@@ -15,7 +14,7 @@ namespace preluflow {
 
 class NodeMultipliers {
  public:
-  explicit NodeMultipliers(Index rank) : A_(rank, rank), b_(rank), d_(rank), llt_(rank) {}
+  explicit NodeMultipliers(Index rank) : b_(rank), d_(rank), factors_(rank) {}
 
   // Newton's method from l and w (directions,), where these are positive; with `held` w stays as it is. False if no l
   // makes A positive definite.
@@ -32,9 +31,9 @@ class NodeMultipliers {
   bool descend(const NodeMajorant& F, const Node& node, double enough, const Eigen::VectorXd& step);
 
   double l_ = 0.0, value_ = 0.0;
-  Eigen::MatrixXd A_, U_, second_;
+  Eigen::MatrixXd U_, second_;
   Eigen::VectorXd b_, d_, w_, first_;
-  Eigen::LLT<Eigen::MatrixXd> llt_;
+  Cholesky factors_;
 };
 
 }  // namespace preluflow

@@ -33,14 +33,14 @@ struct Bent {
   Eigen::MatrixXd vectors;  // (rank, count) columns, the largest last
   VectorXd values;
 };
-Bent bent_most(const Eigen::MatrixXd& Q, Index count) {
+Bent bent_most(const ColumnMatrix& Q, Index count) {
   const Index rank = Q.rows(), most = std::min<Index>(rank, kLanczos);
   Eigen::MatrixXd V(rank, most);
   VectorXd diagonal(most), beside(most);
   V.col(0) = VectorXd::LinSpaced(rank, 1.0, 2.0).normalized();
   Index steps = 0;
   for (Index i = 0; i < most; ++i) {
-    VectorXd next = Q.selfadjointView<Eigen::Lower>() * V.col(i);
+    VectorXd next = Q.view().selfadjointView<Eigen::Lower>() * V.col(i);
     diagonal(i) = next.dot(V.col(i));
     steps = i + 1;
     for (int twice = 0; twice < 2; ++twice) next -= V.leftCols(steps) * (V.leftCols(steps).transpose() * next);
@@ -157,7 +157,7 @@ double QuadraticBound::widest_direction(Node& node, double reach) {
   const double wanted = kBent * F_.multiplier(node.centre);
   double most = 0.0;
   for (Index k = F_.neurons(); k < F_.terms(); ++k) {
-    const VectorXd n = F_.columns.col(k), bow = F_.Q.selfadjointView<Eigen::Lower>() * n;
+    const VectorXd n = F_.columns.col(k), bow = F_.Q.view().selfadjointView<Eigen::Lower>() * n;
     const double width = node.high(k) - node.low(k), loss = (n.dot(bow) - wanted) * width * width;
     if (!(loss > most) || !(width > kThin * reach)) continue;
     most = loss;
