@@ -316,6 +316,35 @@ def torch_pgd(network, X, y, eps, steps, step, exponential):
     return path
 
 
+@pytest.mark.parametrize("steps", [1, 5, 31, 32, 33, 34, 65, 400])
+@pytest.mark.parametrize("stop_early", [True, False])
+def test_pgd_that_comes_back_to_an_iterate_ends_as_if_it_went_on(steps, stop_early):
+    class Wells:  # at x_0 = -1 and 1; every row by itself, so that its place among others decides no bit
+        def decision_function(self, X):
+            square = X[:, 0] * X[:, 0]
+            return 0.4 + square * (0.5 * square - 1.0) + 0.1 * np.abs(X[:, 1])
+
+        def input_gradient(self, X):
+            return np.stack([2.0 * X[:, 0] * (X[:, 0] * X[:, 0] - 1.0), 0.1 * np.sign(X[:, 1])], axis=1)
+
+    X, y, size, ball = np.random.default_rng(0).normal(size=(40, 2)), np.ones(40), 0.07, _searches.Ball(0.6, "l2", None)
+    y[::7] = -1.0  # wrong to begin with
+    found = attacks.pgd(Wells(), X, y, eps=ball.eps, steps=steps, step=size, objective="margin", stop_early=stop_early)
+    right = y * Wells().decision_function(X) > 0
+    for i in np.flatnonzero(right):
+        delta, best, lowest = np.zeros((1, 2)), None, np.inf
+        for _ in range(steps + 1):
+            margin = Wells().decision_function(X[i : i + 1] + delta)[0]
+            if margin < lowest:
+                best, lowest = delta, margin
+            if stop_early and lowest <= 0:
+                break
+            uphill = ball.steepest(-Wells().input_gradient(X[i : i + 1] + delta))
+            delta = ball.project(X[i : i + 1], delta + size * uphill)
+        np.testing.assert_array_equal(found.delta[i], best[0])
+    assert steps < 400 or found.gradients < 0.6 * steps * right.sum()
+
+
 @pytest.mark.parametrize("objective", ["exponential", "margin"])
 def test_pgd_goes_step_for_step_as_in_torch(trained, objective):
     network, fresh, _, _ = trained

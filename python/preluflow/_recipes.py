@@ -94,8 +94,10 @@ def _last_iterate(
     single: _Single, x: Float32, y: Float32, ball: Ball, steps: int, step: float, share: np.float32
 ) -> Float32:
     """Ascend the mean of exp(-y f), of which each point's part is the ``share`` 1/n, from delta = 0; return delta."""
-    delta = np.zeros_like(x)
-    for _ in range(steps):
+    last, live = np.zeros_like(x), np.arange(len(x))
+    delta, until = last, np.full(len(x), steps)  # the step whose iterate is that of the last
+    orbit = _searches.Orbit(delta)
+    for k in range(1, steps + 1):
         f, gradient = single.both(x + delta)
         with np.errstate(all="ignore"):
             g = (share * np.exp(-y * f) * -y)[:, None] * gradient
@@ -103,7 +105,16 @@ def _last_iterate(
         length = np.linalg.norm(delta.astype(np.float64), axis=1)
         outside = length > ball.eps
         delta[outside] *= (ball.eps / length[outside]).astype(np.float32)[:, None]
-    return delta
+        period = orbit.period(k, delta)
+        until = np.where(period > 0, np.minimum(until, k + (steps - k) % np.maximum(period, 1)), until)
+        done = until == k
+        if done.any():
+            last[live[done]] = delta[done]
+            x, y, delta, until, live = (each[~done] for each in (x, y, delta, until, live))
+            orbit.only(~done)
+        if not live.size:
+            break
+    return last
 
 
 # ---- the distance's estimator

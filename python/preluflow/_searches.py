@@ -25,6 +25,7 @@ _INSIDE = 1.0 - 1e-13  # the ball is shrunk by this, so that no way of summing s
 _FAR = 1e6  # minimal norms are sought up to this many times 1 + ||x||
 _TURNS = (math.pi / 8, math.pi / 4, 3 * math.pi / 8, math.pi / 2)
 _LAST_GAMMA, _LAST_STEP = 0.001, 0.01  # of FMN: where gamma ends, and the step, as a share of the first
+_LOOK = 32  # steps after which an iterate is expected to come back, if it does
 _STRETCHES = (0.0, 1e-13, 1e-12, 1e-11, 1e-10, 1e-9)
 
 Bools = NDArray[np.bool_]
@@ -334,6 +335,33 @@ class Best:
         return np.asarray(better)
 
 
+class Orbit:
+    """Notices iterates that come back: what a step does depends on where it begins alone, so the rest is known.
+
+    Runs that settle do so within some tens or hundreds of steps, in a point or in going to and fro by a last digit.
+
+    Parameters
+    ----------
+    delta : ndarray, shape (m, D)
+        Where the runs begin.
+    """
+
+    def __init__(self, delta: NDArray[Any]) -> None:
+        self.held, self.at = delta.copy(), 0
+
+    def period(self, step: int, delta: NDArray[Any]) -> Ints:
+        """Steps (m,) since each was where it is after ``step`` steps, called with every one; 0 if it is not known."""
+        back = np.asarray((delta == self.held).all(axis=1))
+        period = np.where(back, step - self.at, 0)
+        if step - self.at == _LOOK:
+            self.held, self.at = delta.copy(), step
+        return period
+
+    def only(self, rows: Bools) -> None:
+        """Go on with those rows."""
+        self.held = self.held[rows]
+
+
 def pgd(
     points: Points,
     delta: Float64,
@@ -344,17 +372,20 @@ def pgd(
     ascent: Callable[[Model, Float64, Float64], Float64],
     stop_early: bool,
 ) -> Best:
-    best, live = Best(delta.shape), np.arange(len(points))
-    for _ in range(steps):
+    best, live, orbit = Best(delta.shape), np.arange(len(points)), Orbit(delta)
+    for k in range(1, steps + 1):
         margin, score, gradient = points.scored(delta, objective)
         best.see(live, delta, margin)
-        if stop_early and (margin <= 0).any():
-            on = margin > 0
+        on = margin > 0 if stop_early else np.ones(len(live), dtype=bool)
+        ahead = ball.project(points.x, delta + ascent(points.model, score, gradient))
+        on &= orbit.period(k, ahead) == 0  # where it has been, it was seen
+        if not on.all():
             points = points.only(on)
-            live, delta, score, gradient = _only(on, live, delta, score, gradient)
-            if not live.size:
-                return best
-        delta = ball.project(points.x, delta + ascent(points.model, score, gradient))
+            live, ahead = _only(on, live, ahead)
+            orbit.only(on)
+        if not live.size:
+            return best
+        delta = ahead
     best.see(live, delta, points.value(delta))
     return best
 

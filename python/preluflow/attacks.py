@@ -132,7 +132,7 @@ def pgd(
     classifier, X, y, eps, norm, bounds
         As in ``fgsm``.
     steps : int, default 2000
-        Gradients a run takes.
+        Steps of a run. One that comes back to an iterate ends, as what follows is known: most do within hundreds.
     step : float, default 0.1
         Factor of the gradient, or length of each step if normalised; > 0.
     objective : {"exponential", "margin", "cross_entropy", "dlr"}, optional
