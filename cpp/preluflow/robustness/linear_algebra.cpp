@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "preluflow/lanes.hpp"
 #include "preluflow/panels.hpp"
 #include "preluflow/robustness/cholesky.hpp"
 
@@ -14,9 +15,9 @@ namespace {
 constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
 
 double dot(const double* a, const double* b, Index n) {
-  double sum = 0.0;
-  for (Index i = 0; i < n; ++i) sum += a[i] * b[i];
-  return sum;
+  Lanes sum = Lanes::Zero();
+  for_lanes(n, [&](const auto& at) { sum += at(a) * at(b); });
+  return total(sum);
 }
 
 }  // namespace
