@@ -88,7 +88,9 @@ def test_the_table_counts_what_was_done():
     _, attacked = bracket_of(outcome).accuracy(pgd_gap.TOLD)
     assert measured(rows, name) == " / ".join(f"{value:.3f}" for value in attacked)
     assert outcome.arrays["gradients_ddn"] == config.ddn_steps * config.points
-    assert outcome.arrays["gradients_papers"][0] == config.pgd_steps * config.points
+    # Runs that come back to an iterate end there.
+    taken = outcome.arrays["gradients_papers"][0]
+    assert config.points <= taken < config.pgd_steps * config.points
     assert np.all(outcome.arrays["gradients_apgd"] <= config.apgd_steps * config.apgd_starts * config.points)
     assert measured(rows, f"papers' PGD, {config.pgd_steps} steps: the same").startswith("1.000 / 1.000")
     assert all(row.paper == "-" for row in rows)  # what is known is of the full size
@@ -120,7 +122,8 @@ def test_by_mv24s_recipe_no_point_is_left_out_at_any_radius():
     config = replace(small, recipe="mv24")
     plain, outcome = (PGD_GAP.run(Options(seed=1, quick=True, num_threads=1), each) for each in (small, config))
     arrays = outcome.arrays
-    np.testing.assert_array_equal(arrays["gradients_papers"], config.pgd_steps * config.points)
+    taken = arrays["gradients_papers"]
+    assert np.all((taken >= config.points) & (taken <= config.pgd_steps * config.points))
     assert np.all(plain.arrays["gradients_papers"] <= config.pgd_steps * config.points)
     assert pgd_gap.ball_accuracy(outcome, "papers")[1] == 1.0 > pgd_gap.floor(outcome)
     for key in ("broken_margin", "broken_apgd", "lower", "upper", "ddn"):
