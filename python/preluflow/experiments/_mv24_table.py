@@ -70,7 +70,7 @@ def _distance_rows(outcome: Outcome, row: int, p: float) -> list[Row]:
                 "-",
                 f"{_largest(config, p):.4f} at f = 0",
             ),
-            Row("  the authors' estimator of it", _over(cell["estimate"])),
+            Row("  the authors' estimator of it", _over(cell["estimate"], ".3g")),
             Row(
                 "  median radius, certified to attacked",
                 f"{_over(cell['radius_lower'])} to {_over(cell['radius_upper'])}",
