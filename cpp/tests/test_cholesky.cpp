@@ -53,8 +53,8 @@ TEST(cholesky_lower_product_is_within_its_bound) {
       const MatrixXd A = random_matrix(numbers, n, 150), B = random_matrix(numbers, n, 150);
       ColumnMatrix Q = columns_of(random_matrix(numbers, n, n));
       lower_product(columns_of(A), columns_of(B), count, Q);
-      const LongMatrix exact =
-          A.leftCols(count).cast<long double>() * B.leftCols(count).cast<long double>().transpose();
+      const LongMatrix longA = A.leftCols(count).cast<long double>(), longB = B.leftCols(count).cast<long double>();
+      const LongMatrix exact = longA * longB.transpose();
       const MatrixXd sizes = A.leftCols(count).cwiseAbs() * B.leftCols(count).cwiseAbs().transpose();
       for (Index j = 0; j < n; ++j)
         for (Index i = j; i < n; ++i)
@@ -78,10 +78,11 @@ TEST(cholesky_factors_are_those_of_the_matrix) {
       factors.add(N, weight.data());
       CHECK(factors.factorise());
       const MatrixXd L = lower_of(factors, n);
+      const MatrixXd off = L * L.transpose() - whole;
       const VectorXd sizes = whole.diagonal().cwiseSqrt();
       const double units = 200.0 * static_cast<double>(n + 1) * kEpsilon;  // that of L's inverse besides
       for (Index j = 0; j < n; ++j)
-        for (Index i = 0; i < n; ++i) CHECK(std::abs((L * L.transpose() - whole)(i, j)) <= units * sizes(i) * sizes(j));
+        for (Index i = 0; i < n; ++i) CHECK(std::abs(off(i, j)) <= units * sizes(i) * sizes(j));
       CHECK(std::abs(factors.squares() - whole.trace()) <= units * whole.trace());
 
       const VectorXd x = random_matrix(numbers, n, 1);
