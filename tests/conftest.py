@@ -25,6 +25,17 @@ settings.load_profile("fixed")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+class Wells:
+    """A classifier with wells at x_0 = -1 and 1; every row by itself, so that its place among others decides no bit."""
+
+    def decision_function(self, X):
+        square = X[:, 0] * X[:, 0]
+        return 0.4 + square * (0.5 * square - 1.0) + 0.1 * np.abs(X[:, 1])
+
+    def input_gradient(self, X):
+        return np.stack([2.0 * X[:, 0] * (X[:, 0] * X[:, 0] - 1.0), 0.1 * np.sign(X[:, 1])], axis=1)
+
+
 @dataclass
 class Problem:
     """Random data and raw weights of moderate scale, float64."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import Wells
 
 import preluflow as pf
 from preluflow import _scores, _searches, attacks
@@ -319,14 +320,6 @@ def torch_pgd(network, X, y, eps, steps, step, exponential):
 @pytest.mark.parametrize("steps", [1, 5, 31, 32, 33, 34, 65, 400])
 @pytest.mark.parametrize("stop_early", [True, False])
 def test_pgd_that_comes_back_to_an_iterate_ends_as_if_it_went_on(steps, stop_early):
-    class Wells:  # at x_0 = -1 and 1; every row by itself, so that its place among others decides no bit
-        def decision_function(self, X):
-            square = X[:, 0] * X[:, 0]
-            return 0.4 + square * (0.5 * square - 1.0) + 0.1 * np.abs(X[:, 1])
-
-        def input_gradient(self, X):
-            return np.stack([2.0 * X[:, 0] * (X[:, 0] * X[:, 0] - 1.0), 0.1 * np.sign(X[:, 1])], axis=1)
-
     X, y, size, ball = np.random.default_rng(0).normal(size=(40, 2)), np.ones(40), 0.07, _searches.Ball(0.6, "l2", None)
     y[::7] = -1.0  # wrong to begin with
     found = attacks.pgd(Wells(), X, y, eps=ball.eps, steps=steps, step=size, objective="margin", stop_early=stop_early)

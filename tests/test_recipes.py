@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import Wells
 
 import preluflow as pf
 from preluflow import _recipes, attacks
@@ -118,14 +119,6 @@ def test_points_depend_on_each_other_by_their_number_alone(gmm, data):
 
 @pytest.mark.parametrize("steps", [1, 31, 32, 33, 34, 65, 66, 67, 600, 601])
 def test_runs_that_come_back_end_where_all_steps_end(steps):
-    class Wells:  # at x_0 = -1 and 1; every row by itself, so that its place among others decides no bit
-        def decision_function(self, X):
-            square = X[:, 0] * X[:, 0]
-            return 0.4 + square * (0.5 * square - 1.0) + 0.1 * np.abs(X[:, 1])
-
-        def input_gradient(self, X):
-            return np.stack([2.0 * X[:, 0] * (X[:, 0] * X[:, 0] - 1.0), 0.1 * np.sign(X[:, 1])], axis=1)
-
     X = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
     found = attacks.pgd(Wells(), X, np.ones(40), eps=0.6, steps=steps, step=0.07, recipe="mv24")
     delta = np.zeros_like(X)

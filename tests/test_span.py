@@ -29,9 +29,8 @@ def test_attacks_in_the_span_are_attacks_in_the_whole_space(p):
         np.testing.assert_allclose(*scores, rtol=0, atol=1e-14)
         np.testing.assert_allclose(inside.delta @ Q.T, whole.delta, rtol=0, atol=near)
         np.testing.assert_array_equal(inside.success, whole.success)
-        assert (
-            inside.gradients == whole.gradients
-        )  # in 30 steps none comes back to an iterate, which is one of rounding
+        # In 30 steps no run comes back to an iterate, which would be a matter of rounding.
+        assert inside.gradients == whole.gradients
     whole, inside = attacks.ddn(network, X, y, steps=60), attacks.ddn(reduced, Z, y, steps=60)
     # Where a gradient vanishes DDN draws a direction at random, and the two draw different ones.
     same = np.isclose(inside.norms, whole.norms, rtol=0, atol=1e-9)

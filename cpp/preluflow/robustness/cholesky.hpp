@@ -9,7 +9,7 @@
 namespace preluflow {
 
 // A matrix (rows, cols) in columns, with room after its last row and column for whole vectors and tiles. What is in the
-// room is not the matrix's, but it is finite.
+// room is not the matrix's.
 class ColumnMatrix {
  public:
   using View = Eigen::Map<Eigen::MatrixXd, Eigen::Unaligned, Eigen::OuterStride<>>;
