@@ -192,7 +192,8 @@ def distance_estimate(
     Returns
     -------
     float
-        Largest |f - F^(p)|, of the recipe |c f - F|, over the last iterates.
+        Largest |f - F^(p)| over the last iterates, evaluated in float64 and rounded down; of the recipe |c f - F|, as
+        its authors do in float32.
 
     Examples
     --------
@@ -214,7 +215,7 @@ def distance_estimate(
         value, gradient = difference.value_and_input_gradient(points, num_threads=num_threads)
         ahead = (effort.step_size * np.sign(value)).astype(network.dtype)[:, None]
         points = unit_rows(stay * points + ahead * gradient)
-    return _unscaled(np.abs(difference.decision_function(points, num_threads=num_threads)).max(), m)
+    return _largest(network, gmm, points, num_threads)[0]
 
 
 def _by_recipe(network: TwoLayerNetwork, gmm: OrthonormalGMM, effort: Effort, num_threads: int) -> float:
@@ -347,7 +348,13 @@ def _lower_end(
     values[: gmm.clusters] += 1e3  # the centres stay
     points = starts[np.argsort(-values, kind="stable")[:keep]]
 
-    points = ascend(difference, points, steps, num_threads)
+    return _largest(network, gmm, ascend(difference, points, steps, num_threads), num_threads)
+
+
+def _largest(
+    network: TwoLayerNetwork, gmm: OrthonormalGMM, points: Float, num_threads: int | None
+) -> tuple[float, Float64]:
+    """Return what the largest |f - F^(p)| at points (B, D) is at least, in float64, and the unit vector it is at."""
     exact, m = difference_network(network.astype(np.float64), gmm).rescaled()  # with the centres unrounded
     finalists = unit_rows(points.astype(np.float64))
     final = np.abs(exact.decision_function(finalists, num_threads=num_threads))
