@@ -42,7 +42,7 @@ void NodeMajorant::take(const Node& node) {
   const Index count = node.directions.cols(), rank = columns.rows();
   columns.conservativeResize(rank, neurons_ + count);
   for (VectorXd* v : {&a, &z, &length}) v->conservativeResize(neurons_ + count);
-  columns.rightCols(count) = node.directions;
+  if (count > 0) columns.rightCols(count) = node.directions;
   a.tail(count).setZero();
   z.tail(count).setZero();
   length.tail(count).setConstant(1.0 + kEpsilon * static_cast<double>(rank + 8));
