@@ -96,9 +96,9 @@ def test_a_node_limit_keeps_what_is_proved():
 @pytest.mark.parametrize("most", [1, 2, 7, 20])
 def test_nodes_are_counted_over_all_rival_classes(most):
     rng = np.random.default_rng(8)
-    W, V = rng.standard_normal((30, 6)), rng.standard_normal((30, 4))
-    network = pf.TwoLayerNetwork(W, V, p=3.0, hidden_bias=0.3 * rng.standard_normal(30))
-    X = rng.standard_normal((20, 6))
+    W, V = rng.standard_normal((100, 30)), rng.standard_normal((100, 4))  # trust regions leave one of its points open
+    network = pf.TwoLayerNetwork(W, V, p=4.0, hidden_bias=0.3 * rng.standard_normal(100))
+    X = rng.standard_normal((20, 30))
     y = network.predict(X)
     found = pf.robust_radius(network, X, y, "exact", max_nodes=most)
     assert found.trace["nodes"].max() <= most

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
+#include <limits>
+#include <utility>
 
 namespace preluflow {
 
@@ -9,11 +12,13 @@ namespace {
 
 using Eigen::VectorXd;
 
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kTiny = 1e-300;
 constexpr double kBeyond = 1e-9;  // of r: how much farther than the ball slabs reach, for rounding
 // Shares of r between which the witness parts the first slabs.
 constexpr double kInside = 0.3, kOutside = 0.9;
 constexpr double kThinnest = 0.05;  // of r: slabs that would be thinner are given up
+constexpr double kStill = 0.02;     // of a slab's bound: a round that moves it by less is the last
 constexpr double kRoom = 1e-12;     // of r ||u||: rounding of ranges in slabs
 
 // Entries to 2^-30, so that a witness that rounding has moved is the same one, and the search takes the same way.
@@ -78,6 +83,7 @@ bool Certifier::from_zero(double radius) {
 
 // docs/mathematics.md#moving-contacts
 bool Certifier::move_contacts(double radius, const Slab& slab, int most_rounds, int& mixed, Moments& moments) {
+  double before = kInfinity;
   for (int round = 0; round < most_rounds; ++round) {
     stopped_ = stopped_ || asked_to_stop(interrupt_);
     if (stopped_) return false;
@@ -85,10 +91,13 @@ bool Certifier::move_contacts(double radius, const Slab& slab, int most_rounds, 
     best_contacts(net_, point_, view_.z, ranges_, moments, contacts_);
     if (!majorant_.at(view_, ranges_, contacts_, radius, quadratic_)) return false;
     if (maximum_.below_zero(quadratic_, radius, slab, majorant_.allowance(quadratic_))) return true;
+    const double bound = maximum_.bound();
+    if (slab.along != nullptr && std::abs(bound - before) < kStill * bound) return false;
+    before = bound;
     const double length = std::hypot(maximum_.maximiser().norm(), maximum_.across());
     const double inside = std::min(1.0, radius / std::max(length, kTiny));
     const VectorXd d = inside * maximum_.maximiser();
-    moments.mix(view_.columns.transpose() * d, square(d, inside * maximum_.across()), 2.0 / (mixed + 3.0));
+    moments.mix(view_.columns.transpose() * d, square(d, inside * maximum_.across()), 2.0 / (mixed + 4.0));
     ++mixed;
   }
   return false;
@@ -108,45 +117,61 @@ void Certifier::slab_ranges(double radius, const Slab& slab) {
   }
 }
 
-// One slab: from the witness, moved into it.
-bool Certifier::part(double radius, const Slab& slab, int most_rounds) {
+// One part of the ball: from the witness moved into it, or from where the last try ended.
+bool Certifier::part(double radius, Part& here, int most_rounds) {
+  const double end = radius * (1.0 + kBeyond);
+  const Slab slab{&along_, std::max(here.low, -end), std::min(here.high, end)};
   slab_ranges(radius, slab);
-  const double s = radius * along_.dot(towards_), inside = std::min(std::max(s, slab.low), slab.high);
-  const double rest = std::sqrt(std::max(radius * radius - s * s, kTiny));
-  const double left = std::min(std::sqrt(std::max(radius * radius - inside * inside, 0.0)) / rest, 1.0);
-  const VectorXd d = radius * left * towards_ + (inside - left * s) * along_;
-  Moments moments;
-  moments.set(radius * left * move_ + (inside - left * s) * cosines_, square(d, 0.0));
-  int mixed = 0;
-  return move_contacts(radius, slab, most_rounds, mixed, moments);
+  if (here.mixed == 0) {
+    const double s = radius * along_.dot(towards_), inside = std::min(std::max(s, slab.low), slab.high);
+    const double rest = std::sqrt(std::max(radius * radius - s * s, kTiny));
+    const double left = std::min(std::sqrt(std::max(radius * radius - inside * inside, 0.0)) / rest, 1.0);
+    const VectorXd d = radius * left * towards_ + (inside - left * s) * along_;
+    here.moments.set(radius * left * move_ + (inside - left * s) * cosines_, square(d, 0.0));
+  }
+  maximum_.begin(here.l, here.mu);
+  const bool done = move_contacts(radius, slab, most_rounds, here.mixed, here.moments);
+  here.l = maximum_.l();
+  here.mu = maximum_.mu();
+  if (done) here.proved = radius;
+  return done;
 }
 
-// docs/mathematics.md#slabs
+// The direction, and the first parts: the witness parts its side in two.
+bool Certifier::cut(double radius) {
+  if (!std::isfinite(bound_) || !(l_ > 0.0) || quadratic_.curved == 0) return false;
+  along_ = maximum_.steepest(quadratic_);
+  if (along_.dot(towards_) < 0.0) along_ = -along_;
+  cosines_ = view_.columns.transpose() * along_;
+  const double middle = std::min(std::max(along_.dot(towards_), kInside), kOutside) * radius;
+  for (const auto& [low, high] : {std::pair{-kInfinity, 0.0}, {middle, kInfinity}, {0.0, middle}})
+    parts_.push_back({low, high, l_, l_});
+  return true;
+}
+
+// The parts that may still hold an error are tried in turn, and halved where they fail (docs/mathematics.md#slabs).
 bool Certifier::slabs(double radius, int most_rounds, int most_slabs) {
-  struct Part {
-    Slab slab;
-    double l, mu;  // where the search for multipliers begins
+  if (parts_.empty() && !cut(radius)) return false;
+  const double end = radius * (1.0 + kBeyond);
+  std::deque<std::size_t> open;
+  for (std::size_t i = 0; i < parts_.size(); ++i)
+    if (parts_[i].proved < radius && parts_[i].low < end && parts_[i].high > -end) open.push_back(i);
+  const auto narrow = [&](const Part& here) {
+    return std::min(here.high, end) - std::max(here.low, -end) < kThinnest * radius;
   };
-  if (along_.size() == 0) {
-    if (!std::isfinite(bound_) || !(l_ > 0.0) || quadratic_.curved == 0) return false;
-    along_ = maximum_.steepest(quadratic_);
-    if (along_.dot(towards_) < 0.0) along_ = -along_;
-    cosines_ = view_.columns.transpose() * along_;
-  }
-  const double end = radius * (1.0 + kBeyond),
-               middle = std::min(std::max(along_.dot(towards_), kInside), kOutside) * radius;
-  std::vector<Part> open = {
-      {{&along_, -end, 0.0}, l_, l_}, {{&along_, middle, end}, l_, l_}, {{&along_, 0.0, middle}, l_, l_}};
-  for (int parts = 0; !open.empty(); ++parts) {
-    if (parts >= most_slabs || stopped_) return false;
-    const Part here = open.back();
-    open.pop_back();
-    maximum_.begin(here.l, here.mu);
-    if (part(radius, here.slab, most_rounds)) continue;
-    if (here.slab.high - here.slab.low < kThinnest * radius) return false;
-    const double half = 0.5 * (here.slab.low + here.slab.high);
-    open.push_back({{&along_, here.slab.low, half}, maximum_.l(), maximum_.mu()});
-    open.push_back({{&along_, half, here.slab.high}, maximum_.l(), maximum_.mu()});
+  for (int tried = 0; !open.empty(); ++tried) {
+    if (tried + static_cast<int>(open.size()) > most_slabs || stopped_) return false;
+    const std::size_t i = open.front();
+    open.pop_front();
+    if (part(radius, parts_[i], most_rounds)) continue;
+    if (narrow(parts_[i])) return false;
+    Part& lower = parts_[i];
+    lower.mixed = std::min(lower.mixed, 1);  // its contacts are a beginning for its halves
+    Part upper = lower;
+    lower.high = upper.low = 0.5 * (std::max(lower.low, -end) + std::min(lower.high, end));
+    open.push_back(i);
+    open.push_back(parts_.size());
+    parts_.push_back(std::move(upper));
   }
   return true;
 }

@@ -2,6 +2,8 @@
 // below 0.
 #pragma once
 
+#include <vector>
+
 #include "preluflow/interrupt.hpp"
 #include "preluflow/robustness/ball_maximum.hpp"
 #include "preluflow/robustness/contacts.hpp"
@@ -18,7 +20,8 @@ class Certifier {
 
   // Whether the ball holds no error, after at most so many rounds of moving contacts.
   bool ball(double radius, int most_rounds);
-  // The same by slabs across the direction in which the first ball's bound bends most (docs/mathematics.md#slabs).
+  // The same by slabs across the direction in which the first ball's bound bends most (docs/mathematics.md#slabs). What
+  // of a ball was proved to hold no error does not hold one of smaller balls: it is not looked at again.
   bool slabs(double radius, int most_rounds, int most_slabs);
 
   // A radius at which the bound may be 0, from the last ball tried; 0: not known.
@@ -28,9 +31,19 @@ class Certifier {
   Index rounds() const { return rounds_; }
 
  private:
+  // A part of the ball between two planes: low <= <along,d> <= high.
+  struct Part {
+    double low, high;
+    double l, mu;         // where the search for multipliers begins
+    double proved = 0.0;  // the largest radius for which it holds no error
+    Moments moments{};    // of `mixed` maximisers so far
+    int mixed = 0;
+  };
+
   bool move_contacts(double radius, const Slab& slab, int most_rounds, int& mixed, Moments& moments);
   bool from_zero(double radius);
-  bool part(double radius, const Slab& slab, int most_rounds);
+  bool cut(double radius);
+  bool part(double radius, Part& here, int most_rounds);
   void slab_ranges(double radius, const Slab& slab);
   double square(const Eigen::VectorXd& d, double across) const;
 
@@ -48,6 +61,7 @@ class Certifier {
   Moments moments_;  // of the whole ball, of `mixed_` maximisers so far
   int mixed_ = 0;
   Eigen::VectorXd along_, cosines_;  // of slabs: a unit vector, and <column_j, along>
+  std::vector<Part> parts_;          // whose union is the ball
   double radius_ = 0.0, l_ = 0.0, bound_ = 0.0;
   Index rounds_ = 0;
   bool stopped_ = false;

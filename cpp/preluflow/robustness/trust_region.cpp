@@ -22,15 +22,15 @@ constexpr double kRungs[] = {0.99, 0.975, 0.95, 0.92, 0.88, 0.82, 0.74, 0.64, 0.
 constexpr double kWorthwhile = 1.005;        // less than this times what is known is not worth a search
 constexpr int kFirstRounds = 8;              // of moving contacts: for the radius wanted,
 constexpr int kMoreRounds = 6;               // for others,
-constexpr int kSlabRounds = 4;               // and for a slab
+constexpr int kSlabRounds = 3;               // and for a slab
 constexpr int kSlabs = 12, kMoreSlabs = 30;  // at most, the latter where rounds are cheap
 // Bisections between the last radius that failed and the best one: from a step of 2^-kStep down to the tolerance.
 constexpr int kLeastBisections = 4, kStep = 6;
 constexpr double kPromising = 0.995;  // of a radius: estimates from there on are tried on the whole ball first,
 constexpr double kPoor = 0.8;         // and below that on nothing else
 // Bisection between the last rungs ends after so many multiplications in products Q, or these rounds.
-constexpr double kWork = 4e9;
-constexpr Index kLeastRounds = 20, kMostRounds = 200;
+constexpr double kWork = 8e9;
+constexpr Index kLeastRounds = 40, kMostRounds = 200;
 
 void set_reach(View& view) { view.reach = view.columns.colwise().norm().transpose() * (1.0 + 1e-14); }
 
@@ -110,6 +110,10 @@ class Tightening {
     for (const Form& form : forms_) sum += form.certifier.rounds();
     return sum;
   }
+  bool all();
+  bool by_slabs(Form& form, double radius) const {
+    return form.certifier.slabs(form.radius(radius), kSlabRounds, cheap_ ? kMoreSlabs : kSlabs);
+  }
   bool certified(Form& form, double radius);
   bool certified(double radius);
 
@@ -127,7 +131,7 @@ bool Tightening::certified(Form& form, double radius) {
   ++radii_;
   const double ratio = form.ratio(radius), r = form.radius(radius);
   const bool found = (ratio >= kPromising && form.certifier.ball(r, kMoreRounds)) ||
-                     (ratio >= kPoor && form.certifier.slabs(r, kSlabRounds, cheap_ ? kMoreSlabs : kSlabs)) ||
+                     (ratio >= kPoor && by_slabs(form, radius)) ||
                      (ratio < kPromising && form.certifier.ball(r, kMoreRounds));
   if (found) {
     best_ = radius;
@@ -147,14 +151,24 @@ bool Tightening::certified(double radius) {
   return false;
 }
 
-Trace::Form Tightening::run() {
-  for (Form& form : forms_) {
+// The radius wanted, on the whole ball, or by slabs, of which those that hold no error need not be seen again.
+bool Tightening::all() {
+  const auto holds = [&](Form& form, bool done) {
     ++radii_;
-    if (form.certifier.ball(form.radius(wanted_), kFirstRounds)) {
-      best_ = wanted_;
-      return found_ = form.kind;
-    }
-  }
+    if (!done) return false;
+    best_ = wanted_;
+    found_ = form.kind;
+    return true;
+  };
+  for (Form& form : forms_)
+    if (holds(form, form.certifier.ball(form.radius(wanted_), kFirstRounds))) return true;
+  for (Form& form : forms_)
+    if (form.ratio(wanted_) >= kPoor && holds(form, by_slabs(form, wanted_))) return true;
+  return false;
+}
+
+Trace::Form Tightening::run() {
+  if (all()) return found_;
   double failed = wanted_;
   const double *rung = std::begin(kRungs), *end = std::end(kRungs);
   for (int between = 0; failed - best_ > tolerance_ * wanted_ && !stopped();) {
