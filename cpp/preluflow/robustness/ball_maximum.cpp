@@ -24,18 +24,6 @@ constexpr int kInverse = 8;                     // inverse iterations for the st
 
 }  // namespace
 
-void Quadratic::clear() {
-  c0 = grow = cross = scale = bends = 0.0;
-  curved = 0;
-  b.setZero();
-}
-
-void Quadratic::form_Q() {
-  for (Index k = 0; k < curved; ++k) weighted.col(k) = bend(k) * columns.col(k);
-  lower_product(weighted, columns, curved, Q);
-  Q.view().diagonal().array() += grow;
-}
-
 struct BallMaximum::Problem {
   const Quadratic& quadratic;
   double radius;
@@ -44,23 +32,50 @@ struct BallMaximum::Problem {
   double length;  // ||b||, across the span too
 
   double rank() const { return static_cast<double>(quadratic.b.size()); }
-  double ends() const { return slab.low + slab.high; }
+  double ends() const { return slab.along == nullptr ? 0.0 : slab.low + slab.high; }
 };
 
-// Whether l - Q + mu v v^T, v = along, is not only positive but above a floor, rounding of the factors included
-// (docs/mathematics.md#rounding-trust-region).
-bool BallMaximum::factorise(const Problem& problem) {
+// Whether l - Q + mu v v^T, v = along, is not only positive but above a floor, rounding of factors included, if they
+// are those of the dense resolvent (docs/mathematics.md#rounding-trust-region).
+bool BallMaximum::factorise(const Problem& problem, Resolvent& resolvent) {
   const Quadratic& quadratic = problem.quadratic;
   const double bends = quadratic.bends + mu_, rank = problem.rank();
-  const double floor = kShift * l_ + 4.0 * kEpsilon * rank * bends;
-  const double lost = kEpsilon * (rank + 2.0) * (rank * l_ + bends);  // by the factors and Q in rounding
-  room_ = floor - lost;
+  floor_ = kShift * l_ + 4.0 * kEpsilon * rank * bends;
+  room_ = floor_ - kEpsilon * (rank + 2.0) * (rank * l_ + bends);  // the latter by the factors and Q in rounding
   gap_across_ = l_ - quadratic.grow;
-  if (!(room_ > 0.0) || (quadratic.grow != 0.0 && !(gap_across_ > floor))) return false;
-  factors_.set(l_ - floor, quadratic.Q);
-  if (mu_ > 0.0) factors_.add(*problem.slab.along, &mu_);
+  if (!(room_ > 0.0) || (quadratic.grow != 0.0 && !(gap_across_ > floor_))) return false;
   ++factorisations_;
-  return factors_.factorise();
+  return resolvent.factorise(l_ - floor_, mu_);
+}
+
+// The maximiser d = A^-1 (b + mu (low + high) v) / 2 and its bound, all in numbers: `at` is of A at l and mu.
+void BallMaximum::look(const Problem& problem, const ResolventMoments& at) {
+  const Quadratic& quadratic = problem.quadratic;
+  const Slab& slab = problem.slab;
+  const Eigen::Vector2d half(0.5, 0.5 * mu_ * problem.ends());
+  const Eigen::Vector2d by = at.first * half;  // <b,d>, <v,d>
+  const double square = half.dot(at.second * half), bow = half.dot(by), ball = problem.radius * problem.radius;
+  const double bowed = (l_ - floor_) * square + mu_ * by(1) * by(1) - bow;  // d^T Q d
+  across_ = quadratic.cross == 0.0 ? 0.0 : 0.5 * quadratic.cross / gap_across_;
+  length_ = std::hypot(std::sqrt(std::max(square, 0.0)), across_);
+  inside_slab_ = by(1);
+  value_ = quadratic.c0 + l_ * ball - mu_ * slab.low * slab.high + bow + 0.5 * quadratic.cross * across_;
+  const double inside = std::min(1.0, problem.radius / std::max(length_, 1e-300));
+  value_on_ball_ = quadratic.c0 + inside * (by(0) + quadratic.cross * across_) +
+                   inside * inside * (bowed + quadratic.grow * across_ * across_);
+}
+
+// Whether the dual resolvent's bound at l and mu is below 0; it may have been factorised there.
+bool BallMaximum::proved(Quadratic& quadratic, const Problem& problem, bool factorised) {
+  if (!factorised) {
+    quadratic.form_Q();
+    dense_.take(quadratic, problem.slab);
+    if (!factorise(problem, dense_)) return false;
+  }
+  const double value = dual(problem);
+  if (!(value < 0.0)) return false;
+  bound_ = value;
+  return true;
 }
 
 // The bound that l and mu prove by the solution for A less its floor: any d bounds the maximum, exactly
@@ -73,41 +88,29 @@ double BallMaximum::dual(const Problem& problem) {
   b = quadratic.b;
   if (mu_ > 0.0) b += mu_ * problem.ends() * *slab.along;
   d_ = 0.5 * b;
-  factors_.solve(d_);
+  dense_.factors().solve(d_);
   residual_.noalias() = quadratic.Q.view().selfadjointView<Eigen::Lower>() * d_;
-  across_ = quadratic.cross == 0.0 ? 0.0 : 0.5 * quadratic.cross / gap_across_;
-  const double bowed = d_.dot(residual_), square = d_.squaredNorm();
-  length_ = std::hypot(std::sqrt(square), across_);
-  set_value_on_ball(problem, bowed);
+  const double across = quadratic.cross == 0.0 ? 0.0 : 0.5 * quadratic.cross / gap_across_;
+  const double bowed = d_.dot(residual_), square = d_.squaredNorm(), step = std::hypot(std::sqrt(square), across);
   const double s = slab.along == nullptr ? 0.0 : slab.along->dot(d_);
   const double bow = l_ * square - bowed + mu_ * s * s;  // d'^T A d'
   residual_ = b - 2.0 * (l_ * d_ - residual_);
   if (mu_ > 0.0) residual_ -= 2.0 * mu_ * s * *slab.along;
-  const double ball = problem.radius * problem.radius, step = length_;
+  const double ball = problem.radius * problem.radius;
   const double slabs = mu_ * (std::abs(slab.low) + std::abs(slab.high) + step);
   const double unit = kEpsilon * static_cast<double>(64 + 4 * d_.size());
   const double rounding =
       problem.allowance + unit * (l_ * (ball + step * step) + problem.length * step + quadratic.bends * step * step +
                                   slabs * (std::abs(slab.low) + std::abs(slab.high) + step));
   return quadratic.c0 + l_ * ball - mu_ * slab.low * slab.high + b.dot(d_) - bow +
-         residual_.squaredNorm() / (4.0 * room_) + 0.5 * quadratic.cross * across_ + rounding;
-}
-
-// The quadratic at the maximiser, and at that moved into the ball; `bowed` is d^T Q d.
-void BallMaximum::set_value_on_ball(const Problem& problem, double bowed) {
-  const Quadratic& quadratic = problem.quadratic;
-  const double inside = std::min(1.0, problem.radius / std::max(length_, 1e-300));
-  const double linear = quadratic.b.dot(d_) + quadratic.cross * across_;
-  const double square = bowed + quadratic.grow * across_ * across_;
-  value_outside_ = quadratic.c0 + linear + square;
-  value_on_ball_ = quadratic.c0 + inside * linear + inside * inside * square;
+         residual_.squaredNorm() / (4.0 * room_) + 0.5 * quadratic.cross * across + rounding;
 }
 
 // Whether a point of the ball, and of the slab, is above 0: no multipliers will do then.
 bool BallMaximum::hopeless(const Problem& problem) const {
   if (!(value_on_ball_ > 0.0)) return false;
   if (problem.slab.along == nullptr) return true;
-  const double s = problem.slab.along->dot(d_) * std::min(1.0, problem.radius / std::max(length_, 1e-300));
+  const double s = inside_slab_ * std::min(1.0, problem.radius / std::max(length_, 1e-300));
   const double room = kBeside * (problem.slab.high - problem.slab.low);
   return s >= problem.slab.low - room && s <= problem.slab.high + room;
 }
@@ -143,47 +146,33 @@ double BallMaximum::best_mu(const Problem& problem, double along_b, double along
 
 // The best mu for this l, the maximiser there, and Newton's step in l for 1/||d|| = 1/r; false if the bound is the
 // best, or a maximiser refutes it.
-bool BallMaximum::next_on_slab(const Problem& problem) {
-  const Eigen::VectorXd& v = *problem.slab.along;
-  Eigen::VectorXd by_v = v;
-  factors_.solve(by_v);
-  const Eigen::VectorXd by_b = 2.0 * d_ - mu_ * problem.ends() * by_v;  // A^-1 v, A^-1 b
-  const double along_v = v.dot(by_v), mu = best_mu(problem, v.dot(by_b), along_v);
-  const double share = (mu - mu_) / (1.0 + (mu - mu_) * along_v);  // A(mu)^-1 = A^-1 - share by_v by_v^T
-  d_ = 0.5 * (by_b + mu * problem.ends() * by_v);
-  d_ -= share * v.dot(d_) * by_v;
-  length_ = std::hypot(d_.norm(), across_);
-  residual_.noalias() = problem.quadratic.Q.view().selfadjointView<Eigen::Lower>() * d_;
-  const double bowed = d_.dot(residual_), s = v.dot(d_);
-  set_value_on_ball(problem, bowed);
-  const double ball = problem.radius * problem.radius, fall = ball - length_ * length_;
-  const double value = value_outside_ + l_ * fall + mu * (s - problem.slab.low) * (problem.slab.high - s);
-  const bool settled = std::abs(mu - mu_) <= kSettled * (mu + mu_);
-  const double before = mu_;
+bool BallMaximum::next_on_slab(const Problem& problem, const ResolventMoments& at) {
+  const double mu = best_mu(problem, at.first(0, 1), at.first(1, 1));
+  const double by = mu - mu_, kept = 1.0 / (1.0 + by * at.first(1, 1));
+  const bool settled = std::abs(by) <= kSettled * (mu + mu_);
+  const ResolventMoments there = at.moved(by);
   mu_ = mu;
+  look(problem, there);
+  share_v_ = kept * (0.5 * mu * problem.ends() - 0.5 * by * at.first(0, 1));
+  const double ball = problem.radius * problem.radius, fall = ball - length_ * length_;
   (fall > 0.0 ? enough_ : too_small_) = l_;
-  if (value < 0.0 && !settled) return true;  // to be proved
+  if (value_ < 0.0 && !settled) return true;  // to be proved
   if (hopeless(problem) || (settled && (std::abs(fall) < kNear * ball || enough_ < too_small_ * kNarrow))) return false;
-  Eigen::VectorXd by_d = d_;
-  factors_.solve(by_d);
-  by_d -= share * v.dot(by_d) * by_v;
+  const Eigen::Vector2d half(0.5, 0.5 * mu * problem.ends());
+  const double along = there.second.row(1).dot(half);
   // With l mu changes, so that s does not.
-  const double held = mu > 0.0 ? v.dot(by_d) * v.dot(by_d) * (1.0 + (mu - before) * along_v) / along_v : 0.0;
-  newton(problem, d_.dot(by_d) - held + (across_ == 0.0 ? 0.0 : across_ * across_ / gap_across_));
+  const double held = mu > 0.0 ? along * along / there.first(1, 1) : 0.0;
+  newton(problem, half.dot(there.third * half) - held + (across_ == 0.0 ? 0.0 : across_ * across_ / gap_across_));
   return true;
 }
 
 // Other multipliers, after a bound that is not below 0; false if these are the best.
-bool BallMaximum::next(const Problem& problem) {
-  good_l_ = l_;
-  good_mu_ = mu_;
-  if (problem.slab.along != nullptr) return next_on_slab(problem);
+bool BallMaximum::next(const Problem& problem, const ResolventMoments& at) {
+  if (problem.slab.along != nullptr) return next_on_slab(problem, at);
   const double square = problem.radius * problem.radius, fall = square - length_ * length_;  // derivative in l
   (fall > 0.0 ? enough_ : too_small_) = l_;
   if (std::abs(fall) < kNear * square || enough_ < too_small_ * kNarrow) return false;
-  residual_ = d_;
-  factors_.solve_lower(residual_);
-  newton(problem, residual_.squaredNorm() + (across_ == 0.0 ? 0.0 : across_ * across_ / gap_across_));
+  newton(problem, 0.25 * at.third(0, 0) + (across_ == 0.0 ? 0.0 : across_ * across_ / gap_across_));
   return true;
 }
 
@@ -204,42 +193,52 @@ bool BallMaximum::below_zero(Quadratic& quadratic, double radius, const Slab& sl
   d_.setZero();
   across_ = 0.0;
   bound_ = value_on_ball_ = quadratic.c0;
-  good_l_ = good_mu_ = 0.0;
+  good_l_ = 0.0;
   if (!std::isfinite(quadratic.scale) || (whole && !(quadratic.c0 < 0.0))) return false;  // the bound at the centre
   if (whole && quadratic.curved == 0 && quadratic.grow == 0.0) return linear(quadratic, radius);
-  quadratic.form_Q();
+  const bool by_gram = gram_.suits(quadratic);
+  if (!by_gram) quadratic.form_Q();
+  Resolvent& resolvent = by_gram ? static_cast<Resolvent&>(gram_) : dense_;
+  resolvent.take(quadratic, slab);
   const Problem problem{quadratic, radius, slab, allowance, std::hypot(quadratic.b.norm(), quadratic.cross)};
   bound_ = kInfinity;
-  too_small_ = 0.0;
+  too_small_ = share_b_ = share_v_ = 0.0;
   enough_ = kInfinity;
   if (!(l_ > 0.0)) l_ = std::max(problem.length / (2.0 * radius), 1e-3 * std::abs(quadratic.c0) / (radius * radius));
   if (whole) mu_ = 0.0;
   for (int k = 0; k < (whole ? kSteps : kSlabSteps); ++k) {
-    if (!factorise(problem)) {
+    if (!factorise(problem, resolvent)) {
       if (whole || mu_ > kStride * l_) too_small_ = std::max(too_small_, l_);
-      if (enough_ < l_ * kNarrow) return false;
+      if (enough_ < l_ * kNarrow) break;
       if (!whole) mu_ = 1.5 * mu_ + 0.25 * l_;
       l_ = std::isinf(enough_) ? (whole ? 2.0 : 1.25) * l_ : std::sqrt(l_ * enough_);
       continue;
     }
-    const double value = dual(problem);
-    bound_ = std::min(bound_, value);
-    if (value < 0.0) return true;
-    if (hopeless(problem) || !next(problem)) return false;
+    good_l_ = l_;
+    const ResolventMoments at = resolvent.moments();
+    look(problem, at);
+    share_b_ = 0.5;
+    share_v_ = 0.5 * mu_ * problem.ends();
+    bound_ = std::min(bound_, value_);
+    if (value_ < 0.0 && proved(quadratic, problem, !by_gram)) return true;
+    if (hopeless(problem) || !next(problem, at)) break;
   }
+  if (share_b_ > 0.0) d_ = resolvent.combine(share_b_, share_v_);
   return false;
 }
 
-Eigen::VectorXd BallMaximum::steepest(const Quadratic& quadratic) {
+Eigen::VectorXd BallMaximum::steepest(Quadratic& quadratic) {
   const Slab whole;
   const Problem problem{quadratic, 1.0, whole, 0.0, 0.0};
   Eigen::VectorXd v = Eigen::VectorXd::LinSpaced(quadratic.b.size(), 1.0, 2.0).normalized();
+  quadratic.form_Q();
+  dense_.take(quadratic, whole);
   l_ = good_l_ > 0.0 ? good_l_ : l_;
   mu_ = 0.0;
-  for (int tries = 0; !factorise(problem); l_ *= 2.0)
+  for (int tries = 0; !factorise(problem, dense_); l_ *= 2.0)
     if (++tries > kSteps) return v;  // nothing here is finite
   for (int k = 0; k < kInverse; ++k) {
-    factors_.solve(v);
+    dense_.factors().solve(v);
     v.normalize();
   }
   return v;

@@ -154,10 +154,14 @@ class Substitution {
 
 }  // namespace
 
-ColumnMatrix::ColumnMatrix(Index rows, Index cols)
-    : rows_(rows), cols_(cols), stride_(rounded_up(rows, kUnit)), padded_cols_(rounded_up(cols, kPiece)) {
+void ColumnMatrix::resize(Index rows, Index cols) {
+  rows_ = rows;
+  cols_ = cols;
+  stride_ = rounded_up(rows, kUnit);
+  padded_cols_ = rounded_up(cols, kPiece);
   if (stride_ % kClash == 0) stride_ += kUnit;
-  data_.assign(static_cast<std::size_t>(stride_ * padded_cols_), 0.0);
+  const auto size = static_cast<std::size_t>(stride_ * padded_cols_);
+  if (data_.size() < size) data_.resize(size);
 }
 
 void lower_product(const ColumnMatrix& A, const ColumnMatrix& B, Index count, ColumnMatrix& Q) {

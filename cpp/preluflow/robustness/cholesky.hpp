@@ -16,8 +16,10 @@ class ColumnMatrix {
   using ConstView = Eigen::Map<const Eigen::MatrixXd, Eigen::Unaligned, Eigen::OuterStride<>>;
 
   ColumnMatrix() = default;
-  ColumnMatrix(Index rows, Index cols);
+  ColumnMatrix(Index rows, Index cols) { resize(rows, cols); }
 
+  // What it holds is lost; its memory is kept where that is enough.
+  void resize(Index rows, Index cols);
   Index rows() const { return rows_; }
   Index cols() const { return cols_; }
   Index stride() const { return stride_; }  // entries from a column to the next
@@ -42,6 +44,7 @@ class Cholesky {
  public:
   explicit Cholesky(Index n) : L_(n, n) {}
 
+  void resize(Index n) { L_.resize(n, n); }
   // A = diagonal - Q, of which the lower triangle is read.
   void set(double diagonal, const ColumnMatrix& Q);
   // A += sum_i weight_i n_i n_i^T over those of the directions (n, count) whose weight is above 0.

@@ -44,6 +44,7 @@ bool Majorant::add_neurons(const View& view, const Ranges& ranges, const Contact
     if (bound.bend == 0.0) continue;
     out.columns.col(out.curved) = view.columns.col(j);
     out.bend(out.curved) = bound.bend;
+    out.which[static_cast<std::size_t>(out.curved)] = j;
     out.bends += std::abs(bound.bend) * view.reach(j) * view.reach(j);
     ++out.curved;
   }

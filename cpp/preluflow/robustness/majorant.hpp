@@ -16,6 +16,7 @@ struct View {
   Eigen::MatrixXd columns;  // (rank, h)
   Eigen::VectorXd z;        // (h,)
   Eigen::VectorXd reach;    // (h,) ||column_j||, rounded up
+  InnerProducts products;   // of the columns
 };
 
 // value + slant (t - at) + bend (t - at)^2.
