@@ -273,8 +273,8 @@ TEST(branch_and_bound_majorants_lie_above_and_ellipsoids_hold_all_errors) {
       for (int sample = 0; sample < 200; ++sample) {
         const VectorXd d = within(numbers, rank, reach);
         const double m = margin_of(sides, d, problem.p);
-        const VectorXd bow = F.Q.view().selfadjointView<Eigen::Lower>() * d;
-        const double above = F.c0 + F.b.dot(d) + d.dot(bow);
+        const VectorXd bow = F.quadratic.Q.view().selfadjointView<Eigen::Lower>() * d;
+        const double above = F.quadratic.c0 + F.quadratic.b.dot(d) + d.dot(bow);
         CHECK_AT_MOST(-m, above + 1e-12 * (1.0 + std::abs(m)));
         if (m > 0.0) continue;
         ++errors;
@@ -292,10 +292,10 @@ TEST(branch_and_bound_majorants_lie_above_and_ellipsoids_hold_all_errors) {
 
 // V(l, w) of docs/mathematics.md#node-multipliers; infinite where A is not positive definite.
 double dual_value(const NodeMajorant& F, const Node& node, double enough, double l, const VectorXd& w) {
-  Eigen::MatrixXd A = -Eigen::MatrixXd(F.Q.view().selfadjointView<Eigen::Lower>());
+  Eigen::MatrixXd A = -Eigen::MatrixXd(F.quadratic.Q.view().selfadjointView<Eigen::Lower>());
   A.diagonal().array() += l;
-  VectorXd b = F.b;
-  double value = F.c0 + l * enough * enough;
+  VectorXd b = F.quadratic.b;
+  double value = F.quadratic.c0 + l * enough * enough;
   for (Index i = 0; i < w.size(); ++i) {
     const VectorXd n = F.columns.col(F.neurons() + i);
     const double low = node.low(F.neurons() + i), high = node.high(F.neurons() + i);

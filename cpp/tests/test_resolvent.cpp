@@ -19,11 +19,10 @@ struct Drawn {
   MatrixXd gram;  // of all neurons, nothing taken out
   InnerProducts products;
   Quadratic quadratic;
-  VectorXd v;
-  Slab slab;
+  MatrixXd directions;
 
-  Drawn(Numbers& numbers, Index rank, Index curved, bool slice, bool across, double up)
-      : quadratic(rank, curved + 3), v(rank) {
+  Drawn(Numbers& numbers, Index rank, Index curved, Index count, bool slice, bool across, double up)
+      : quadratic(rank, curved + 3), directions(rank, count) {
     const Index width = curved + 3;
     const auto normal = [&](VectorXd& x) {
       for (double& entry : x) entry = numbers.normal();
@@ -43,6 +42,7 @@ struct Drawn {
       U -= x * products.removed.transpose();
     }
     quadratic.clear();
+    quadratic.products = &products;
     quadratic.curved = curved;
     for (Index k = 0; k < curved; ++k) {
       const Index j = (k * 7) % width;  // in no order, if each once
@@ -53,41 +53,45 @@ struct Drawn {
     normal(quadratic.b);
     quadratic.grow = across ? numbers.uniform(-0.5, 0.5) : 0.0;
     quadratic.form_Q();
-    normal(v);
-    v.normalize();
-    slab.along = &v;
+    for (Index i = 0; i < count; ++i) {
+      normal(x);
+      directions.col(i) = x.normalized();
+    }
   }
 
-  MatrixXd A(double l, double mu) const {
+  MatrixXd A(double l, const VectorXd& weights) const {
     const MatrixXd Q = quadratic.Q.view().selfadjointView<Eigen::Lower>();
-    return l * MatrixXd::Identity(v.size(), v.size()) - Q + mu * v * v.transpose();
+    return l * MatrixXd::Identity(Q.rows(), Q.cols()) - Q + directions * weights.asDiagonal() * directions.transpose();
   }
 };
 
-// What both resolvents and the inverse say of A at l and mu, and of A with another mu; `slab` may be the whole ball.
-void compare(const Drawn& drawn, const Slab& slab, Resolvent& resolvent, double l, double mu) {
-  resolvent.take(drawn.quadratic, slab);
-  const MatrixXd A = drawn.A(l, mu);
-  const bool definite = A.selfadjointView<Eigen::Lower>().eigenvalues().minCoeff() > 0.0;
-  CHECK(resolvent.factorise(l, mu) == definite);
+double least_eigenvalue(const MatrixXd& A) { return A.selfadjointView<Eigen::Lower>().eigenvalues().minCoeff(); }
+
+// What a resolvent and the inverse say of A, and of A with another weight of its one direction.
+void compare(const Drawn& drawn, Resolvent& resolvent, double l, const VectorXd& weights) {
+  resolvent.take(drawn.quadratic, drawn.directions);
+  const MatrixXd A = drawn.A(l, weights);
+  const bool definite = least_eigenvalue(A) > 0.0;
+  CHECK(resolvent.factorise(l, weights.data()) == definite);
   if (!definite) return;
-  MatrixXd q(drawn.v.size(), 2);
-  q << drawn.quadratic.b, (slab.along == nullptr ? VectorXd(VectorXd::Zero(drawn.v.size())) : drawn.v);
+  MatrixXd q(A.rows(), 1 + weights.size());
+  q << drawn.quadratic.b, drawn.directions;
   const auto agree = [&](const ResolventMoments& found, const MatrixXd& matrix) {
     const MatrixXd inverse = matrix.inverse();
-    const Matrix2d first = q.transpose() * inverse * q, second = q.transpose() * inverse * inverse * q;
-    const Matrix2d third = q.transpose() * inverse * inverse * inverse * q;
+    const MatrixXd first = q.transpose() * inverse * q, second = q.transpose() * inverse * inverse * q;
     CHECK((found.first - first).norm() <= 1e-9 * first.norm());
     CHECK((found.second - second).norm() <= 1e-9 * second.norm());
-    CHECK((found.third - third).norm() <= 1e-9 * third.norm());
   };
   const ResolventMoments found = resolvent.moments();
   agree(found, A);
-  CHECK((resolvent.combine(0.7, -0.4) - A.inverse() * (0.7 * q.col(0) - 0.4 * q.col(1))).norm() <=
-        1e-9 * (A.inverse() * q).norm());
-  if (slab.along == nullptr) return;
-  agree(found.moved(0.3), drawn.A(l, mu + 0.3));
-  agree(found.moved(-0.5 / found.first(1, 1)), drawn.A(l, mu - 0.5 / found.first(1, 1)));
+  const MatrixXd inverse = A.inverse();
+  const VectorXd shares = VectorXd::LinSpaced(q.cols(), 0.7, -0.4), x = inverse * q * shares;
+  CHECK((resolvent.combine(shares) - x).norm() <= 1e-9 * (inverse * q).norm());
+  CHECK(std::abs(resolvent.third(shares) - x.dot(inverse * x)) <= 1e-9 * x.norm() * (inverse * x).norm());
+  if (q.cols() != 2) return;
+  agree(found.moved(0.3), A + 0.3 * q.col(1) * q.col(1).transpose());
+  const double by = -0.5 / found.first(1, 1);
+  agree(found.moved(by), A + by * q.col(1) * q.col(1).transpose());
 }
 
 TEST(resolvent_moments_are_those_of_the_inverse) {
@@ -96,19 +100,18 @@ TEST(resolvent_moments_are_those_of_the_inverse) {
   for (Index rank : {24, 33, 50})
     for (Index curved : {Index{0}, Index{1}, Index{9}, Index{20}, rank})
       for (int kind = 0; kind < 12; ++kind) {
-        const Drawn drawn(numbers, rank, curved, kind % 2 == 1, kind % 3 == 1, 0.5 * (kind / 4));
+        const Index count = kind % 3 == 2 ? 3 : kind % 3;
+        const Drawn drawn(numbers, rank, curved, count, kind % 2 == 1, kind % 4 == 1, 0.5 * (kind / 4));
         DenseResolvent dense(rank);
-        GramResolvent gram(drawn.products);
-        CHECK(gram.suits(drawn.quadratic));
-        const double top = std::max((-drawn.A(0.0, 0.0)).selfadjointView<Eigen::Lower>().eigenvalues().maxCoeff(), 0.1);
+        GramResolvent gram;
+        CHECK(GramResolvent::suits(drawn.quadratic));
+        const double top = std::max(-least_eigenvalue(drawn.A(0.0, VectorXd::Zero(count))), 0.1);
         for (double share : {0.6, 0.95, 1.05, 3.0})
-          for (double mu : {0.0, 0.2, 5.0}) {
-            (drawn.A(share * top, mu).selfadjointView<Eigen::Lower>().eigenvalues().minCoeff() > 0.0 ? definite
-                                                                                                     : refused)++;
-            for (Resolvent* resolvent : {static_cast<Resolvent*>(&dense), static_cast<Resolvent*>(&gram)}) {
-              compare(drawn, drawn.slab, *resolvent, share * top, mu);
-              if (mu == 0.0) compare(drawn, Slab(), *resolvent, share * top, mu);
-            }
+          for (double weight : {0.0, 0.2, 5.0}) {
+            const VectorXd weights = VectorXd::LinSpaced(count, weight, 0.0);  // the last is 0, where there are three
+            (least_eigenvalue(drawn.A(share * top, weights)) > 0.0 ? definite : refused)++;
+            compare(drawn, dense, share * top, weights);
+            compare(drawn, gram, share * top, weights);
           }
       }
   CHECK(definite > 100);

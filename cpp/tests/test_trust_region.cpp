@@ -193,7 +193,7 @@ double largest_on_grid(const Quadratic& quadratic, const Eigen::MatrixXd& Q, dou
 // Proved just where it is so: never with a value above 0, and nearly always, on the ball, with all values below -1e-2.
 TEST(trust_region_maximum_on_balls_and_slabs) {
   Numbers numbers(3);
-  BallMaximum maximum(2, {});
+  BallMaximum maximum(2);
   int wrong = 0, missed = 0, missed_slabs = 0, balls = 0, slabs = 0;
   for (int repeat = 0; repeat < (kSanitized ? 200 : 2000); ++repeat) {
     Quadratic quadratic(2, 3);

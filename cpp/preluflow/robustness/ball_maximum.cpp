@@ -8,6 +8,8 @@ namespace preluflow {
 
 namespace {
 
+using Eigen::VectorXd;
+
 constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kShift = 1e-6;    // l - Q is kept above this share of l: what that costs is as small a share of l r^2
@@ -22,6 +24,12 @@ constexpr double kBeside = 0.02;   // of a slab's width: a maximiser so near it 
 constexpr int kDoublings = 40, kHalvings = 50;  // of the search for mu
 constexpr int kInverse = 8;                     // inverse iterations for the steepest direction
 
+// The slab's, if there is one.
+Eigen::Map<const Eigen::MatrixXd> directions_of(const Slab& slab) {
+  const VectorXd* along = slab.along;
+  return {along == nullptr ? nullptr : along->data(), along == nullptr ? 0 : along->size(), along == nullptr ? 0 : 1};
+}
+
 }  // namespace
 
 struct BallMaximum::Problem {
@@ -32,7 +40,13 @@ struct BallMaximum::Problem {
   double length;  // ||b||, across the span too
 
   double rank() const { return static_cast<double>(quadratic.b.size()); }
-  double ends() const { return slab.along == nullptr ? 0.0 : slab.low + slab.high; }
+  double ends() const { return slab.low + slab.high; }
+  // What of b, and of the slab's direction, times A^-1 makes the maximiser.
+  VectorXd halves(double mu) const {
+    VectorXd half = VectorXd::Constant(slab.along == nullptr ? 1 : 2, 0.5);
+    if (slab.along != nullptr) half(1) *= mu * ends();
+    return half;
+  }
 };
 
 // Whether l - Q + mu v v^T, v = along, is not only positive but above a floor, rounding of factors included, if they
@@ -45,20 +59,19 @@ bool BallMaximum::factorise(const Problem& problem, Resolvent& resolvent) {
   gap_across_ = l_ - quadratic.grow;
   if (!(room_ > 0.0) || (quadratic.grow != 0.0 && !(gap_across_ > floor_))) return false;
   ++factorisations_;
-  return resolvent.factorise(l_ - floor_, mu_);
+  return resolvent.factorise(l_ - floor_, &mu_);
 }
 
 // The maximiser d = A^-1 (b + mu (low + high) v) / 2 and its bound, all in numbers: `at` is of A at l and mu.
 void BallMaximum::look(const Problem& problem, const ResolventMoments& at) {
   const Quadratic& quadratic = problem.quadratic;
   const Slab& slab = problem.slab;
-  const Eigen::Vector2d half(0.5, 0.5 * mu_ * problem.ends());
-  const Eigen::Vector2d by = at.first * half;  // <b,d>, <v,d>
+  const VectorXd half = problem.halves(mu_), by = at.first * half;  // the latter: <b,d>, <v,d>
   const double square = half.dot(at.second * half), bow = half.dot(by), ball = problem.radius * problem.radius;
-  const double bowed = (l_ - floor_) * square + mu_ * by(1) * by(1) - bow;  // d^T Q d
+  inside_slab_ = slab.along == nullptr ? 0.0 : by(1);
+  const double bowed = (l_ - floor_) * square + mu_ * inside_slab_ * inside_slab_ - bow;  // d^T Q d
   across_ = quadratic.cross == 0.0 ? 0.0 : 0.5 * quadratic.cross / gap_across_;
   length_ = std::hypot(std::sqrt(std::max(square, 0.0)), across_);
-  inside_slab_ = by(1);
   value_ = quadratic.c0 + l_ * ball - mu_ * slab.low * slab.high + bow + 0.5 * quadratic.cross * across_;
   const double inside = std::min(1.0, problem.radius / std::max(length_, 1e-300));
   value_on_ball_ = quadratic.c0 + inside * (by(0) + quadratic.cross * across_) +
@@ -69,7 +82,7 @@ void BallMaximum::look(const Problem& problem, const ResolventMoments& at) {
 bool BallMaximum::proved(Quadratic& quadratic, const Problem& problem, bool factorised) {
   if (!factorised) {
     quadratic.form_Q();
-    dense_.take(quadratic, problem.slab);
+    dense_.take(quadratic, directions_of(problem.slab));
     if (!factorise(problem, dense_)) return false;
   }
   const double value = dual(problem);
@@ -84,7 +97,7 @@ bool BallMaximum::proved(Quadratic& quadratic, const Problem& problem, bool fact
 double BallMaximum::dual(const Problem& problem) {
   const Quadratic& quadratic = problem.quadratic;
   const Slab& slab = problem.slab;
-  Eigen::VectorXd& b = along_;
+  VectorXd& b = along_;
   b = quadratic.b;
   if (mu_ > 0.0) b += mu_ * problem.ends() * *slab.along;
   d_ = 0.5 * b;
@@ -146,33 +159,34 @@ double BallMaximum::best_mu(const Problem& problem, double along_b, double along
 
 // The best mu for this l, the maximiser there, and Newton's step in l for 1/||d|| = 1/r; false if the bound is the
 // best, or a maximiser refutes it.
-bool BallMaximum::next_on_slab(const Problem& problem, const ResolventMoments& at) {
+bool BallMaximum::next_on_slab(const Problem& problem, const ResolventMoments& at, const Resolvent& resolvent) {
   const double mu = best_mu(problem, at.first(0, 1), at.first(1, 1));
   const double by = mu - mu_, kept = 1.0 / (1.0 + by * at.first(1, 1));
   const bool settled = std::abs(by) <= kSettled * (mu + mu_);
   const ResolventMoments there = at.moved(by);
   mu_ = mu;
   look(problem, there);
-  share_v_ = kept * (0.5 * mu * problem.ends() - 0.5 * by * at.first(0, 1));
+  shares_(1) = kept * (0.5 * mu * problem.ends() - 0.5 * by * at.first(0, 1));
   const double ball = problem.radius * problem.radius, fall = ball - length_ * length_;
   (fall > 0.0 ? enough_ : too_small_) = l_;
   if (value_ < 0.0 && !settled) return true;  // to be proved
   if (hopeless(problem) || (settled && (std::abs(fall) < kNear * ball || enough_ < too_small_ * kNarrow))) return false;
-  const Eigen::Vector2d half(0.5, 0.5 * mu * problem.ends());
-  const double along = there.second.row(1).dot(half);
+  const VectorXd half = problem.halves(mu);
+  const double along = there.second.row(1).dot(half),
+               loss = by * kept * shares_.dot(at.second.col(1)) * shares_.dot(at.second.col(1));
   // With l mu changes, so that s does not.
   const double held = mu > 0.0 ? along * along / there.first(1, 1) : 0.0;
-  newton(problem, half.dot(there.third * half) - held + (across_ == 0.0 ? 0.0 : across_ * across_ / gap_across_));
+  newton(problem, resolvent.third(shares_) - loss - held + beyond());
   return true;
 }
 
 // Other multipliers, after a bound that is not below 0; false if these are the best.
-bool BallMaximum::next(const Problem& problem, const ResolventMoments& at) {
-  if (problem.slab.along != nullptr) return next_on_slab(problem, at);
+bool BallMaximum::next(const Problem& problem, const ResolventMoments& at, const Resolvent& resolvent) {
+  if (problem.slab.along != nullptr) return next_on_slab(problem, at, resolvent);
   const double square = problem.radius * problem.radius, fall = square - length_ * length_;  // derivative in l
   (fall > 0.0 ? enough_ : too_small_) = l_;
   if (std::abs(fall) < kNear * square || enough_ < too_small_ * kNarrow) return false;
-  newton(problem, 0.25 * at.third(0, 0) + (across_ == 0.0 ? 0.0 : across_ * across_ / gap_across_));
+  newton(problem, resolvent.third(shares_) + beyond());
   return true;
 }
 
@@ -196,14 +210,15 @@ bool BallMaximum::below_zero(Quadratic& quadratic, double radius, const Slab& sl
   good_l_ = 0.0;
   if (!std::isfinite(quadratic.scale) || (whole && !(quadratic.c0 < 0.0))) return false;  // the bound at the centre
   if (whole && quadratic.curved == 0 && quadratic.grow == 0.0) return linear(quadratic, radius);
-  const bool by_gram = gram_.suits(quadratic);
+  const bool by_gram = GramResolvent::suits(quadratic);
   if (!by_gram) quadratic.form_Q();
   Resolvent& resolvent = by_gram ? static_cast<Resolvent&>(gram_) : dense_;
-  resolvent.take(quadratic, slab);
+  resolvent.take(quadratic, directions_of(slab));
   const Problem problem{quadratic, radius, slab, allowance, std::hypot(quadratic.b.norm(), quadratic.cross)};
   bound_ = kInfinity;
-  too_small_ = share_b_ = share_v_ = 0.0;
+  too_small_ = 0.0;
   enough_ = kInfinity;
+  shares_.resize(0);
   if (!(l_ > 0.0)) l_ = std::max(problem.length / (2.0 * radius), 1e-3 * std::abs(quadratic.c0) / (radius * radius));
   if (whole) mu_ = 0.0;
   for (int k = 0; k < (whole ? kSteps : kSlabSteps); ++k) {
@@ -217,22 +232,21 @@ bool BallMaximum::below_zero(Quadratic& quadratic, double radius, const Slab& sl
     good_l_ = l_;
     const ResolventMoments at = resolvent.moments();
     look(problem, at);
-    share_b_ = 0.5;
-    share_v_ = 0.5 * mu_ * problem.ends();
+    shares_ = problem.halves(mu_);
     bound_ = std::min(bound_, value_);
     if (value_ < 0.0 && proved(quadratic, problem, !by_gram)) return true;
-    if (hopeless(problem) || !next(problem, at)) break;
+    if (hopeless(problem) || !next(problem, at, resolvent)) break;
   }
-  if (share_b_ > 0.0) d_ = resolvent.combine(share_b_, share_v_);
+  if (shares_.size() > 0) d_ = resolvent.combine(shares_);
   return false;
 }
 
-Eigen::VectorXd BallMaximum::steepest(Quadratic& quadratic) {
+VectorXd BallMaximum::steepest(Quadratic& quadratic) {
   const Slab whole;
   const Problem problem{quadratic, 1.0, whole, 0.0, 0.0};
-  Eigen::VectorXd v = Eigen::VectorXd::LinSpaced(quadratic.b.size(), 1.0, 2.0).normalized();
+  VectorXd v = VectorXd::LinSpaced(quadratic.b.size(), 1.0, 2.0).normalized();
   quadratic.form_Q();
-  dense_.take(quadratic, whole);
+  dense_.take(quadratic, directions_of(whole));
   l_ = good_l_ > 0.0 ? good_l_ : l_;
   mu_ = 0.0;
   for (int tries = 0; !factorise(problem, dense_); l_ *= 2.0)

@@ -10,9 +10,7 @@ namespace preluflow {
 // its own.
 class BallMaximum {
  public:
-  // The products are of the columns of the quadratics to come.
-  BallMaximum(Index rank, InnerProducts products)
-      : d_(rank), residual_(rank), along_(rank), dense_(rank), gram_(std::move(products)) {}
+  explicit BallMaximum(Index rank) : d_(rank), residual_(rank), along_(rank), dense_(rank) {}
 
   // Whether it is below 0, proved: `allowance` is what rounding may have done to the quadratic. Leaves a bound and
   // nearly a maximiser behind, neither better than it takes to tell.
@@ -40,8 +38,9 @@ class BallMaximum {
   bool proved(Quadratic& quadratic, const Problem& problem, bool factorised);
   double dual(const Problem& problem);
   bool hopeless(const Problem& problem) const;
-  bool next(const Problem& problem, const ResolventMoments& at);
-  bool next_on_slab(const Problem& problem, const ResolventMoments& at);
+  bool next(const Problem& problem, const ResolventMoments& at, const Resolvent& resolvent);
+  bool next_on_slab(const Problem& problem, const ResolventMoments& at, const Resolvent& resolvent);
+  double beyond() const { return across_ == 0.0 ? 0.0 : across_ * across_ / gap_across_; }  // d^T A^-1 d across
   double best_mu(const Problem& problem, double along_b, double along_v) const;
   void newton(const Problem& problem, double curvature);
 
@@ -50,9 +49,11 @@ class BallMaximum {
   GramResolvent gram_;
   double bound_ = 0.0, l_ = 0.0, mu_ = 0.0, room_ = 0.0, floor_ = 0.0, gap_across_ = 0.0;
   // Of the maximiser at the multipliers looked at last: its coordinate across the span and its length, <along,d>, the
-  // bound there, the quadratic there, and at that moved into the ball; and of which b and v in A^-1 it is made.
+  // bound there, the quadratic there, and at that moved into the ball; and the shares of A^-1 b and A^-1 v that make
+  // it.
   double across_ = 0.0, length_ = 0.0, inside_slab_ = 0.0, value_ = 0.0;
-  double value_on_ball_ = 0.0, share_b_ = 0.0, share_v_ = 0.0;
+  double value_on_ball_ = 0.0;
+  Eigen::VectorXd shares_;
   double too_small_ = 0.0, enough_ = 0.0;  // of l
   double good_l_ = 0.0;                    // the last one that had factors
   Index factorisations_ = 0;

@@ -41,7 +41,7 @@ Certifier::Certifier(const Neurons& net, const Span& span, const SpanPoint& poin
       move_(view_.columns.transpose() * towards_),
       majorant_(net, span, point),
       quadratic_(span.rank, net.width),
-      maximum_(span.rank, view_.products) {}
+      maximum_(span.rank) {}
 
 double Certifier::square(const VectorXd& d, double across) const {
   return point_.length * point_.length + 2.0 * (x_.dot(d) + point_.across * across) + d.squaredNorm() + across * across;

@@ -27,18 +27,20 @@ constexpr double kWider = 1e-6;   // of the width of a range, likewise
 // With A = l - Q >= L L^T, F(d) <= v0 + l ||d||^2 - ||L^T (d - d')||^2 for the solution d' of (A - floor) d' = b/2
 // (docs/mathematics.md#contraction).
 bool Ellipsoid::try_multiplier(const NodeMajorant& F, double reach, double l, double& v0) {
-  const auto rank = static_cast<double>(F.b.size());
-  const double floor = kShift * l + 4.0 * kEpsilon * rank * F.bends;
-  const double lost = kEpsilon * (rank + 2.0) * (rank * l + F.bends);
-  factors_.set(l - floor, F.Q);
+  const auto rank = static_cast<double>(F.quadratic.b.size());
+  const double floor = kShift * l + 4.0 * kEpsilon * rank * F.quadratic.bends;
+  const double lost = kEpsilon * (rank + 2.0) * (rank * l + F.quadratic.bends);
+  factors_.set(l - floor, F.quadratic.Q);
   if (!(floor > lost) || !factors_.factorise()) return false;
-  half_ = 0.5 * F.b;
+  half_ = 0.5 * F.quadratic.b;
   factors_.solve(half_);
-  residual_.noalias() = F.Q.view().selfadjointView<Eigen::Lower>() * half_;
+  residual_.noalias() = F.quadratic.Q.view().selfadjointView<Eigen::Lower>() * half_;
   const double step = half_.norm(), bow = l * half_.squaredNorm() - half_.dot(residual_);
-  residual_ = F.b - 2.0 * (l * half_ - residual_);
-  v0 = F.c0 + F.b.dot(half_) - bow + residual_.squaredNorm() / (4.0 * (floor - lost)) + F.allowance +
-       kEpsilon * (64.0 + rank) * (l * (reach * reach + step * step) + F.b.norm() * step + F.bends * step * step);
+  residual_ = F.quadratic.b - 2.0 * (l * half_ - residual_);
+  v0 = F.quadratic.c0 + F.quadratic.b.dot(half_) - bow + residual_.squaredNorm() / (4.0 * (floor - lost)) +
+       F.allowance +
+       kEpsilon * (64.0 + rank) *
+           (l * (reach * reach + step * step) + F.quadratic.b.norm() * step + F.quadratic.bends * step * step);
   return std::isfinite(v0);
 }
 

@@ -20,6 +20,7 @@ constexpr double kUnderflow = 1e-140;
 bool Majorant::at(const View& view, const Ranges& ranges, const Contacts& contacts, double radius,
                   Quadratic& out) const {
   out.clear();
+  out.products = &view.products;
   return add_neurons(view, ranges, contacts, radius, out) &&
          (point_.norm_weight == 0.0 || add_norm(contacts, radius, out));
 }

@@ -26,7 +26,11 @@ double off_kink(double c, double low, double high, double p) {
 }  // namespace
 
 NodeMajorant::NodeMajorant(const Sides& sides, double p, double span_slack)
-    : p_(p), unit_(span_slack + 64.0 * kEpsilon), rivals_(sides.rival.count()), neurons_(rivals_ + sides.own.count()) {
+    : quadratic(sides.own.columns.rows(), sides.rival.count() + sides.own.count()),
+      p_(p),
+      unit_(span_slack + 64.0 * kEpsilon),
+      rivals_(sides.rival.count()),
+      neurons_(rivals_ + sides.own.count()) {
   const Index rank = sides.own.columns.rows();
   columns.resize(rank, neurons_);
   columns << sides.rival.columns, sides.own.columns;
@@ -34,8 +38,9 @@ NodeMajorant::NodeMajorant(const Sides& sides, double p, double span_slack)
   a << sides.rival.a, sides.own.a;
   z << sides.rival.z, sides.own.z;
   length << sides.rival.length, sides.own.length;
-  Q = ColumnMatrix(rank, rank);
-  bent_ = weighted_ = ColumnMatrix(rank, neurons_);
+  const Eigen::MatrixXd gram = columns.transpose() * columns;
+  gram_.assign(gram.data(), gram.data() + gram.size());
+  products_ = {gram_.data(), neurons_, {}};
 }
 
 void NodeMajorant::take(const Node& node) {
@@ -52,25 +57,24 @@ void NodeMajorant::take(const Node& node) {
 
 bool NodeMajorant::build(const Node& node, double reach, const VectorXd& touch, const Kind& kind,
                          const Moments& mixture) {
-  const Index rank = columns.rows();
-  c0 = bends = scale_ = allowance = 0.0;
-  b.setZero(rank);
-  curved_ = 0;
+  quadratic.clear();
+  quadratic.products = &products_;
+  allowance = 0.0;
   for (Index k = 0; k < neurons_; ++k) {
     const double contact = kind.mixed ? mixed_contact(node, k, mixture) : z(k) + columns.col(k).dot(touch);
     if (!add_neuron(node, reach, k, contact, kind.share)) return false;
   }
-  lower_product(weighted_, bent_, curved_, Q);
+  quadratic.form_Q();
   allow();
-  return std::isfinite(scale_);
+  return std::isfinite(quadratic.scale);
 }
 
 // docs/mathematics.md#rounding-branch-and-bound
 void NodeMajorant::allow() {
   const auto count = static_cast<double>(terms() + columns.rows());
-  c0 -= allowance;
-  allowance = (2.0 * unit_ + 64.0 * kEpsilon * count) * scale_ + count * kUnderflow;
-  c0 += allowance;
+  quadratic.c0 -= allowance;
+  allowance = (2.0 * unit_ + 64.0 * kEpsilon * count) * quadratic.scale + count * kUnderflow;
+  quadratic.c0 += allowance;
 }
 
 // docs/mathematics.md#best-contact
@@ -94,22 +98,23 @@ bool NodeMajorant::add_neuron(const Node& node, double reach, Index k, double co
   const double bend = sign * (rival ? most_curvature(low, high, c, p_) : least_curvature(low, high, c, p_));
   const double value = sign * relu_power(c, p_), slant = sign * p_ * slope(c, p_), off = z(k) - c;
   const double extent = std::abs(z(k)) + std::abs(c) + length(k) * reach;
-  c0 += value + slant * off + bend * off * off;
-  scale_ += std::abs(value) + std::abs(slant) * extent + std::abs(bend) * extent * extent;
-  b += (slant + 2.0 * bend * off) * columns.col(k);
+  quadratic.c0 += value + slant * off + bend * off * off;
+  quadratic.scale += std::abs(value) + std::abs(slant) * extent + std::abs(bend) * extent * extent;
+  quadratic.b += (slant + 2.0 * bend * off) * columns.col(k);
   if (bend == 0.0) return true;
-  bent_.col(curved_) = columns.col(k);
-  weighted_.col(curved_) = bend * columns.col(k);
-  bends += std::abs(bend) * length(k) * length(k);
-  ++curved_;
+  quadratic.columns.col(quadratic.curved) = columns.col(k);
+  quadratic.bend(quadratic.curved) = bend;
+  quadratic.which[static_cast<std::size_t>(quadratic.curved)] = k;
+  quadratic.bends += std::abs(bend) * length(k) * length(k);
+  ++quadratic.curved;
   return true;
 }
 
 double NodeMajorant::multiplier(const VectorXd& touch) const {
   const double square = touch.squaredNorm();
   if (!(square > 0.0)) return 0.0;
-  const VectorXd bow = Q.view().selfadjointView<Eigen::Lower>() * touch;
-  return std::max((touch.dot(b) + 2.0 * touch.dot(bow)) / (2.0 * square), 0.0);
+  const VectorXd bow = quadratic.Q.view().selfadjointView<Eigen::Lower>() * touch;
+  return std::max((touch.dot(quadratic.b) + 2.0 * touch.dot(bow)) / (2.0 * square), 0.0);
 }
 
 void NodeMajorant::wanted(const VectorXd& touch, double share, VectorXd& weights) const {
@@ -117,7 +122,7 @@ void NodeMajorant::wanted(const VectorXd& touch, double share, VectorXd& weights
   weights.setZero(terms() - neurons_);
   if (!(most > 0.0)) return;
   for (Index i = 0; i < weights.size(); ++i) {
-    const VectorXd n = columns.col(neurons_ + i), bow = Q.view().selfadjointView<Eigen::Lower>() * n;
+    const VectorXd n = columns.col(neurons_ + i), bow = quadratic.Q.view().selfadjointView<Eigen::Lower>() * n;
     weights(i) = std::max(n.dot(bow) - most, 0.0);
   }
 }
@@ -127,11 +132,11 @@ void NodeMajorant::press(const Node& node, double reach, const VectorXd& weights
     const double weight = weights(i), low = node.low(neurons_ + i), high = node.high(neurons_ + i);
     if (!(weight > 0.0)) continue;
     const VectorXd n = columns.col(neurons_ + i);
-    c0 -= weight * low * high;
-    scale_ += weight * (reach + std::abs(low)) * (reach + std::abs(high));
-    b += weight * (low + high) * n;
-    Q.view().selfadjointView<Eigen::Lower>().rankUpdate(n, -weight);
-    bends += weight;
+    quadratic.c0 -= weight * low * high;
+    quadratic.scale += weight * (reach + std::abs(low)) * (reach + std::abs(high));
+    quadratic.b += weight * (low + high) * n;
+    quadratic.Q.view().selfadjointView<Eigen::Lower>().rankUpdate(n, -weight);
+    quadratic.bends += weight;
   }
   allow();
 }

@@ -2,9 +2,11 @@
 // on the node's range of its value (docs/mathematics.md#curvature, docs/mathematics.md#node-quadratics).
 #pragma once
 
-#include "preluflow/robustness/cholesky.hpp"
+#include <vector>
+
 #include "preluflow/robustness/contacts.hpp"
 #include "preluflow/robustness/node.hpp"
+#include "preluflow/robustness/quadratic.hpp"
 #include "preluflow/robustness/sides.hpp"
 #include "preluflow/types.hpp"
 
@@ -49,10 +51,8 @@ class NodeMajorant {
   Eigen::MatrixXd columns;       // (rank, terms) rivals, own neurons, directions
   ColumnMatrix rows;             // (terms, rank) the same
   Eigen::VectorXd a, z, length;  // (terms,) 0, 0 and 1 for directions
-  double c0 = 0.0, bends = 0.0;  // bends >= ||Q||
+  Quadratic quadratic;           // F, its columns those of the neurons that are curved, Q formed
   double allowance = 0.0;        // for rounding; in c0 already
-  Eigen::VectorXd b;             // (rank,)
-  ColumnMatrix Q;                // (rank, rank) the lower triangle
 
  private:
   double mixed_contact(const Node& node, Index k, const Moments& mixture) const;
@@ -60,9 +60,9 @@ class NodeMajorant {
   void allow();
 
   double p_, unit_;
-  double scale_ = 0.0;  // what the terms' absolute values add up to, at most
-  Index rivals_, neurons_, curved_ = 0;
-  ColumnMatrix bent_, weighted_;
+  Index rivals_, neurons_;
+  std::vector<double> gram_;  // (neurons, neurons)
+  InnerProducts products_;
 };
 
 }  // namespace preluflow

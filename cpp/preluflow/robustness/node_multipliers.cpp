@@ -20,22 +20,18 @@ constexpr double kRidge = 1e-10;  // relatively, on the second derivatives
 
 }  // namespace
 
-// Sets A, b_w, d = A^-1 b_w/2 and the value; false if A is not positive definite.
+// The value at l and w, by d = A^-1 b_w/2; false if A is not positive definite.
 bool NodeMultipliers::try_at(const NodeMajorant& F, const Node& node, double enough, double l, const VectorXd& w) {
-  factors_.set(l, F.Q);
-  factors_.add(F.columns.rightCols(w.size()), w.data());
-  b_ = F.b;
-  double value = F.c0 + l * enough * enough;
+  if (!resolvent_->factorise(l, w.data())) return false;
+  at_ = resolvent_->moments();
+  half_.setConstant(1 + w.size(), 0.5);
+  double value = F.quadratic.c0 + l * enough * enough;
   for (Index i = 0; i < w.size(); ++i) {
-    if (!(w(i) > 0.0)) continue;
     const double low = node.low(F.neurons() + i), high = node.high(F.neurons() + i);
-    b_ += (w(i) * (low + high)) * F.columns.col(F.neurons() + i);
+    half_(1 + i) *= w(i) * (low + high);
     value -= w(i) * low * high;
   }
-  if (!factors_.factorise()) return false;
-  d_ = 0.5 * b_;
-  factors_.solve(d_);
-  value_ = value + 0.5 * b_.dot(d_);
+  value_ = value + half_.dot(at_.first * half_);
   return std::isfinite(value_);
 }
 
@@ -43,18 +39,22 @@ bool NodeMultipliers::try_at(const NodeMajorant& F, const Node& node, double eno
 // 2 u^T A^-1 u' with u = -d and u = ((low + high)/2 - s) n.
 void NodeMultipliers::derive(const NodeMajorant& F, const Node& node, double enough) {
   const Index count = w_.size();
-  U_.resize(d_.size(), count + 1);
+  const VectorXd seen = at_.first * half_, moved = at_.second * half_;  // <b,d> and <n,d>, and so of A^-1 d
+  const double square = half_.dot(moved);
+  length_ = std::sqrt(std::max(square, 0.0));
   first_.resize(count + 1);
-  U_.col(0) = -d_;
-  first_(0) = enough * enough - d_.squaredNorm();
+  first_(0) = enough * enough - square;
+  VectorXd scale(count + 1);
+  scale(0) = -1.0;
+  second_ = at_.first;
+  second_(0, 0) = resolvent_->third(half_);
   for (Index i = 0; i < count; ++i) {
-    const double low = node.low(F.neurons() + i), high = node.high(F.neurons() + i);
-    const double s = F.columns.col(F.neurons() + i).dot(d_);
+    const double low = node.low(F.neurons() + i), high = node.high(F.neurons() + i), s = seen(1 + i);
     first_(i + 1) = (s - low) * (high - s);
-    U_.col(i + 1) = (0.5 * (low + high) - s) * F.columns.col(F.neurons() + i);
+    scale(i + 1) = 0.5 * (low + high) - s;
+    second_(0, 1 + i) = second_(1 + i, 0) = moved(1 + i);
   }
-  factors_.solve_lower(U_);
-  second_.noalias() = 2.0 * U_.transpose() * U_;
+  second_ = 2.0 * scale.asDiagonal() * second_ * scale.asDiagonal();
   for (Index i = 0; i <= count; ++i) second_(i, i) += kRidge * second_(i, i) + 1e-300;
 }
 
@@ -110,8 +110,11 @@ bool NodeMultipliers::search(const NodeMajorant& F, const Node& node, double eno
   const Index count = F.terms() - F.neurons();
   w_.setZero(count);
   w_.head(std::min(count, w.size())) = w.head(std::min(count, w.size())).cwiseMax(0.0);
-  l_ = l > 0.0 ? l : std::max(F.b.norm() / (2.0 * enough), 1e-3 * std::abs(F.c0) / (enough * enough));
+  l_ = l > 0.0 ? l
+               : std::max(F.quadratic.b.norm() / (2.0 * enough), 1e-3 * std::abs(F.quadratic.c0) / (enough * enough));
   if (!(l_ > 0.0)) return false;
+  resolvent_ = GramResolvent::suits(F.quadratic) ? static_cast<Resolvent*>(&gram_) : &dense_;
+  resolvent_->take(F.quadratic, F.columns.rightCols(count));
   for (int k = 0; !try_at(F, node, enough, l_, w_); l_ *= 2.0)
     if (++k > kDoublings) return false;
   for (int k = 0; k < kSteps && value_ >= 0.0; ++k) {
@@ -119,9 +122,8 @@ bool NodeMultipliers::search(const NodeMajorant& F, const Node& node, double eno
     const VectorXd step = newton(kFree, held);
     // Far beyond the ball V is nearly a pole in l, which Newton's step for 1/||d|| = 1/enough takes at once, unless it
     // is a direction's w that takes it.
-    const double length = d_.norm();
-    const double faster = 2.0 * length * length / (enough * (length + enough));
-    if (length > enough && step(0) > 0.0 && descend(F, node, enough, newton(faster * step(0), held))) continue;
+    const double faster = 2.0 * length_ * length_ / (enough * (length_ + enough));
+    if (length_ > enough && step(0) > 0.0 && descend(F, node, enough, newton(faster * step(0), held))) continue;
     if (!descend(F, node, enough, step)) break;
   }
   return true;

@@ -5,16 +5,16 @@
 // (docs/mathematics.md#node-multipliers). What is found is a hint: any l and w >= 0 prove something.
 #pragma once
 
-#include "preluflow/robustness/cholesky.hpp"
 #include "preluflow/robustness/node.hpp"
 #include "preluflow/robustness/node_majorant.hpp"
+#include "preluflow/robustness/resolvent.hpp"
 #include "preluflow/types.hpp"
 
 namespace preluflow {
 
 class NodeMultipliers {
  public:
-  explicit NodeMultipliers(Index rank) : b_(rank), d_(rank), factors_(rank) {}
+  explicit NodeMultipliers(Index rank) : dense_(rank) {}
 
   // Newton's method from l and w (directions,), where these are positive; with `held` w stays as it is. False if no l
   // makes A positive definite.
@@ -30,10 +30,14 @@ class NodeMultipliers {
   Eigen::VectorXd newton(double held_l, bool held_w) const;
   bool descend(const NodeMajorant& F, const Node& node, double enough, const Eigen::VectorXd& step);
 
-  double l_ = 0.0, value_ = 0.0;
-  Eigen::MatrixXd U_, second_;
-  Eigen::VectorXd b_, d_, w_, first_;
-  Cholesky factors_;
+  double l_ = 0.0, value_ = 0.0, length_ = 0.0;  // of V; ||d||
+  Eigen::MatrixXd second_;
+  Eigen::VectorXd w_, first_;
+  Eigen::VectorXd half_;  // (1 + directions,) d is A^-1 (b and the directions, times these)
+  ResolventMoments at_;
+  DenseResolvent dense_;
+  GramResolvent gram_;
+  Resolvent* resolvent_ = nullptr;
 };
 
 }  // namespace preluflow

@@ -8,6 +8,19 @@
 
 namespace preluflow {
 
+// Inner products of the neurons' columns: gram (h, h), less those of their components along a unit vector, `removed`
+// (h,), if there are any. Null: not known.
+struct InnerProducts {
+  const double* gram = nullptr;
+  Index width = 0;
+  Eigen::VectorXd removed;
+
+  double operator()(Index i, Index j) const {
+    const double product = gram[i * width + j];
+    return removed.size() > 0 ? product - removed(i) * removed(j) : product;
+  }
+};
+
 // c0 + <b,d> + sum_k bend_k <column_k,d>^2 + grow ||d||^2 in the span; across it grow t^2 + cross t besides.
 struct Quadratic {
   Quadratic(Index rank, Index width)
@@ -23,7 +36,8 @@ struct Quadratic {
   double bends = 0.0;  // >= ||Q||
   Index curved = 0;    // how many columns there are
   Eigen::VectorXd b, bend;
-  std::vector<Index> which;  // the neurons that the columns are
+  std::vector<Index> which;                 // the neurons that the columns are,
+  const InnerProducts* products = nullptr;  // and their products
   ColumnMatrix columns, weighted, Q;
   bool formed = false;  // Q's lower triangle, by form_Q
 
@@ -35,19 +49,6 @@ struct Quadratic {
 struct Slab {
   const Eigen::VectorXd* along = nullptr;
   double low = 0.0, high = 0.0;
-};
-
-// Inner products of the neurons' columns: gram (h, h), less those of their components along a unit vector, `removed`
-// (h,), if there are any. Null: not known.
-struct InnerProducts {
-  const double* gram = nullptr;
-  Index width = 0;
-  Eigen::VectorXd removed;
-
-  double operator()(Index i, Index j) const {
-    const double product = gram[i * width + j];
-    return removed.size() > 0 ? product - removed(i) * removed(j) : product;
-  }
 };
 
 }  // namespace preluflow

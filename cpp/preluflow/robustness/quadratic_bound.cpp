@@ -157,13 +157,13 @@ double QuadraticBound::widest_direction(Node& node, double reach) {
   const double wanted = kBent * F_.multiplier(node.centre);
   double most = 0.0;
   for (Index k = F_.neurons(); k < F_.terms(); ++k) {
-    const VectorXd n = F_.columns.col(k), bow = F_.Q.view().selfadjointView<Eigen::Lower>() * n;
+    const VectorXd n = F_.columns.col(k), bow = F_.quadratic.Q.view().selfadjointView<Eigen::Lower>() * n;
     const double width = node.high(k) - node.low(k), loss = (n.dot(bow) - wanted) * width * width;
     if (!(loss > most) || !(width > kThin * reach)) continue;
     most = loss;
     node.term = k;
   }
-  const Bent bent = bent_most(F_.Q, kEigenvectors);
+  const Bent bent = bent_most(F_.quadratic.Q, kEigenvectors);
   Index chosen = -1;
   double from = 0.0, to = 0.0;
   for (Index i = 0; i < bent.values.size(); ++i) {
