@@ -66,7 +66,8 @@ struct Problem {
     pair.norm_side = norm_side;
     pair.log_norm_weight = log_norm_weight;
     const Point point{z.data(), slack.data(), std::hypot(x.norm(), beyond), 0.0};
-    CHECK(tighten(net, span, pair, point, x.data(), d.data(), limit, 1e-3, Interrupt(), lower, trace));
+    CertifierSpaces spaces;
+    CHECK(tighten(net, span, pair, point, x.data(), d.data(), limit, 1e-3, Interrupt(), spaces, lower, trace));
     return lower;
   }
 };

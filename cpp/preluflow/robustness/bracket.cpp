@@ -293,8 +293,9 @@ class Refinement {
       }
       const std::vector<double> d = witness_of(rival);
       Trace trace;
-      const bool went_on = preluflow::tighten(canonical_.neurons(), canonical_.span(), pair(rival).pair, points_.at(0),
-                                              x_.data(), d.data(), limit, gap, call_.interrupt, rival.lower, &trace);
+      const bool went_on =
+          preluflow::tighten(canonical_.neurons(), canonical_.span(), pair(rival).pair, points_.at(0), x_.data(),
+                             d.data(), limit, gap, call_.interrupt, spaces_, rival.lower, &trace);
       note(rival, trace);
       rival.cap();
       least = std::min(least, rival.lower);
@@ -397,7 +398,8 @@ class Refinement {
   Points points_;
   Witnesses witnesses_;
   std::vector<double> x_;  // (rank,) the point in the span
-  double spent_ = 0.0;     // seconds of branch and bound
+  CertifierSpaces spaces_;
+  double spent_ = 0.0;  // seconds of branch and bound
 };
 
 bool is_open(const Work& work, double gap) {

@@ -31,7 +31,7 @@ VectorXd coarse(VectorXd unit) {
 }  // namespace
 
 Certifier::Certifier(const Neurons& net, const Span& span, const SpanPoint& point, View view, VectorXd x,
-                     const VectorXd& d, const Interrupt& interrupt)
+                     const VectorXd& d, const Interrupt& interrupt, CertifierSpaces::Space& space)
     : net_(net),
       point_(point),
       interrupt_(interrupt),
@@ -40,8 +40,9 @@ Certifier::Certifier(const Neurons& net, const Span& span, const SpanPoint& poin
       towards_(coarse(d / std::max(d.norm(), kTiny))),
       move_(view_.columns.transpose() * towards_),
       majorant_(net, span, point),
-      quadratic_(span.rank, net.width),
-      maximum_(span.rank) {}
+      quadratic_(space.quadratic),
+      maximum_(space.maximum),
+      factorised_before_(maximum_.factorisations()) {}
 
 double Certifier::square(const VectorXd& d, double across) const {
   return point_.length * point_.length + 2.0 * (x_.dot(d) + point_.across * across) + d.squaredNorm() + across * across;

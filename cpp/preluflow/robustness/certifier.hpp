@@ -16,7 +16,7 @@ class Certifier {
  public:
   // x, d in the view's unit: the point, and a witness of which the direction counts.
   Certifier(const Neurons& net, const Span& span, const SpanPoint& point, View view, Eigen::VectorXd x,
-            const Eigen::VectorXd& d, const Interrupt& interrupt);
+            const Eigen::VectorXd& d, const Interrupt& interrupt, CertifierSpaces::Space& space);
 
   // Whether the ball holds no error, after at most so many rounds of moving contacts.
   bool ball(double radius, int most_rounds);
@@ -27,7 +27,7 @@ class Certifier {
   // A radius at which the bound may be 0, from the last ball tried; 0: not known.
   double estimate() const;
   bool stopped() const { return stopped_; }
-  Index factorisations() const { return maximum_.factorisations(); }
+  Index factorisations() const { return maximum_.factorisations() - factorised_before_; }
   Index rounds() const { return rounds_; }
 
  private:
@@ -54,8 +54,9 @@ class Certifier {
   Eigen::VectorXd x_, towards_;  // (rank,) the point, and a unit vector towards the witness
   Eigen::VectorXd move_;         // (h,) <column_j, towards>
   Majorant majorant_;
-  Quadratic quadratic_;
-  BallMaximum maximum_;
+  Quadratic& quadratic_;
+  BallMaximum& maximum_;
+  Index factorised_before_;
   Contacts contacts_;
   Ranges ranges_;
   Moments moments_;  // of the whole ball, of `mixed_` maximisers so far

@@ -165,8 +165,10 @@ bool Tightening::all() {
   };
   for (Form& form : forms_)
     if (holds(form, form.certifier.ball(form.radius(wanted_), kFirstRounds))) return true;
-  for (Form& form : forms_)
-    if (form.ratio(wanted_) >= kPoor && holds(form, by_slabs(form, wanted_))) return true;
+  for (Form& form : forms_) {
+    const double ratio = form.ratio(wanted_);
+    if (ratio >= kPoor && ratio < kPromising && holds(form, by_slabs(form, wanted_))) return true;
+  }
   return false;
 }
 
@@ -197,7 +199,8 @@ double coarse(double limit) {
 }  // namespace
 
 bool tighten(const Neurons& net, const Span& span, const Pair& pair, const Point& point, const double* x,
-             const double* d, double limit, double tolerance, const Interrupt& interrupt, double& lower, Trace* trace) {
+             const double* d, double limit, double tolerance, const Interrupt& interrupt, CertifierSpaces& spaces,
+             double& lower, Trace* trace) {
   if (!(limit > 0.0) || !std::isfinite(limit) || lower >= (1.0 - tolerance) * limit) return true;
   const Directions directions(span.directions, span.rank, net.width);
   SpanPoint at;
@@ -213,11 +216,13 @@ bool tighten(const Neurons& net, const Span& span, const Pair& pair, const Point
     const VectorXd unit = at.x / size;
     const double along = 1.0 + unit.dot(change) / size;
     const VectorXd aside = along > 0.0 ? VectorXd((unit + change / size) / along - unit) : change;
-    forms.push_back(
-        {Trace::Form::slice, size, Certifier(net, span, at, slice_view(span, directions, at), unit, aside, interrupt)});
+    forms.push_back({Trace::Form::slice, size,
+                     Certifier(net, span, at, slice_view(span, directions, at), unit, aside, interrupt,
+                               spaces.of(Trace::Form::slice, span.rank, net.width))});
   }
-  forms.push_back(
-      {Trace::Form::flat, size, Certifier(net, span, at, flat_view(span, directions, at), at.x, change, interrupt)});
+  forms.push_back({Trace::Form::flat, size,
+                   Certifier(net, span, at, flat_view(span, directions, at), at.x, change, interrupt,
+                             spaces.of(Trace::Form::flat, span.rank, net.width))});
   double best = lower;
   Tightening search(forms, most * (1.0 - 0.5 * tolerance), tolerance, net.width * span.rank * span.rank, best);
   const Trace::Form found = search.run();

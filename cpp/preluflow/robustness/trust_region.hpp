@@ -16,9 +16,11 @@
 // follows it there.)
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "preluflow/interrupt.hpp"
+#include "preluflow/robustness/ball_maximum.hpp"
 #include "preluflow/robustness/pair.hpp"
 #include "preluflow/types.hpp"
 
@@ -64,11 +66,29 @@ struct Trace {
   Index factorisations = 0;
 };
 
+// The memory of the certificate's two forms, which searches for radii of one network use one after the other.
+class CertifierSpaces {
+ public:
+  struct Space {
+    Space(Index rank, Index width) : quadratic(rank, width), maximum(rank) {}
+    Quadratic quadratic;
+    BallMaximum maximum;
+  };
+  Space& of(Trace::Form form, Index rank, Index width) {
+    std::unique_ptr<Space>& space = form == Trace::Form::slice ? slice_ : flat_;
+    if (!space) space = std::make_unique<Space>(rank, width);
+    return *space;
+  }
+
+ private:
+  std::unique_ptr<Space> slice_, flat_;
+};
+
 // x (rank,): the part of the point that lies in the span. d (rank,): a witness of this pair, or of another: only its
 // direction matters, and it may be 0. Raises `lower`, in the point's unit, towards `limit`, beyond which no radius is
 // asked for; ends at (1 - tolerance) limit. False if it was asked to stop.
 bool tighten(const Neurons& net, const Span& span, const Pair& pair, const Point& point, const double* x,
-             const double* d, double limit, double tolerance, const Interrupt& interrupt, double& lower,
-             Trace* trace = nullptr);
+             const double* d, double limit, double tolerance, const Interrupt& interrupt, CertifierSpaces& spaces,
+             double& lower, Trace* trace = nullptr);
 
 }  // namespace preluflow
