@@ -82,8 +82,8 @@ void BallMaximum::look(const Problem& problem, const ResolventMoments& at) {
 bool BallMaximum::proved(Quadratic& quadratic, const Problem& problem, bool factorised) {
   if (!factorised) {
     quadratic.form_Q();
-    dense_.take(quadratic, directions_of(problem.slab));
-    if (!factorise(problem, dense_)) return false;
+    by_factors_.take(quadratic, directions_of(problem.slab));
+    if (!factorise(problem, by_factors_)) return false;
   }
   const double value = dual(problem);
   if (!(value < 0.0)) return false;
@@ -101,7 +101,7 @@ double BallMaximum::dual(const Problem& problem) {
   b = quadratic.b;
   if (mu_ > 0.0) b += mu_ * problem.ends() * *slab.along;
   d_ = 0.5 * b;
-  dense_.factors().solve(d_);
+  by_factors_.factors().solve(d_);
   residual_.noalias() = quadratic.Q.view().selfadjointView<Eigen::Lower>() * d_;
   const double across = quadratic.cross == 0.0 ? 0.0 : 0.5 * quadratic.cross / gap_across_;
   const double bowed = d_.dot(residual_), square = d_.squaredNorm(), step = std::hypot(std::sqrt(square), across);
@@ -210,9 +210,9 @@ bool BallMaximum::below_zero(Quadratic& quadratic, double radius, const Slab& sl
   good_l_ = 0.0;
   if (!std::isfinite(quadratic.scale) || (whole && !(quadratic.c0 < 0.0))) return false;  // the bound at the centre
   if (whole && quadratic.curved == 0 && quadratic.grow == 0.0) return linear(quadratic, radius);
-  const bool by_gram = GramResolvent::suits(quadratic);
-  if (!by_gram) quadratic.form_Q();
-  Resolvent& resolvent = by_gram ? static_cast<Resolvent&>(gram_) : dense_;
+  const bool of_products = GramResolvent::suits(quadratic);
+  if (!of_products) quadratic.form_Q();
+  Resolvent& resolvent = of_products ? static_cast<Resolvent&>(by_products_) : by_factors_;
   resolvent.take(quadratic, directions_of(slab));
   const Problem problem{quadratic, radius, slab, allowance, std::hypot(quadratic.b.norm(), quadratic.cross)};
   bound_ = kInfinity;
@@ -234,7 +234,7 @@ bool BallMaximum::below_zero(Quadratic& quadratic, double radius, const Slab& sl
     look(problem, at);
     shares_ = problem.halves(mu_);
     bound_ = std::min(bound_, value_);
-    if (value_ < 0.0 && proved(quadratic, problem, !by_gram)) return true;
+    if (value_ < 0.0 && proved(quadratic, problem, !of_products)) return true;
     if (hopeless(problem) || !next(problem, at, resolvent)) break;
   }
   if (shares_.size() > 0) d_ = resolvent.combine(shares_);
@@ -246,13 +246,13 @@ VectorXd BallMaximum::steepest(Quadratic& quadratic) {
   const Problem problem{quadratic, 1.0, whole, 0.0, 0.0};
   VectorXd v = VectorXd::LinSpaced(quadratic.b.size(), 1.0, 2.0).normalized();
   quadratic.form_Q();
-  dense_.take(quadratic, directions_of(whole));
+  by_factors_.take(quadratic, directions_of(whole));
   l_ = good_l_ > 0.0 ? good_l_ : l_;
   mu_ = 0.0;
-  for (int tries = 0; !factorise(problem, dense_); l_ *= 2.0)
+  for (int tries = 0; !factorise(problem, by_factors_); l_ *= 2.0)
     if (++tries > kSteps) return v;  // nothing here is finite
   for (int k = 0; k < kInverse; ++k) {
-    dense_.factors().solve(v);
+    by_factors_.factors().solve(v);
     v.normalize();
   }
   return v;

@@ -10,10 +10,10 @@ namespace preluflow {
 // its own.
 class BallMaximum {
  public:
-  explicit BallMaximum(Index rank) : d_(rank), residual_(rank), along_(rank), dense_(rank) {}
+  explicit BallMaximum(Index rank) : d_(rank), residual_(rank), along_(rank), by_factors_(rank) {}
 
-  // Whether it is below 0, proved: `allowance` is what rounding may have done to the quadratic. Leaves a bound and
-  // nearly a maximiser behind, neither better than it takes to tell.
+  // Whether it is below 0, proved: `allowance` is what rounding may have done to the quadratic. Leaves an
+  // estimate of the bound and nearly a maximiser behind, neither better than it takes to tell.
   bool below_zero(Quadratic& quadratic, double radius, const Slab& slab, double allowance);
   // A unit vector along which Q is largest, or nearly.
   Eigen::VectorXd steepest(Quadratic& quadratic);
@@ -45,12 +45,11 @@ class BallMaximum {
   void newton(const Problem& problem, double curvature);
 
   Eigen::VectorXd d_, residual_, along_;
-  DenseResolvent dense_;
-  GramResolvent gram_;
+  DenseResolvent by_factors_;
+  GramResolvent by_products_;
   double bound_ = 0.0, l_ = 0.0, mu_ = 0.0, room_ = 0.0, floor_ = 0.0, gap_across_ = 0.0;
-  // Of the maximiser at the multipliers looked at last: its coordinate across the span and its length, <along,d>, the
-  // bound there, the quadratic there, and at that moved into the ball; and the shares of A^-1 b and A^-1 v that make
-  // it.
+  // Of the maximiser at the multipliers looked at last: its coordinate across the span, its length, <along,d>, and the
+  // bound there; the quadratic at the maximiser moved into the ball; and the shares of A^-1 b and A^-1 v that make it.
   double across_ = 0.0, length_ = 0.0, inside_slab_ = 0.0, value_ = 0.0;
   double value_on_ball_ = 0.0;
   Eigen::VectorXd shares_;

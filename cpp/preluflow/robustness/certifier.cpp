@@ -118,10 +118,11 @@ void Certifier::slab_ranges(double radius, const Slab& slab) {
   }
 }
 
-// One part of the ball: from the witness moved into it, or from where the last try ended.
+// One part of the ball: from the witness moved into it, or from where the last try ended. Where the ball has but a
+// sliver of it more is looked at.
 bool Certifier::part(double radius, Part& here, int most_rounds) {
-  const double end = radius * (1.0 + kBeyond);
-  const Slab slab{&along_, std::max(here.low, -end), std::min(here.high, end)};
+  const double end = radius * (1.0 + kBeyond), rim = end - kThinnest * radius;
+  const Slab slab{&along_, std::min(std::max(here.low, -end), rim), std::max(std::min(here.high, end), -rim)};
   slab_ranges(radius, slab);
   if (here.mixed == 0) {
     const double s = radius * along_.dot(towards_), inside = std::min(std::max(s, slab.low), slab.high);
@@ -132,9 +133,11 @@ bool Certifier::part(double radius, Part& here, int most_rounds) {
   }
   maximum_.begin(here.l, here.mu);
   const bool done = move_contacts(radius, slab, most_rounds, here.mixed, here.moments);
-  here.l = maximum_.l();
-  here.mu = maximum_.mu();
-  if (done) here.proved = radius;
+  if (std::isfinite(maximum_.l()) && std::isfinite(maximum_.mu())) {
+    here.l = maximum_.l();
+    here.mu = maximum_.mu();
+  }
+  if (done) here.holds_none = radius;
   return done;
 }
 
@@ -150,26 +153,46 @@ bool Certifier::cut(double radius) {
   return true;
 }
 
+// Neighbours that may hold an error become one, two by two, until there are few of these.
+void Certifier::join(double radius, int few) {
+  std::sort(parts_.begin(), parts_.end(), [](const Part& a, const Part& b) { return a.low < b.low; });
+  const auto open = [&](const Part& part) { return part.holds_none < radius; };
+  for (bool any = true; any && std::count_if(parts_.begin(), parts_.end(), open) > few;) {
+    std::vector<Part> joined;
+    any = false;
+    for (std::size_t i = 0; i < parts_.size(); ++i) {
+      joined.push_back(std::move(parts_[i]));
+      if (i + 1 == parts_.size() || !open(joined.back()) || !open(parts_[i + 1])) continue;
+      any = true;
+      Part& both = joined.back();
+      const Part& upper = parts_[++i];
+      both.high = upper.high;
+      both.holds_none = std::min(both.holds_none, upper.holds_none);
+      both.mixed = std::min(both.mixed, 1);
+    }
+    parts_.swap(joined);
+  }
+}
+
 // The parts that may still hold an error are tried in turn, and halved where they fail (docs/mathematics.md#slabs).
 bool Certifier::slabs(double radius, int most_rounds, int most_slabs) {
   if (parts_.empty() && !cut(radius)) return false;
   const double end = radius * (1.0 + kBeyond);
+  join(radius, most_slabs - 2);  // so that some may be halved
   std::deque<std::size_t> open;
   for (std::size_t i = 0; i < parts_.size(); ++i)
-    if (parts_[i].proved < radius && parts_[i].low < end && parts_[i].high > -end) open.push_back(i);
-  const auto narrow = [&](const Part& here) {
-    return std::min(here.high, end) - std::max(here.low, -end) < kThinnest * radius;
-  };
+    if (parts_[i].holds_none < radius && parts_[i].low < end && parts_[i].high > -end) open.push_back(i);
   for (int tried = 0; !open.empty(); ++tried) {
     if (tried + static_cast<int>(open.size()) > most_slabs || stopped_) return false;
     const std::size_t i = open.front();
     open.pop_front();
     if (part(radius, parts_[i], most_rounds)) continue;
-    if (narrow(parts_[i])) return false;
     Part& lower = parts_[i];
+    const double from = std::max(lower.low, -end), to = std::min(lower.high, end);
+    if (to - from < kThinnest * radius) return false;
     lower.mixed = std::min(lower.mixed, 1);  // its contacts are a beginning for its halves
     Part upper = lower;
-    lower.high = upper.low = 0.5 * (std::max(lower.low, -end) + std::min(lower.high, end));
+    lower.high = upper.low = 0.5 * (from + to);
     open.push_back(i);
     open.push_back(parts_.size());
     parts_.push_back(std::move(upper));

@@ -34,15 +34,16 @@ class Certifier {
   // A part of the ball between two planes: low <= <along,d> <= high.
   struct Part {
     double low, high;
-    double l, mu;         // where the search for multipliers begins
-    double proved = 0.0;  // the largest radius for which it holds no error
-    Moments moments{};    // of `mixed` maximisers so far
+    double l, mu;             // where the search for multipliers begins
+    double holds_none = 0.0;  // the largest radius for which it was proved to hold no error
+    Moments moments{};        // of `mixed` maximisers so far
     int mixed = 0;
   };
 
   bool move_contacts(double radius, const Slab& slab, int most_rounds, int& mixed, Moments& moments);
   bool from_zero(double radius);
   bool cut(double radius);
+  void join(double radius, int few);
   bool part(double radius, Part& here, int most_rounds);
   void slab_ranges(double radius, const Slab& slab);
   double square(const Eigen::VectorXd& d, double across) const;
@@ -62,7 +63,7 @@ class Certifier {
   Moments moments_;  // of the whole ball, of `mixed_` maximisers so far
   int mixed_ = 0;
   Eigen::VectorXd along_, cosines_;  // of slabs: a unit vector, and <column_j, along>
-  std::vector<Part> parts_;          // whose union is the ball
+  std::vector<Part> parts_;          // whose union is everything: the ball's ends are its own
   double radius_ = 0.0, l_ = 0.0, bound_ = 0.0;
   Index rounds_ = 0;
   bool stopped_ = false;

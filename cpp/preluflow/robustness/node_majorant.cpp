@@ -128,6 +128,7 @@ void NodeMajorant::wanted(const VectorXd& touch, double share, VectorXd& weights
 }
 
 void NodeMajorant::press(const Node& node, double reach, const VectorXd& weights) {
+  quadratic.products = nullptr;  // from here on Q has more than neurons
   for (Index i = 0; i < weights.size(); ++i) {
     const double weight = weights(i), low = node.low(neurons_ + i), high = node.high(neurons_ + i);
     if (!(weight > 0.0)) continue;

@@ -23,6 +23,8 @@ struct Kind {
 class NodeMajorant {
  public:
   NodeMajorant(const Sides& sides, double p, double span_slack);
+  NodeMajorant(const NodeMajorant&) = delete;  // its products are its own
+  NodeMajorant& operator=(const NodeMajorant&) = delete;
 
   Index neurons() const { return neurons_; }
   Index terms() const { return z.size(); }

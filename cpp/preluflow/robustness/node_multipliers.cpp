@@ -28,6 +28,10 @@ bool NodeMultipliers::try_at(const NodeMajorant& F, const Node& node, double eno
   double value = F.quadratic.c0 + l * enough * enough;
   for (Index i = 0; i < w.size(); ++i) {
     const double low = node.low(F.neurons() + i), high = node.high(F.neurons() + i);
+    if (!(w(i) > 0.0)) {
+      half_(1 + i) = 0.0;
+      continue;
+    }
     half_(1 + i) *= w(i) * (low + high);
     value -= w(i) * low * high;
   }
@@ -113,7 +117,7 @@ bool NodeMultipliers::search(const NodeMajorant& F, const Node& node, double eno
   l_ = l > 0.0 ? l
                : std::max(F.quadratic.b.norm() / (2.0 * enough), 1e-3 * std::abs(F.quadratic.c0) / (enough * enough));
   if (!(l_ > 0.0)) return false;
-  resolvent_ = GramResolvent::suits(F.quadratic) ? static_cast<Resolvent*>(&gram_) : &dense_;
+  resolvent_ = GramResolvent::suits(F.quadratic) ? static_cast<Resolvent*>(&by_products_) : &by_factors_;
   resolvent_->take(F.quadratic, F.columns.rightCols(count));
   for (int k = 0; !try_at(F, node, enough, l_, w_); l_ *= 2.0)
     if (++k > kDoublings) return false;

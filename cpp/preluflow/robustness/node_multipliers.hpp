@@ -14,7 +14,7 @@ namespace preluflow {
 
 class NodeMultipliers {
  public:
-  explicit NodeMultipliers(Index rank) : dense_(rank) {}
+  explicit NodeMultipliers(Index rank) : by_factors_(rank) {}
 
   // Newton's method from l and w (directions,), where these are positive; with `held` w stays as it is. False if no l
   // makes A positive definite.
@@ -35,8 +35,8 @@ class NodeMultipliers {
   Eigen::VectorXd w_, first_;
   Eigen::VectorXd half_;  // (1 + directions,) d is A^-1 (b and the directions, times these)
   ResolventMoments at_;
-  DenseResolvent dense_;
-  GramResolvent gram_;
+  DenseResolvent by_factors_;
+  GramResolvent by_products_;
   Resolvent* resolvent_ = nullptr;
 };
 

@@ -13,21 +13,6 @@ constexpr Index kLeastRank = 24;  // below it all is small
 
 }  // namespace
 
-void Quadratic::clear() {
-  c0 = grow = cross = scale = bends = 0.0;
-  curved = 0;
-  formed = false;
-  b.setZero();
-}
-
-void Quadratic::form_Q() {
-  if (formed) return;
-  for (Index k = 0; k < curved; ++k) weighted.col(k) = bend(k) * columns.col(k);
-  lower_product(weighted, columns, curved, Q);
-  Q.view().diagonal().array() += grow;
-  formed = true;
-}
-
 // A^-1 loses share A^-1 n n^T A^-1. So A^-1 n becomes `kept` of itself, and A^-1 b loses `less` of it.
 ResolventMoments ResolventMoments::moved(double by) const {
   const double kept = 1.0 / (1.0 + by * first(1, 1)), share = by * kept, less = share * first(0, 1);
@@ -78,7 +63,7 @@ void GramResolvent::prepare() {
       if ((quadratic_->bend(k) > 0.0) == up) order_.push_back(k);
     (up ? up_ : down_) = static_cast<Index>(order_.size()) - (up ? down_ : 0);
   }
-  products_ = q_.transpose() * q_;
+  inner_ = q_.transpose() * q_;
   const MatrixXd seen = quadratic_->columns.view().leftCols(count).transpose() * q_;
   root_.resize(count);
   seen_.resize(count, q_.cols());
@@ -98,7 +83,7 @@ void GramResolvent::gather() {
   const Index below = down_ + directions();
   minus_.resize(below, below);
   beside_.resize(up_, below);
-  for (ColumnMatrix* square : {&up_up_, &product_, &left_}) square->resize(up_, up_);
+  for (ColumnMatrix* square : {&up_up_, &lost_, &left_}) square->resize(up_, up_);
   below_.resize(below);
   above_.resize(up_);
   for (Index j = 0; j < down_; ++j) {
@@ -122,16 +107,16 @@ bool GramResolvent::factorise(double l, const double* weights) {
   for (Index i = 0; i < count; ++i) {
     for (Index j = 0; j < down_; ++j) minus_.column(j)[down_ + i] = -of_weights_(i) * seen_(j, 1 + i);
     for (Index j = 0; j <= i; ++j)
-      minus_.column(down_ + j)[down_ + i] = -of_weights_(i) * of_weights_(j) * products_(1 + i, 1 + j);
+      minus_.column(down_ + j)[down_ + i] = -of_weights_(i) * of_weights_(j) * inner_(1 + i, 1 + j);
   }
   below_.set(shift_, minus_);
   if (!below_.factorise()) return false;
-  across_ = beside_;
+  across_.resize(up_, down_ + count);
+  across_.view().leftCols(down_) = beside_.view().leftCols(down_);
   for (Index i = 0; i < count; ++i) across_.col(down_ + i) = of_weights_(i) * seen_.col(1 + i).tail(up_);
   below_.solve_rows(across_);
-  lower_product(across_, across_, down_ + count, product_);
-  for (Index j = 0; j < up_; ++j)
-    left_.col(j).tail(up_ - j) = up_up_.col(j).tail(up_ - j) - product_.col(j).tail(up_ - j);
+  lower_product(across_, across_, down_ + count, lost_);
+  for (Index j = 0; j < up_; ++j) left_.col(j).tail(up_ - j) = up_up_.col(j).tail(up_ - j) - lost_.col(j).tail(up_ - j);
   above_.set(shift_, left_);
   return above_.factorise();
 }
@@ -152,7 +137,7 @@ ResolventMoments GramResolvent::moments() {
   const Index count = directions();
   right_.resize(quadratic_->curved + count, 1 + count);
   right_.topRows(down_) = seen_.topRows(down_);
-  right_.middleRows(down_, count) = of_weights_.asDiagonal() * products_.bottomRows(count);
+  right_.middleRows(down_, count) = of_weights_.asDiagonal() * inner_.bottomRows(count);
   right_.bottomRows(up_) = seen_.bottomRows(up_);
   solved_ = right_;
   for (auto column : solved_.colwise()) solve(column);
@@ -161,7 +146,7 @@ ResolventMoments GramResolvent::moments() {
   turned_ = solved_;
   turned_.topRows(down_ + count) *= -1.0;
   ResolventMoments result;
-  result.first = (products_ + right_.transpose() * solved_) / shift_;
+  result.first = (inner_ + right_.transpose() * solved_) / shift_;
   result.second = second_ = (result.first + solved_.transpose() * turned_) / shift_;
   return result;
 }

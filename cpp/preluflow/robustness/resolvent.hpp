@@ -80,15 +80,16 @@ class GramResolvent final : public Resolvent {
   Index down_ = 0, up_ = 0;
   Eigen::VectorXd root_;          // (curved,) of |bend|, in that order
   Eigen::MatrixXd seen_;          // (curved, 1 + directions): q as these neurons see it, times the roots
-  Eigen::MatrixXd products_;      // (1 + directions)^2, <q,q'>
+  Eigen::MatrixXd inner_;         // (1 + directions)^2, <q,q'>
   ColumnMatrix minus_, up_up_;    // minus the products of what bends down, the directions last; those of the rest
   ColumnMatrix beside_, across_;  // (up, down + directions), and that times the inverse factor of what bends down
-  ColumnMatrix product_, left_;   // (up, up)
+  ColumnMatrix lost_, left_;      // (up, up)
   Cholesky below_{0}, above_{0};  // factors of what bends down, and of what is left of the rest
   double shift_ = 0.0;            // l - grow
   Eigen::VectorXd of_weights_;    // roots
-  // (curved + directions, 1 + directions): what is solved for, the solutions, and these times S.
-  Eigen::MatrixXd right_, solved_, turned_, second_;
+  // (curved + directions, 1 + directions): what is solved for, the solutions, and these times S; the last moments.
+  Eigen::MatrixXd right_, solved_, turned_;
+  Eigen::MatrixXd second_;  // (1 + directions)^2
   double solved_shift_ = 0.0;
   Eigen::VectorXd solved_weights_;
 };

@@ -28,9 +28,9 @@ constexpr int kSlabs = 12, kMoreSlabs = 30;  // at most, the latter where rounds
 constexpr int kLeastBisections = 4, kStep = 6;
 constexpr double kPromising = 0.995;  // of a radius: estimates from there on are tried on the whole ball first,
 constexpr double kPoor = 0.8;         // and below that on nothing else
-// Bisection between the last rungs ends after so many multiplications in products Q, or these rounds.
-constexpr double kWork = 8e9;
-constexpr Index kLeastRounds = 40, kMostRounds = 200;
+// Bisection ends after rounds that would cost so many multiplications if each formed a Q, or these rounds.
+constexpr double kWork = 4e9;
+constexpr Index kLeastRounds = 20, kMostRounds = 200;
 
 void set_reach(View& view) { view.reach = view.columns.colwise().norm().transpose() * (1.0 + 1e-14); }
 
@@ -113,12 +113,14 @@ class Tightening {
     for (const Form& form : forms_) sum += form.certifier.rounds();
     return sum;
   }
-  bool all();
   bool by_slabs(Form& form, double radius) const {
     return form.certifier.slabs(form.radius(radius), kSlabRounds, cheap_ ? kMoreSlabs : kSlabs);
   }
+  std::vector<Form*> promising(double radius) const;
+  bool found(const Form& form, double radius, bool certified);
   bool certified(Form& form, double radius);
   bool certified(double radius);
+  bool all();
 
   std::vector<Form>& forms_;
   double wanted_, tolerance_;
@@ -129,51 +131,57 @@ class Tightening {
   Trace::Form found_ = Trace::Form::none;
 };
 
-// Whether a form certifies a radius: on the whole ball where that looks possible, or by slabs.
-bool Tightening::certified(Form& form, double radius) {
-  ++radii_;
-  const double ratio = form.ratio(radius), r = form.radius(radius);
-  const bool found = (ratio >= kPromising && form.certifier.ball(r, kMoreRounds)) ||
-                     (ratio >= kPoor && by_slabs(form, radius)) ||
-                     (ratio < kPromising && form.certifier.ball(r, kMoreRounds));
-  if (found) {
-    best_ = radius;
-    found_ = form.kind;
-  }
-  return found;
-}
-
-// The same, by any form that looks as if it might, or that costs little.
-bool Tightening::certified(double radius) {
+// The forms that look as if they might certify a radius, the likeliest first, and others where they cost little.
+std::vector<Form*> Tightening::promising(double radius) const {
   std::vector<Form*> order;
   for (Form& form : forms_) order.push_back(&form);
   std::stable_sort(order.begin(), order.end(),
                    [&](const Form* a, const Form* b) { return a->ratio(radius) > b->ratio(radius); });
-  for (Form* form : order)
-    if ((form == order.front() || cheap_ || form->ratio(radius) >= kPromising) && certified(*form, radius)) return true;
+  const auto hopeless = [&](const Form* form) {
+    return form != order.front() && !cheap_ && form->ratio(radius) < kPromising;
+  };
+  if (hopeless(order.back())) order.pop_back();
+  return order;
+}
+
+bool Tightening::found(const Form& form, double radius, bool certified) {
+  if (!certified) return false;
+  best_ = radius;
+  found_ = form.kind;
+  return true;
+}
+
+// Whether a form certifies a radius: on the whole ball where that looks possible, or by slabs.
+bool Tightening::certified(Form& form, double radius) {
+  const double ratio = form.ratio(radius), r = form.radius(radius);
+  return found(form, radius,
+               (ratio >= kPromising && form.certifier.ball(r, kMoreRounds)) ||
+                   (ratio >= kPoor && by_slabs(form, radius)) ||
+                   (ratio < kPromising && form.certifier.ball(r, kMoreRounds)));
+}
+
+bool Tightening::certified(double radius) {
+  ++radii_;
+  for (Form* form : promising(radius))
+    if (certified(*form, radius)) return true;
   return false;
 }
 
-// The radius wanted, on the whole ball, or by slabs, of which those that hold no error need not be seen again.
+// The radius wanted, on the whole ball; or by slabs, where that fails by more than a little.
 bool Tightening::all() {
-  const auto holds = [&](Form& form, bool done) {
-    ++radii_;
-    if (!done) return false;
-    best_ = wanted_;
-    found_ = form.kind;
-    return true;
-  };
+  ++radii_;
   for (Form& form : forms_)
-    if (holds(form, form.certifier.ball(form.radius(wanted_), kFirstRounds))) return true;
-  for (Form& form : forms_) {
-    const double ratio = form.ratio(wanted_);
-    if (ratio >= kPoor && ratio < kPromising && holds(form, by_slabs(form, wanted_))) return true;
+    if (found(form, wanted_, form.certifier.ball(form.radius(wanted_), kFirstRounds))) return true;
+  for (Form* form : promising(wanted_)) {
+    const double ratio = form->ratio(wanted_);
+    if (ratio >= kPoor && ratio < kPromising && found(*form, wanted_, by_slabs(*form, wanted_))) return true;
   }
   return false;
 }
 
 Trace::Form Tightening::run() {
   if (all()) return found_;
+  const Index before = rounds();
   double failed = wanted_;
   const double *rung = std::begin(kRungs), *end = std::end(kRungs);
   for (int between = 0; failed - best_ > tolerance_ * wanted_ && !stopped();) {
@@ -181,7 +189,7 @@ Trace::Form Tightening::run() {
     while (rung != end && *rung * wanted_ >= failed) ++rung;
     if (found_ == Trace::Form::none && rung != end && *rung * wanted_ > best_ * kWorthwhile)
       radius = *rung * wanted_;
-    else if (++between > bisections_ || rounds() > budget_)
+    else if (++between > bisections_ || rounds() - before > budget_)
       break;
     if (!certified(radius)) failed = radius;
   }

@@ -11,9 +11,8 @@
 // Contacts are searched for: from the values at the witness, where the bound is exact if that is the nearest error, to
 // the best for the mixture of the maximisers so far. Where one direction bends too much the ball is cut into slabs
 // across it. If m is homogeneous the same may be said on the slice <y,x> = ||x||^2 of the cone over the ball, a ball of
-// radius tan(asin(r/||x||)) ||x|| in which neurons aligned with x do not move: exact for orthogonal neurons. Search and
-// proof are one: a radius counts once its bound, rounding added, is below 0. (docs/mathematics.md#trust-region and what
-// follows it there.)
+// radius tan(asin(r/||x||)) ||x|| in which neurons aligned with x do not move: exact for orthogonal neurons. A
+// radius counts once its bound, rounding added, is below 0. (docs/mathematics.md#trust-region and what follows it.)
 #pragma once
 
 #include <memory>
@@ -76,7 +75,8 @@ class CertifierSpaces {
   };
   Space& of(Trace::Form form, Index rank, Index width) {
     std::unique_ptr<Space>& space = form == Trace::Form::slice ? slice_ : flat_;
-    if (!space) space = std::make_unique<Space>(rank, width);
+    if (!space || space->quadratic.b.size() != rank || space->quadratic.bend.size() != width)
+      space = std::make_unique<Space>(rank, width);
     return *space;
   }
 
