@@ -175,7 +175,7 @@ void Certifier::join(double radius, int few) {
 }
 
 // The parts that may still hold an error are tried in turn, and halved where they fail (docs/mathematics.md#slabs).
-bool Certifier::slabs(double radius, int most_rounds, int most_slabs) {
+bool Certifier::slabs(double radius, int most_rounds, int most_slabs, bool anew) {
   if (parts_.empty() && !cut(radius)) return false;
   const double end = radius * (1.0 + kBeyond);
   join(radius, most_slabs - 2);  // so that some may be halved
@@ -190,7 +190,7 @@ bool Certifier::slabs(double radius, int most_rounds, int most_slabs) {
     Part& lower = parts_[i];
     const double from = std::max(lower.low, -end), to = std::min(lower.high, end);
     if (to - from < kThinnest * radius) return false;
-    lower.mixed = std::min(lower.mixed, 1);  // its contacts are a beginning for its halves
+    lower.mixed = anew ? 0 : std::min(lower.mixed, 1);
     Part upper = lower;
     lower.high = upper.low = 0.5 * (from + to);
     open.push_back(i);

@@ -22,7 +22,8 @@ class Certifier {
   bool ball(double radius, int most_rounds);
   // The same by slabs across the direction in which the first ball's bound bends most (docs/mathematics.md#slabs). What
   // of a ball was proved to hold no error does not hold one of smaller balls: it is not looked at again.
-  bool slabs(double radius, int most_rounds, int most_slabs);
+  // Halves of a slab begin anew, from the witness, or with the contacts of the whole.
+  bool slabs(double radius, int most_rounds, int most_slabs, bool anew);
 
   // A radius at which the bound may be 0, from the last ball tried; 0: not known.
   double estimate() const;

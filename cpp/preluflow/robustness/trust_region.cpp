@@ -114,7 +114,7 @@ class Tightening {
     return sum;
   }
   bool by_slabs(Form& form, double radius) const {
-    return form.certifier.slabs(form.radius(radius), kSlabRounds, cheap_ ? kMoreSlabs : kSlabs);
+    return form.certifier.slabs(form.radius(radius), kSlabRounds, cheap_ ? kMoreSlabs : kSlabs, cheap_);
   }
   std::vector<Form*> promising(double radius) const;
   bool found(const Form& form, double radius, bool certified);
@@ -167,7 +167,8 @@ bool Tightening::certified(double radius) {
   return false;
 }
 
-// The radius wanted, on the whole ball; or by slabs, where that fails by more than a little.
+// The radius wanted, on the whole ball; or, if rounds are dear, by slabs at once, where that fails by more than a
+// little.
 bool Tightening::all() {
   ++radii_;
   for (Form& form : forms_)
