@@ -167,8 +167,7 @@ bool Tightening::certified(double radius) {
   return false;
 }
 
-// The radius wanted, on the whole ball; or, if rounds are dear, by slabs at once, where that fails by more than a
-// little.
+// The radius wanted, on the whole ball; or by slabs, where that fails by more than a little.
 bool Tightening::all() {
   ++radii_;
   for (Form& form : forms_)
