@@ -61,9 +61,10 @@ struct Problem {
 
   // With products the search for multipliers may go by the neurons' inner products.
   double certified(double limit, const VectorXd& d, bool products = false, Trace* trace = nullptr) const {
-    const Neurons net{curve, nullptr, width(), p, 1e-14, nullptr, 0, homogeneous, length.data()};
     const RowMatrix<double> gram = rows * rows.transpose();
-    const Span span{rows.data(), rows.cols(), 1e-14, products ? gram.data() : nullptr};
+    const Neurons net{curve,        products ? gram.data() : nullptr, width(), p, 1e-14, nullptr, 0, homogeneous,
+                      length.data()};
+    const Span span{rows.data(), rows.cols(), 1e-14};
     Pair pair{log_a.data(), side.data(), doubt.data(), 1e-14, 0.0};
     pair.norm_side = norm_side;
     pair.log_norm_weight = log_norm_weight;

@@ -454,7 +454,7 @@ void Canonical::prepare_span(Team& team) {
   const double ranks = static_cast<double>(rank);
   // Coordinates of x and of u_j err by dot in every entry, their product by rank units more.
   const double slack = slack_ + 2.0 * std::sqrt(ranks) * dot + gap + (ranks + 8.0) * kEpsilon;
-  span_ = {coordinates_.data(), rank, slack, gram_.data()};
+  span_ = {coordinates_.data(), rank, slack};
 }
 
 }  // namespace preluflow

@@ -35,25 +35,25 @@ constexpr Index kLeastRounds = 20, kMostRounds = 200;
 void set_reach(View& view) { view.reach = view.columns.colwise().norm().transpose() * (1.0 + 1e-14); }
 
 // The ball itself: values z + <u,d>.
-View flat_view(const Span& span, const Directions& directions, const SpanPoint& point) {
+View flat_view(const Neurons& net, const Directions& directions, const SpanPoint& point) {
   View view;
   view.columns = directions;
   view.z = point.z;
-  view.products = {span.gram, directions.cols(), {}};
+  view.products = {net.gram, net.width, {}};
   set_reach(view);
   return view;
 }
 
 // The slice through x, in units of its length in the span: values of x + e, e orthogonal to x
 // (docs/mathematics.md#slice).
-View slice_view(const Span& span, const Directions& directions, const SpanPoint& point) {
+View slice_view(const Neurons& net, const Directions& directions, const SpanPoint& point) {
   View view;
   const double size = point.x.norm();
   const VectorXd along = point.x / size;
   view.columns = directions;
   const VectorXd cosines = directions.transpose() * along;
   view.columns.noalias() -= along * cosines.transpose();
-  view.products = {span.gram, directions.cols(), cosines};
+  view.products = {net.gram, net.width, cosines};
   view.z = point.z / size;
   set_reach(view);
   return view;
@@ -225,11 +225,11 @@ bool tighten(const Neurons& net, const Span& span, const Pair& pair, const Point
     const double along = 1.0 + unit.dot(change) / size;
     const VectorXd aside = along > 0.0 ? VectorXd((unit + change / size) / along - unit) : change;
     forms.push_back({Trace::Form::slice, size,
-                     Certifier(net, span, at, slice_view(span, directions, at), unit, aside, interrupt,
+                     Certifier(net, span, at, slice_view(net, directions, at), unit, aside, interrupt,
                                spaces.of(Trace::Form::slice, span.rank, net.width))});
   }
   forms.push_back({Trace::Form::flat, size,
-                   Certifier(net, span, at, flat_view(span, directions, at), at.x, change, interrupt,
+                   Certifier(net, span, at, flat_view(net, directions, at), at.x, change, interrupt,
                              spaces.of(Trace::Form::flat, span.rank, net.width))});
   double best = lower;
   Tightening search(forms, most * (1.0 - 0.5 * tolerance), tolerance, net.width * span.rank * span.rank, best);

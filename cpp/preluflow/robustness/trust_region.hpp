@@ -29,8 +29,7 @@ namespace preluflow {
 struct Span {
   const double* directions;  // (h, rank)
   Index rank;
-  double slack;                  // of <u_j,d> for a unit vector d, where ||u_j|| <= 1; times ||u_j|| where it is longer
-  const double* gram = nullptr;  // (h, h) <u_i,u_j>, nearly; null: not known
+  double slack;  // of <u_j,d> for a unit vector d, where ||u_j|| <= 1; times ||u_j|| where it is longer
 };
 
 // A point in the span, in its own unit (Point), and a pair of classes as it sees it: contributions relative to the
