@@ -1,10 +1,10 @@
 // Numbers of the inverse, by factors of the matrix and by the neurons' inner products, against the inverse itself.
 #include "preluflow/robustness/resolvent.hpp"
 
-#include <Eigen/Dense>
 #include <cmath>
 
 #include "check.hpp"
+#include "oracle.hpp"
 
 namespace preluflow::tests {
 
@@ -65,7 +65,7 @@ struct Drawn {
   }
 };
 
-double least_eigenvalue(const MatrixXd& A) { return A.selfadjointView<Eigen::Lower>().eigenvalues().minCoeff(); }
+double least_eigenvalue(const MatrixXd& A) { return static_cast<double>(eigenvalues(A).minCoeff()); }
 
 // What a resolvent and the inverse say of A, and of A with another weight of its one direction.
 void compare(const Drawn& drawn, Resolvent& resolvent, double l, const VectorXd& weights) {
@@ -77,17 +77,17 @@ void compare(const Drawn& drawn, Resolvent& resolvent, double l, const VectorXd&
   MatrixXd q(A.rows(), 1 + weights.size());
   q << drawn.quadratic.b, drawn.directions;
   const auto agree = [&](const ResolventMoments& found, const MatrixXd& matrix) {
-    const MatrixXd inverse = matrix.inverse();
-    const MatrixXd first = q.transpose() * inverse * q, second = q.transpose() * inverse * inverse * q;
+    const MatrixXd solved = inverse(matrix) * q;  // A^-1 q
+    const MatrixXd first = q.transpose() * solved, second = solved.transpose() * solved;
     CHECK((found.first - first).norm() <= 1e-9 * first.norm());
     CHECK((found.second - second).norm() <= 1e-9 * second.norm());
   };
   const ResolventMoments found = resolvent.moments();
   agree(found, A);
-  const MatrixXd inverse = A.inverse();
-  const VectorXd shares = VectorXd::LinSpaced(q.cols(), 0.7, -0.4), x = inverse * q * shares;
-  CHECK((resolvent.combine(shares) - x).norm() <= 1e-9 * (inverse * q).norm());
-  CHECK(std::abs(resolvent.third(shares) - x.dot(inverse * x)) <= 1e-9 * x.norm() * (inverse * x).norm());
+  const MatrixXd of_A = inverse(A), solved = of_A * q;
+  const VectorXd shares = VectorXd::LinSpaced(q.cols(), 0.7, -0.4), x = solved * shares, after = of_A * x;
+  CHECK((resolvent.combine(shares) - x).norm() <= 1e-9 * solved.norm());
+  CHECK(std::abs(resolvent.third(shares) - x.dot(after)) <= 1e-9 * x.norm() * after.norm());
   if (q.cols() != 2) return;
   agree(found.moved(0.3), A + 0.3 * q.col(1) * q.col(1).transpose());
   const double by = -0.5 / found.first(1, 1);
