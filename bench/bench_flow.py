@@ -342,7 +342,7 @@ LIBRARIES: dict[str, tuple[Callable[[Instance], Solver], str | None]] = {
     "descent": (by_descent, None),
 }
 METHODS = {
-    "preluflow": ("bosh3", "tsit5", "dopri5", "dop853"),
+    "preluflow": ("bosh3", "flow43", "tsit5", "dopri5", "dop853"),
     "scipy": ("RK23", "RK45", "DOP853"),
     "torchdiffeq": ("bosh3", "dopri5", "dopri8"),
     "diffrax": ("Bosh3", "Tsit5", "Dopri5", "Dopri8"),

@@ -703,7 +703,7 @@ case(
     pf.gradient_flow,
     **training,
     t1=(0.1, real(0.0, enough=2.0)),
-    method=("tsit5", choice("tsit5", "dopri5", "bosh3", "dop853", "rkc", "rk4", "euler")),
+    method=("tsit5", choice("tsit5", "dopri5", "bosh3", "flow43", "dop853", "rkc", "rk4", "euler")),
     rtol=(1e-3, real(1e-13)),
     step=(0.05, real(above=0.0, optional=True)),
     weight_decay=(0.1, real(0.0, enough=10.0)),

@@ -8,7 +8,7 @@ import preluflow as pf
 from preluflow import results
 from preluflow.events import Event, loss_below
 
-METHODS = ("tsit5", "dopri5", "bosh3", "dop853", "rkc", "rk4", "euler")
+METHODS = ("tsit5", "dopri5", "bosh3", "flow43", "dop853", "rkc", "rk4", "euler")
 KINDS = [("prelu", 3.0), ("prelu", 1.0), ("polynomial", 2.7), ("tanh", 3.0)]
 
 

@@ -20,7 +20,7 @@ from preluflow.events import (
     normalized_margin_reached,
 )
 
-each_method = pytest.mark.parametrize("method", ["tsit5", "dopri5", "bosh3", "dop853", "rkc", "rk4", "euler"])
+each_method = pytest.mark.parametrize("method", ["tsit5", "dopri5", "bosh3", "flow43", "dop853", "rkc", "rk4", "euler"])
 
 
 def mixture(n=60, D=12, h=8, scale=0.1, *, alpha=0.1, nudge=None, dtype="float64", seed=0):

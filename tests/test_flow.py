@@ -279,7 +279,7 @@ SMOOTH = [("prelu", 3.0, "squared"), ("prelu", 2.5, "logistic"), ("polynomial", 
     ("tanh", 3.0, loss) for loss in ("squared", "logistic")
 ]
 # Steps short enough for the leading term of the error to lead, long enough for it to be above rounding.
-LENGTHS = {"euler": 0.004, "rk4": 0.015, "bosh3": 0.02, "dopri5": 0.05, "tsit5": 0.0342}
+LENGTHS = {"euler": 0.004, "rk4": 0.015, "bosh3": 0.02, "flow43": 0.04, "dopri5": 0.05, "tsit5": 0.0342}
 PACES = [1.0, 5.0, 0.5, 0.45, 3.4]
 STEPS = [(name, *kind, pace * h) for name, h in LENGTHS.items() for kind, pace in zip(SMOOTH, PACES, strict=True)] + [
     ("dop853", "prelu", 3.0, "squared", 0.173),

@@ -72,7 +72,8 @@ class BoundBrackets {
     const GeneralNetwork<double> net = arrays_.view();
     if (fixed_) require_vector(*fixed_, net.scalars.dim, "fixed");
     const std::uint8_t* mask = fixed_ ? fixed_->data() : nullptr;
-    run(threads, kMuch,
+    const auto width = static_cast<double>(net.scalars.width), dim = static_cast<double>(net.scalars.dim);
+    run(threads, 2.0 * width * width * dim,  // inner products of neurons
         [&](Team& team, const Interrupt&) { canonical_ = std::make_unique<Canonical>(team, net, mask); });
   }
 

@@ -119,7 +119,8 @@ void GradientKernel<T>::activate_general(const Rows<T>& rows, const PanelNetwork
   group_loss_[static_cast<std::size_t>(slot)] = total;
 }
 
-// Z = X U^T by tasks of a group of rows and a panel; then the elementwise part by groups of rows.
+// Z = X U^T by tasks of a group of rows and a panel, block of rows by block, so that a block's inputs stay in cache for
+// all panels, and two threads have rows of their own; then the elementwise part by groups of rows.
 template <class T>
 void GradientKernel<T>::forward_stripe(Team& team, const Rows<T>& rows, const PanelNetwork<T>& net, const Loss* loss,
                                        double* f, Index begin, Index end) {
@@ -131,8 +132,11 @@ void GradientKernel<T>::forward_stripe(Team& team, const Rows<T>& rows, const Pa
   } else {
     see(team, rows, net.inputs, begin, count);
   }
+  const Index blocks = block_count(count, groups);
   team.parallel_for(groups * layout_.panels, [&](Index task) {
-    const Index panel = task / groups, first = task % groups * kGroup, last = std::min(first + kGroup, count);
+    const Index block = ((task / layout_.panels + 1) * blocks - 1) / groups, start = groups * block / blocks;
+    const Index size = groups * (block + 1) / blocks - start, rest = task - start * layout_.panels;
+    const Index panel = rest / size, first = (start + rest % size) * kGroup, last = std::min(first + kGroup, count);
     panel_product(net.U, panel, row_.data() + first, last - first, P_.data() + first * padded, padded);
   });
   team.parallel_for(groups, [&](Index group) {
@@ -156,6 +160,14 @@ void GradientKernel<T>::forward_stripe(Team& team, const Rows<T>& rows, const Pa
     for (Index c = 0; c < outputs_; ++c)
       for (Index j = 0; j < layout_.width; ++j) s_(j * outputs_ + c) += static_cast<double>(S[c * padded + j]);
   }
+}
+
+// Into how many blocks the groups of a stripe of `count` rows are cut.
+template <class T>
+Index GradientKernel<T>::block_count(Index count, Index groups) const {
+  constexpr Index kBytes = 1 << 19;  // of a block's inputs: half of L2, where there is as much as is usual
+  const Index bytes = count * layout_.dim * static_cast<Index>(sizeof(T));
+  return std::min(groups, std::max<Index>(2, ceil_div(bytes, kBytes)));
 }
 
 // Packs rows first .. last-1 of a stripe of `count`, which have just been read.

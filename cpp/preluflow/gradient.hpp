@@ -110,6 +110,7 @@ class GradientKernel {
   void start(const Rows<T>& rows, const PanelNetwork<T>& net);
   void forward_stripe(Team& team, const Rows<T>& rows, const PanelNetwork<T>& net, const Loss* loss, double* f,
                       Index begin, Index end);
+  Index block_count(Index count, Index groups) const;
   void see(Team& team, const Rows<T>& rows, const Inputs& inputs, Index begin, Index count);
   void activate(const Rows<T>& rows, const Loss* loss, double* f, Index begin, Index first, Index last, Index slot);
   void activate_general(const Rows<T>& rows, const PanelNetwork<T>& net, const Loss* loss, double* f, Index begin,

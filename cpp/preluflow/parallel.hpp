@@ -64,7 +64,9 @@ class Team {
   // What the calling thread asks while it waits for the others, so that signals are seen then too.
   void watch(const Interrupt* interrupt) { watch_ = interrupt; }
 
-  // Calls body(task) for task = 0 .. tasks-1. The first exception is rethrown here. Not to be nested.
+  // Calls body(task) for task = 0 .. tasks-1. The calling thread takes them from the first on and helpers from the last
+  // on, so that in one loop after the other a thread finds about the same rows in its cache. The first exception is
+  // rethrown here. Not to be nested.
   template <class Body>
   void parallel_for(Index tasks, const Body& body) {
     const int helpers = detail::forks() == forks_ ? hired_ : 0;
@@ -74,22 +76,7 @@ class Team {
     }
     job_.body = &body;
     job_.call = &invoke<Body>;
-    job_.tasks = tasks;
-    done_.store(0, std::memory_order_relaxed);
-    job_.left.store(tasks, std::memory_order_release);
-    Index mine = work();
-    detail::wait_until([&] {
-      mine += look();
-      // In a child forked meanwhile, by a signal's handler, the helpers' tasks would never be done.
-      return mine + done_.load(std::memory_order_acquire) == tasks || detail::forks() != forks_;
-    });
-    if (detail::forks() != forks_)
-      throw std::runtime_error("preluflow core: a forked child cannot go on with this call");
-    if (error_) {
-      std::exception_ptr error;
-      std::swap(error, error_);
-      std::rethrow_exception(error);
-    }
+    for (job_.begin = 0; job_.begin < tasks; job_.begin += kMostTasks) round(std::min(kMostTasks, tasks - job_.begin));
   }
 
  private:
@@ -100,6 +87,25 @@ class Team {
   template <class Body>
   PRELUFLOW_NOINLINE static void invoke(const void* body, Index task) {
     (*static_cast<const Body*>(body))(task);
+  }
+
+  // Does tasks job_.begin .. job_.begin + count - 1.
+  void round(Index count) {
+    done_.store(0, std::memory_order_relaxed);
+    job_.left.store(Range{0, static_cast<std::uint32_t>(count)}.word(), std::memory_order_release);
+    Index mine = work(true);
+    detail::wait_until([&] {
+      mine += look();
+      // In a child forked meanwhile, by a signal's handler, the helpers' tasks would never be done.
+      return mine + done_.load(std::memory_order_acquire) == count || detail::forks() != forks_;
+    });
+    if (detail::forks() != forks_)
+      throw std::runtime_error("preluflow core: a forked child cannot go on with this call");
+    if (error_) {
+      std::exception_ptr error;
+      std::swap(error, error_);
+      std::rethrow_exception(error);
+    }
   }
 
   // Helpers, up to `count` or as many as there are to be had. They need not have begun when this returns: one that
@@ -114,15 +120,25 @@ class Team {
   // Outside of a round, on the leader's thread.
   void dismiss() {
     if (detail::forks() != forks_) return;  // there is nobody
-    job_.left.store(kClosed, std::memory_order_relaxed);
+    job_.left.store(kClosed.word(), std::memory_order_relaxed);
     for (int k = 0; k < hired_; ++k) helpers_[static_cast<std::size_t>(k)].join();
   }
 
-  // How the threads agree, in full. One word, job_.left, says how many tasks of the round nobody has claimed: 0 between
-  // rounds, kClosed at the end. A task is claimed by a compare-and-swap that takes the word from k > 0 to k - 1, and is
-  // then task number `tasks - k`. Every claimed task is counted once when it is done, by its helper in done_, by the
-  // leader on its own, and the leader leaves the round when the counts make up all tasks. So it never waits for a
-  // helper that has claimed nothing, be it asleep, late, or not yet begun.
+  // Tasks of a round that nobody has claimed, first .. last-1, as one word.
+  struct Range {
+    std::uint32_t first, last;
+    static Range of(std::uint64_t word) {
+      return {static_cast<std::uint32_t>(word), static_cast<std::uint32_t>(word >> 32)};
+    }
+    std::uint64_t word() const { return std::uint64_t{last} << 32 | first; }
+    Index count() const { return first < last ? static_cast<Index>(last - first) : 0; }
+  };
+
+  // How the threads agree, in full. One word, job_.left, says which tasks of the round nobody has claimed: none between
+  // rounds, kClosed at the end. A task is claimed by a compare-and-swap of the word that takes away its first task, by
+  // the leader, or its last, by a helper. Every claimed task is counted once when it is done, by its helper in done_,
+  // by the leader on its own, and the leader leaves the round when the counts make up all tasks. So it never waits for
+  // a helper that has claimed nothing, be it asleep, late, or not yet begun.
   //
   // - What the leader wrote before a round, the rest of job_ among it, is seen in that round's tasks. The leader stores
   //   the word with release, the other changes of the word in a round are read-modify-write operations, which continue
@@ -130,8 +146,8 @@ class Team {
   // - No helper touches a round that is over, or its body, whose frame may be gone. It reads job_ after its claim and
   //   only then; a task that is claimed and not yet counted keeps the leader in the round, so job_ is that round's.
   //   What a helper knew of the word before does not matter: if it went to sleep between its look at the word and its
-  //   compare-and-swap, and the word has gone to 0 and on to a later round, the swap fails, or it finds the very number
-  //   it expects and claims a task of the later round like any other. The word needs no number of the round for that.
+  //   compare-and-swap, and the word has gone on to a later round, the swap fails, or it finds the very range it
+  //   expects and claims a task of the later round like any other. The word needs no number of the round for that.
   // - What helpers wrote in tasks is seen after the round, and by tasks of the next: counts are added with release and
   //   read by the leader with acquire, which then starts the next round. So is job_ rewritten after it has been read,
   //   and done_ set to 0 when nobody is left to add to it.
@@ -139,29 +155,35 @@ class Team {
   void follow() {
     if (!detail::can_throw()) return;  // the others do the work
     for (;;) {
-      detail::wait_until([&] { return job_.left.load(std::memory_order_relaxed) != 0; });
-      if (job_.left.load(std::memory_order_relaxed) == kClosed) return;
-      const Index done = work();
+      std::uint64_t word = 0;
+      detail::wait_until([&] {
+        word = job_.left.load(std::memory_order_relaxed);
+        return word == kClosed.word() || Range::of(word).count() > 0;
+      });
+      if (word == kClosed.word()) return;
+      const Index done = work(false);
       if (done > 0) done_.fetch_add(done, std::memory_order_release);
     }
   }
 
   // Does tasks while there are some to claim; how many of them need no longer be waited for.
-  Index work() {
+  Index work(bool leader) {
     Index done = 0;
-    Index left = job_.left.load(std::memory_order_relaxed);
-    while (left > 0) {
-      if (!job_.left.compare_exchange_weak(left, left - 1, std::memory_order_acquire, std::memory_order_relaxed))
+    std::uint64_t word = job_.left.load(std::memory_order_relaxed);
+    for (;;) {
+      Range left = Range::of(word);
+      if (left.count() == 0) return done;
+      const Index task = leader ? left.first++ : --left.last;
+      if (!job_.left.compare_exchange_weak(word, left.word(), std::memory_order_acquire, std::memory_order_relaxed))
         continue;
       ++done;
       try {
-        job_.call(job_.body, job_.tasks - left);
+        job_.call(job_.body, job_.begin + task);
       } catch (...) {
         done += keep_error();
       }
-      left = job_.left.load(std::memory_order_relaxed);
+      word = job_.left.load(std::memory_order_relaxed);
     }
-    return done;
   }
 
   // Helpers are at work on what the caller's frame holds: nothing may leave parallel_for before they are done. How many
@@ -181,16 +203,17 @@ class Team {
   Index keep_error() {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (!error_) error_ = std::current_exception();
-    return job_.left.exchange(0, std::memory_order_relaxed);
+    return Range::of(job_.left.exchange(0, std::memory_order_relaxed)).count();
   }
 
-  static constexpr int kMostThreads = 1024;  // where a caller has not asked what there is
-  static constexpr Index kClosed = -1;       // no number of tasks
+  static constexpr int kMostThreads = 1024;            // where a caller has not asked what there is
+  static constexpr Index kMostTasks = Index{1} << 31;  // of a round
+  static constexpr Range kClosed{1, 0};                // no range of tasks
 
   // A round, on one cache line: who has claimed a task has it at hand.
   struct alignas(64) Job {
-    std::atomic<Index> left{0};
-    Index tasks = 0;
+    std::atomic<std::uint64_t> left{0};
+    Index begin = 0;
     const void* body = nullptr;
     void (*call)(const void*, Index) = nullptr;
   };

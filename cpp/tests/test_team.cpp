@@ -76,6 +76,28 @@ TEST(team_shares_large_work_and_keeps_small_work_on_the_calling_thread) {
   });
 }
 
+TEST(team_takes_tasks_from_both_ends) {
+  const std::thread::id here = std::this_thread::get_id();
+  constexpr Index kTasks = 50;
+  for (int repeat = 0; repeat < 20; ++repeat)
+    Team::run(2, kWork, [&](Team& team) {
+      std::vector<Index> mine, others;  // each written to by one thread
+      std::atomic<bool> helped{false};
+      team.parallel_for(kTasks, [&](Index task) {
+        if (std::this_thread::get_id() == here) {
+          mine.push_back(task);
+          comes_true([&] { return helped.load(); });
+        } else {
+          others.push_back(task);
+          helped = true;
+        }
+      });
+      for (std::size_t k = 0; k < mine.size(); ++k) CHECK(mine[k] == static_cast<Index>(k));
+      for (std::size_t k = 0; k < others.size(); ++k) CHECK(others[k] == kTasks - 1 - static_cast<Index>(k));
+      CHECK(mine.size() + others.size() == kTasks);
+    });
+}
+
 // What tasks of one round wrote, without atomics, tasks of the next one read on other threads.
 TEST(team_orders_one_round_before_the_next) {
   constexpr std::size_t kTasks = 5;

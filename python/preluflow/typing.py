@@ -26,7 +26,7 @@ Training = Literal["adam", "sgd", "descent", "flow"]
 ClassifierLoss = Literal["cross_entropy", "logistic", "squared", "exponential"]
 """Of ``preluflow.sklearn.TwoLayerClassifier``."""
 
-Method = Literal["tsit5", "dopri5", "bosh3", "dop853", "rkc", "rk4", "euler"]
+Method = Literal["tsit5", "dopri5", "bosh3", "flow43", "dop853", "rkc", "rk4", "euler"]
 """Of ``gradient_flow``."""
 
 Level = Literal["fast", "tight", "exact"]

@@ -16,12 +16,11 @@ from preluflow._sweep.claims import Claims
 from preluflow._sweep.folder import Folder
 from preluflow._sweep.grid import Call, Cell
 from preluflow._sweep.values import Finding
-from preluflow._sweep.workers import Carried, Here, compute, end_processes, processes
+from preluflow._sweep.workers import LONGEST_WAIT, Carried, Here, compute, end_processes, processes
 
 WINDOW = 256  # cells handed to an executor that is not ours at a time, of which we do not know how many it runs at once
 _LOOK = 10_000  # cells looked at for one that nobody computes, before looking at what came back
 _POLL = 0.2  # seconds between looks at what others, who share the folder, have done
-_LONGEST = 1.0  # seconds to wait without a look around; on Windows waiting does not answer Ctrl-C
 
 
 @dataclass
@@ -140,7 +139,7 @@ class Drive:
         while self.waiting or self.alone or self.flying:
             others = self._top_up()
             if self.flying:
-                ready, _ = wait_for(self.flying, _POLL if others else _LONGEST, FIRST_COMPLETED)
+                ready, _ = wait_for(self.flying, _POLL if others else LONGEST_WAIT, FIRST_COMPLETED)
                 self._harvest(ready)
                 if not ready and _is_closed(self.runs_on):
                     self._stop(RuntimeError("its client is closed"))

@@ -26,6 +26,7 @@ from preluflow._sweep.values import Finding
 
 # What BLAS libraries read, when they are loaded, for how many threads to use.
 _VARIABLES = (_threads.VARIABLE, "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+LONGEST_WAIT = 1.0  # seconds without a look around; on Windows waiting does not answer Ctrl-C
 
 
 class Carried:

@@ -11,13 +11,12 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
 from preluflow import _threads
-from preluflow._sweep.workers import end_processes, processes
+from preluflow._sweep.workers import LONGEST_WAIT, end_processes, processes
 
 if TYPE_CHECKING:
     from preluflow.experiments._harness import Options
 
 _MOST = 61  # processes that a pool may have on Windows
-_LONGEST = 1.0  # seconds to wait without a look around; on Windows waiting does not answer Ctrl-C
 
 
 def shares(options: Options, cells: int) -> tuple[int, int]:
@@ -52,7 +51,7 @@ def in_processes(
             while waiting and len(flying) <= workers:  # one more, so that none waits for us
                 number, arguments = waiting.popleft()
                 flying[pool.submit(measure, **arguments)] = number
-            ready, _ = wait_for(flying, _LONGEST, FIRST_COMPLETED)
+            ready, _ = wait_for(flying, LONGEST_WAIT, FIRST_COMPLETED)
             for future in ready:
                 finished[flying.pop(future)] = future.result()
                 bar.update(1)
