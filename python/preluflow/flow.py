@@ -117,9 +117,9 @@ def gradient_flow(
         speeds go with the power p + 1 of it - a RuntimeWarning says so.
     dense : bool, default False
         Keep the steps' dense output, so that ``run.at(t)`` gives the network at any t. That takes q + 1 copies of what
-        is trained of the network for each step, with q = 1 for "euler", 3 for "rk4", "bosh3", "flow43" and "rkc", 4 for "tsit5"
-        and "dopri5", 7 for "dop853" (at three more gradients a step): 4 MB a step for the default with float32, D =
-        1000 and h = 200; ``run.stats["dense_bytes"]`` says how much it was.
+        is trained of the network for each step, with q = 1 for "euler", 3 for "rk4", "bosh3", "flow43" and "rkc", 4 for
+        "tsit5" and "dopri5", 7 for "dop853" (at three more gradients a step): 4 MB a step for the default with float32,
+        D = 1000 and h = 200; ``run.stats["dense_bytes"]`` says how much it was.
     join : bool, default False
         When ``network`` is a run, return one run from its beginning, with its records, events, networks, dense output
         and work before those found here, rather than that which begins where it ended. Then loss, weight decay, sample
