@@ -198,11 +198,12 @@ const std::vector<Tableau>& tableaus() {
     std::vector<Tableau> methods = given;
     for (Tableau& method : methods)
       if (method.dense.empty()) method.dense = hermite(method.b);
-    for (const Tableau& method : given)
-      if (method.name == "bosh3") {
-        methods.push_back(method);
-        methods.back().name = "rkc";
-        methods.back().stabilized = true;
+    for (std::size_t k = 0; k < given.size(); ++k)
+      if (methods[k].name == "bosh3") {
+        Tableau stabilized = methods[k];
+        stabilized.name = "rkc";
+        stabilized.stabilized = true;
+        methods.push_back(stabilized);
       }
     return methods;
   }();

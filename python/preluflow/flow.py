@@ -82,7 +82,7 @@ def gradient_flow(
         t by themselves (as if time were rescaled by the loss): t = 1e6 takes some hundred gradients.
     method : {"tsit5", "dopri5", "bosh3", "flow43", "dop853", "rkc", "rk4", "euler"}
         Runge-Kutta method: Tsitouras 5(4), Dormand-Prince 5(4), Bogacki-Shampine 3(2), a pair of orders 4(3) found for
-        these flows, which takes a fifth to a third fewer gradients than "tsit5" for an error of 1e-3 at the end
+        these flows, which takes a tenth to a third fewer gradients than "tsit5" for an error of 1e-3 at the end
         (docs/decisions/017), Dormand-Prince 8(5,3);
         Bogacki-Shampine giving way to Runge-Kutta-Chebyshev of order 2 where stability, and not accuracy, would hold
         steps short (Sommeijer, Shampine, Verwer 1998); and, with steps of fixed length, the classical method of order 4
