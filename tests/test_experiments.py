@@ -123,7 +123,7 @@ CASES = {
     ),
     "theorem1": Case(
         theorem1, "gradient_flow", replace(QUICK["theorem1"], **SWEEP),
-        lambda o: finite("loss")(o) // 5, {0: 0, 1: 0, 2: 1, 3: 1, 12: 6, 24: 9},
+        lambda o: finite("loss")(o) // 5, {0: 0, 1: 0, 2: 1, 3: 1, 12: 5, 24: 9},
     ),
     "proposition4": Case(
         proposition4, "gradient_flow", replace(QUICK["proposition4"], **SWEEP),

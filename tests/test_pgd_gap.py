@@ -5,11 +5,9 @@ from functools import cache
 
 import numpy as np
 import pytest
-from conftest import make_problem
 
 import preluflow as pf
-from preluflow import attacks, theory
-from preluflow._span import in_span
+from preluflow import theory
 from preluflow.experiments import PGD_GAP, Options, pgd_gap
 from preluflow.experiments._harness import bracket_of
 
@@ -23,20 +21,6 @@ def quick():
 def measured(rows, quantity):
     (found,) = [row.measured for row in rows if row.quantity == quantity]
     return found
-
-
-def test_apgd_has_all_dimensions(monkeypatch):
-    seen = []
-
-    def apgd(classifier, X, y, **options):
-        seen.append(X.shape)
-        return attacks.pgd(classifier, X, y, eps=options["eps"], steps=1)
-
-    reduced, Q = in_span(make_problem(h=6, D=25).network())
-    monkeypatch.setattr(pgd_gap.attacks, "apgd", apgd)
-    config = replace(pgd_gap.QUICK, dim=25)
-    pgd_gap.BALLS["apgd"].run(config, reduced, np.ones((3, 25)) @ Q, np.ones(3), 0.1, 0)
-    assert seen == [(3, 25)]
 
 
 # ---- what was found

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import make_problem
 
-from preluflow import attacks
+from preluflow import _span, attacks
 from preluflow._span import InBasis, in_span
 
 
@@ -35,6 +35,27 @@ def test_attacks_in_the_span_are_attacks_in_the_whole_space(p):
     # Where a gradient vanishes DDN draws a direction at random, and the two draw different ones.
     same = np.isclose(inside.norms, whole.norms, rtol=0, atol=1e-9)
     assert np.isfinite(whole.norms[same]).sum() >= 10
+
+
+@pytest.mark.parametrize("dim", [25, 7, 6])
+@pytest.mark.parametrize("eps", [0.05, 0.4])
+def test_apgd_in_one_dimension_more_is_apgd_in_all(dim, eps):
+    problem = make_problem(n=30, h=6, D=25, seed=4, gap=0.02)
+    network = problem.network()
+    reduced, Q = in_span(network)
+    Z, y = problem.X @ Q, np.sign(network.decision_function(problem.X))
+    padded = np.column_stack([Z, np.zeros((len(Z), dim - 6))])
+    options = {"eps": eps, "steps": 25, "restarts": 2, "seed": 3}
+    whole = attacks.apgd(InBasis(reduced), padded, y, **options)
+    folded = _span.apgd(reduced, Z, y, dim=dim, **options)
+    assert folded.delta.shape == (30, 7)
+    np.testing.assert_array_equal(folded.success, whole.success)
+    assert folded.gradients == whole.gradients
+    np.testing.assert_allclose(folded.norms, whole.norms, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(folded.delta[:, :6], whole.delta[:, :6], rtol=0, atol=1e-7)
+    outside = np.linalg.norm(whole.delta[:, 6:], axis=1)
+    np.testing.assert_allclose(np.abs(folded.delta[:, 6]), outside, rtol=0, atol=1e-7)
+    assert 0 < whole.success.sum() < 30
 
 
 def test_a_network_narrower_than_its_span_is_reduced_to_the_whole_space():

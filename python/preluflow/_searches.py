@@ -405,9 +405,9 @@ def apgd(
     *,
     ball: Ball,
     steps: int,
-    rho: float,
-    momentum: float,
     objective: Objective,
+    rho: float = 0.75,
+    momentum: float = 0.75,
 ) -> Best:
     best, live = Best(delta.shape), np.arange(len(points))
     # The steps go by the objective, the answer by the margin; where these are one, so are their best.

@@ -4,15 +4,20 @@ A network depends on x by the inner products with its directions alone, U = (Q R
 so does its gradient. In the coordinates Q^T x the same network has inputs of dimension rank <= h in place of D. PGD and
 DDN start at the point itself and never leave x + span{u_j}: there they are the same iteration (but for the direction
 DDN draws at random where the gradient vanishes). APGD starts at a random point of the ball, which lies almost wholly
-outside the span; its points keep all D coordinates, of which the network sees the first (``InBasis``). This is the
-attack in R^D up to a rotation; only the random numbers fall differently.
+outside the span. What it adds from there on has nothing outside, and so it leaves the start's part outside in its
+direction: one coordinate more tells all of it (``apgd``). This is the attack in R^D up to a rotation; only the random
+numbers fall differently.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
+
 import numpy as np
 from numpy.typing import ArrayLike
 
+from preluflow import _searches
 from preluflow._arrays import Float64
 from preluflow.network import TwoLayerNetwork
 
@@ -48,3 +53,30 @@ def in_span(network: TwoLayerNetwork) -> tuple[TwoLayerNetwork, Float64]:
     exact = network.astype("float64")
     Q, R = np.linalg.qr(exact.directions.T)
     return exact.replace(U=np.ascontiguousarray(R.T)), np.asarray(Q)
+
+
+@dataclass(frozen=True)
+class FoldedBall(_searches.Ball):
+    """The l2 ball of R^dim in the coordinates of a span and one more, along what a run's start has outside of it."""
+
+    dim: int
+
+    def start(self, points: _searches.Points, seed: int, run: int) -> Float64:
+        """Random points of the surface in R^dim, folded."""
+        rank = points.x.shape[1] - 1
+        drawn = points.random(seed, run, self.dim)
+        folded = np.column_stack([drawn[:, :rank], np.linalg.norm(drawn[:, rank:], axis=1)])
+        return self.project(points.x, self.eps * folded / np.linalg.norm(folded, axis=1)[:, None])
+
+
+def apgd(
+    network: TwoLayerNetwork, X: Float64, y: ArrayLike, *, eps: float, dim: int, steps: int, restarts: int, seed: int
+) -> _searches.Attack:
+    """``attacks.apgd`` in R^dim on a network in the coordinates of a span, X (n, r): with the same random numbers that
+    it is in (n, dim) where the other coordinates are 0 and do not count. ``delta`` is (n, r + 1).
+    """
+    ball = FoldedBall(eps, "l2", None, max(dim, network.dim))
+    once = partial(_searches.apgd, ball=ball, steps=steps, objective="margin")
+    search = partial(_searches.restarted, once, ball=ball, restarts=restarts, seed=seed, from_point=False)
+    folded = np.column_stack([X, np.zeros(len(X))])
+    return _searches.run(*_searches.prepared(InBasis(network), folded), y, search, ball)

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preluflow import attacks, plots
+from preluflow import _span, attacks, plots
 from preluflow._arrays import Float64
 from preluflow._recipes import MV24_BATCH
-from preluflow._span import InBasis, in_span
+from preluflow._span import in_span
 from preluflow.experiments._harness import (
     Experiment,
     Options,
@@ -117,10 +117,8 @@ def _margin(config: Config, network: TwoLayerNetwork, X: Float64, y: Float64, ep
 
 
 def _apgd(config: Config, network: TwoLayerNetwork, X: Float64, y: Float64, eps: float, seed: int) -> Attack:
-    padded = np.zeros((len(X), max(config.dim, network.dim)))
-    padded[:, : network.dim] = X
-    restarts = config.apgd_starts - 1
-    return attacks.apgd(InBasis(network), padded, y, eps=eps, steps=config.apgd_steps, restarts=restarts, seed=seed)
+    steps, restarts = config.apgd_steps, config.apgd_starts - 1
+    return _span.apgd(network, X, y, eps=eps, dim=config.dim, steps=steps, restarts=restarts, seed=seed)
 
 
 BALLS: dict[str, Ball] = {

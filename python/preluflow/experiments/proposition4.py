@@ -64,8 +64,9 @@ def measure(session: Session) -> None:
     session.empty({"gap": shape, "fixed_gap": shape, "void": shape, "fixed_void": shape})
     arrays["alphas"], arrays["sizes"] = config.grid()
     measured = partial(cell, config, session.options.seed)
-    over = {"s": range(shape[0]), "i": range(shape[1]), "key": SERIES}
-    for (s, i, key), found in session.computed(measured, over):
+    largest_first = sorted(range(shape[1]), key=lambda i: -arrays["sizes"][i])
+    over = {"i": largest_first, "s": range(shape[0]), "key": SERIES}
+    for (i, s, key), found in session.computed(measured, over):
         prefix = "fixed_" * (key == "fixed")
         arrays[f"{prefix}gap"][s, i], arrays[f"{prefix}void"][s, i] = found["gap"], found["void"]
         for what in ("median", "worst", "log10_f"):

@@ -21,6 +21,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -176,7 +177,7 @@ def bracket_slack(config: Theorem1, options: Options) -> float:
 
 
 def measure(session: Session) -> None:
-    """Run every seed at every alpha; the repetitions come last, so that Ctrl-C during them costs nothing but them."""
+    """Run every seed at every alpha, the largest problems first: what is small fills the processors at the end."""
     config, options, arrays = session.config, session.options, session.arrays
     seeds, count, stops = config.seeds, len(config.alphas), len(config.window)
     session.empty({name: (seeds, count, stops) for name in (*QUANTITIES, "norm_error")})
@@ -184,27 +185,26 @@ def measure(session: Session) -> None:
     session.empty({"gap": (seeds, count), "t_half": (seeds, count)})
     arrays["alphas"], arrays["sizes"] = config.grid()
     arrays["slack"] = np.array(bracket_slack(config, options))
-    measured = partial(cell, config, session.cell_options)
-    over = {"s": range(seeds), "i": range(count)}
-    for (s, i), found in session.computed(partial(measured, False), over):
-        for name in (*QUANTITIES, "norm_error", "gap", "t_half"):
-            arrays[name][s, i] = found[name]
-    if config.checked:
-        for (s, i), found in session.computed(partial(measured, True), {**over, "s": range(config.checked)}):
-            for name in QUANTITIES:
-                arrays[f"check_{name}"][s, i] = found[name]
+    every = product((False, True), range(seeds), range(count))
+    runs = [(check, s, i) for check, s, i in every if s < config.checked or not check]
+    runs.sort(key=lambda run: (-arrays["sizes"][run[2]], run[0]))  # a repetition after what it repeats
+    for (run,), found in session.computed(partial(cell, config, session.cell_options), {"run": runs}):
+        check, s, i = run
+        for name in QUANTITIES if check else (*QUANTITIES, "norm_error", "gap", "t_half"):
+            arrays[f"check_{name}" if check else name][s, i] = found[name]
 
 
-def cell(config: Theorem1, options: Options, check: bool, s: int, i: int) -> dict[str, Any]:
+def cell(config: Theorem1, options: Options, run: tuple[bool, int, int]) -> dict[str, Any]:
     """Run one seed at one alpha, or repeat it; NaN where the window is not reached."""
+    check, s, i = run
     alpha, rng = config.alphas[i], np.random.default_rng((options.seed, s, i))
     gmm, network, data = draw_problem(config, alpha, config.size(alpha), rng, "float64" if check else "float32")
-    start, run = through_window(config, gmm, network, data, config.rtol / 2 if check else config.rtol, options)
+    start, flow = through_window(config, gmm, network, data, config.rtol / 2 if check else config.rtol, options)
     stops = len(config.window)
     found = dict.fromkeys((*QUANTITIES, "norm_error"), np.full(stops, np.nan))
-    if run is not None:
-        found = {name: run[name][-stops:] for name in QUANTITIES}
-        found["norm_error"] = np.abs(run["cluster_norms"][-stops:] - 1.0).max(axis=1)
+    if flow is not None:
+        found = {name: flow[name][-stops:] for name in QUANTITIES}
+        found["norm_error"] = np.abs(flow["cluster_norms"][-stops:] - 1.0).max(axis=1)
     return {**found, "gap": non_degeneracy_gap(network, gmm), "t_half": start}
 
 
