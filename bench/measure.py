@@ -14,12 +14,18 @@ import numpy as np
 import preluflow
 from preluflow.results import environment
 
+ASLEEP = 0.1  # seconds; OpenBLAS waits for 2^26 cycles
+
 
 def alternate(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of each contender in each round, (rounds,), after one round that does not count."""
+    """Seconds of each contender in each round, (rounds,), after one round that does not count.
+
+    Each begins when the threads of the one before are asleep: those of OpenBLAS and OpenMP wait for work at full speed.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for round_ in range(rounds + 1):
         for name, run in contenders.items():
+            time.sleep(ASLEEP)
             began = time.perf_counter()
             run()
             if round_:

@@ -136,7 +136,7 @@ CASES = {
             levels={name: levels[:2] for name, levels in QUICK["descent-vs-flow"].levels.items()},
         ),
         lambda o: sum(finite(f"{method}.error")(o) for method in descent_vs_flow.methods(o)),
-        {0: 0, 1: 0, 2: 1, 7: 6, 30: 28}, runs=False,
+        {0: 0, 1: 0, 2: 1, 7: 6, 34: 32}, runs=False,
     ),
     "beyond": Case(
         beyond, "gradient_flow",

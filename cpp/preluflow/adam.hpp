@@ -18,6 +18,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <type_traits>
@@ -79,21 +80,23 @@ class AdamStep {
     }
   }
 
-  void plan(const NetworkState<T>& state, const Vector<double>& s) {
+  void plan(Team& team, const NetworkState<T>& state, const GradientKernel<T>& kernel) {
+    const bool one = state.outputs == 1;
     rates_ = AdamRates(options_, steps_ + 1);
     const bool prelu = state.activation == Activation::prelu, polynomial = state.activation == Activation::polynomial;
-    for (Index j = 0; j < state.U.layout().width; ++j) {
+    for_neurons(team, state.U.layout().width, state.outputs, [&](Index j) {
       const auto k = size(j);
       const double l = state.log_norm(j), norm = std::exp(l);
-      const double log_v = state.log_outer(j);
+      const double log_v = one ? state.log_abs_v(j) : kernel.outer().log_length_of(j);
+      const double along = one ? kernel.s()(j) : kernel.outer().along(kernel.s(), j);
       const double log_move = log_v + (polynomial ? log_power(state.p - 1.0, l) : 0.0);
-      const double move = (state.outputs == 1 ? state.sign(j) : 1.0) * std::exp(log_move);
+      const double move = (one ? state.sign(j) : 1.0) * std::exp(log_move);
       const double decay = options_.weight_decay * norm;
       log_[k] = l;
       keep_[k] = within(l) ? static_cast<T>(norm) : T(0);
-      along_[k] = static_cast<T>((prelu ? -move * (state.p - 1.0) * state.along(s, j, log_v) : 0.0) - decay);
+      along_[k] = static_cast<T>((prelu ? -move * (state.p - 1.0) * along : 0.0) - decay);
       move_[k] = static_cast<T>(move);
-    }
+    });
   }
 
   PRELUFLOW_NOINLINE void move(const PanelMatrix<T>& U, PanelMatrix<T>& G, Index part, Index panel, Index d0,
@@ -124,9 +127,9 @@ class AdamStep {
   }
 
   bool finish(Team& team, NetworkState<T>& state, GradientKernel<T>& kernel) {
-    if (options_.trained != Trained::inner && !plan_outer(state, kernel)) return false;
+    if (options_.trained != Trained::inner && !plan_outer(team, state, kernel)) return false;
     if (options_.trained != Trained::outer && !finish_directions(team, state, kernel)) return false;
-    if (options_.trained != Trained::inner) finish_outer(state);
+    if (options_.trained != Trained::inner) finish_outer(team, state);
     ++steps_;
     return true;
   }
@@ -215,18 +218,20 @@ class AdamStep {
   }
 
   // Moves of V and B, from the state before the step; false if one leaves float64.
-  bool plan_outer(const NetworkState<T>& state, GradientKernel<T>& kernel) {
+  bool plan_outer(Team& team, const NetworkState<T>& state, GradientKernel<T>& kernel) {
     const bool prelu = state.activation == Activation::prelu, polynomial = state.activation == Activation::polynomial;
-    const Index weights = state.sign.size();
-    bool finite = true;
-    for (Index k = 0; k < weights; ++k) {
+    const Index weights = state.sign.size(), C = state.outputs;
+    std::atomic<bool> finite{true};
+    for_neurons(team, weights / C, C, [&](Index j) {
       const double degree = prelu ? 1.0 : polynomial ? state.p : 0.0;
-      const double grow = std::exp(log_power(degree, state.log_norm(k / state.outputs)));
-      finite &= plan_entry(k, weight(state, k), grow * kernel.s()(k));
-    }
+      const double grow = std::exp(log_power(degree, state.log_norm(j)));
+      bool all = true;
+      for (Index k = j * C; k < (j + 1) * C; ++k) all &= plan_entry(k, weight(state, k), grow * kernel.s()(k));
+      if (!all) finite.store(false, std::memory_order_relaxed);
+    });
     for (Index c = 0; c < state.output_bias.size(); ++c)
-      finite &= plan_entry(weights + c, state.output_bias(c), kernel.b()(c));
-    return finite;
+      if (!plan_entry(weights + c, state.output_bias(c), kernel.b()(c))) return false;
+    return finite.load(std::memory_order_relaxed);
   }
 
   bool plan_entry(Index k, double value, double descent) {
@@ -235,16 +240,20 @@ class AdamStep {
     return std::isfinite(value + outer_move_[i]) && std::isfinite(outer_q_[i]);
   }
 
-  void finish_outer(NetworkState<T>& state) {
-    const Index weights = state.sign.size();
-    for (Index k = 0; k < weights; ++k) {
-      const double move = outer_move_[size(k)];
-      if (move == 0.0) continue;  // also where v itself is below float64
-      const double v = weight(state, k) + move;
-      state.sign(k) = v > 0.0 ? 1.0 : v < 0.0 ? -1.0 : 0.0;
-      state.log_abs_v(k) = v == 0.0 ? kDead : std::log(std::abs(v));
-    }
+  void finish_outer(Team& team, NetworkState<T>& state) {
+    const Index weights = state.sign.size(), C = state.outputs;
+    for_neurons(team, weights / C, C, [&](Index j) {
+      for (Index k = j * C; k < (j + 1) * C; ++k) finish_entry(state, k);
+    });
     for (Index c = 0; c < state.output_bias.size(); ++c) state.output_bias(c) += outer_move_[size(weights + c)];
+  }
+
+  void finish_entry(NetworkState<T>& state, Index k) const {
+    const double move = outer_move_[size(k)];
+    if (move == 0.0) return;  // also where v itself is below float64
+    const double v = weight(state, k) + move;
+    state.sign(k) = v > 0.0 ? 1.0 : v < 0.0 ? -1.0 : 0.0;
+    state.log_abs_v(k) = v == 0.0 ? kDead : std::log(std::abs(v));
   }
 
   static double weight(const NetworkState<T>& state, Index k) { return state.sign(k) * std::exp(state.log_abs_v(k)); }

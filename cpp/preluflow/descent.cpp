@@ -33,7 +33,7 @@ bool Descent<T>::advance(Team& team) {
   evaluate(team);
   if (!std::isfinite(value_) || !kernel_.s().allFinite()) return false;
   fresh_ = false;  // the step overwrites G
-  step_.plan(state_, kernel_.s());
+  step_.plan(team, state_, kernel_);
   if (trained_ != Trained::outer)
     kernel_.for_parts(team, [&](Index part, Index panel, Index d0, Index d1) {
       step_.move(state_.U, kernel_.G(), part, panel, d0, d1);
@@ -74,7 +74,7 @@ bool StochasticDescent<T, Step>::advance(Team& team, const Index* rows, Index co
       team, data_.rows(state_.dim(), rows, count), state_.view(), loss_, nullptr,
       [&] {
         finite = std::isfinite(kernel_.loss()) && kernel_.s().allFinite();
-        if (finite) step_.plan(state_, kernel_.s());
+        if (finite) step_.plan(team, state_, kernel_);
         return finite;
       },
       [&](Index part, Index panel, Index d0, Index d1) { step_.move(state_.U, kernel_.G(), part, panel, d0, d1); });

@@ -25,7 +25,7 @@ GradientKernel<T>::GradientKernel(Index max_rows, const PanelLayout<T>& layout, 
 }
 
 template <class T>
-void GradientKernel<T>::start(const Rows<T>& rows, const PanelNetwork<T>& net) {
+void GradientKernel<T>::start(Team& team, const Rows<T>& rows, const PanelNetwork<T>& net) {
   plain_ = net.plain() && rows.weight == nullptr;
   s_.setZero();
   b_.setZero();
@@ -33,7 +33,7 @@ void GradientKernel<T>::start(const Rows<T>& rows, const PanelNetwork<T>& net) {
     activation_.set(net.scalars);
   } else {
     activation_.set_activation(net.scalars);
-    outer_.set(net.scalars, outputs_, layout_.padded());
+    outer_.set(team, net.scalars, outputs_, layout_.padded());
     const Index groups = static_cast<Index>(group_loss_.size());
     group_values_.resize(static_cast<std::size_t>(groups * OuterLayer<T>::kRows * layout_.padded()));
     group_S_.resize(static_cast<std::size_t>(groups * outputs_ * layout_.padded()));
@@ -195,7 +195,7 @@ void GradientKernel<T>::accumulate(Index panel, Index d0, Index d1, Index rows, 
 
 template <class T>
 void GradientKernel<T>::forward(Team& team, const Rows<T>& rows, const PanelNetwork<T>& net, double* f) {
-  start(rows, net);
+  start(team, rows, net);
   for (Index begin = 0; begin < rows.count; begin += kStripe)
     forward_stripe(team, rows, net, nullptr, f, begin, std::min(begin + kStripe, rows.count));
 }

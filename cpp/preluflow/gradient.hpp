@@ -96,6 +96,7 @@ class GradientKernel {
   PanelMatrix<T>& G() { return G_; }
   const Vector<double>& s() const { return s_; }  // (h, C)
   const Vector<double>& b() const { return b_; }  // (C,), of networks that are not plain or rows that have weights
+  const OuterLayer<T>& outer() const { return outer_; }  // of the same, as it was evaluated
   // Whether G is wanted: without it only loss, s and b are made.
   void want_G(bool want) { want_G_ = want; }
 
@@ -107,7 +108,7 @@ class GradientKernel {
   static constexpr Index kChunk = 32;    // stripes summed in T before they are added in double
 
   Index input_begin(Index run) const { return layout_.dim * run / input_runs(); }
-  void start(const Rows<T>& rows, const PanelNetwork<T>& net);
+  void start(Team& team, const Rows<T>& rows, const PanelNetwork<T>& net);
   void forward_stripe(Team& team, const Rows<T>& rows, const PanelNetwork<T>& net, const Loss* loss, double* f,
                       Index begin, Index end);
   Index block_count(Index count, Index groups) const;
@@ -146,7 +147,7 @@ template <class T>
 template <class Begin, class Ready>
 double GradientKernel<T>::evaluate(Team& team, const Rows<T>& rows, const PanelNetwork<T>& net, Loss loss, double* f,
                                    const Begin& begin, const Ready& ready) {
-  start(rows, net);
+  start(team, rows, net);
   const Index stripes = (rows.count + kStripe - 1) / kStripe;
   for (Index stripe = 0; stripe < stripes; ++stripe) {
     const Index first = stripe * kStripe, last = std::min(first + kStripe, rows.count);

@@ -12,6 +12,7 @@
 
 #include "preluflow/network.hpp"
 #include "preluflow/panels.hpp"
+#include "preluflow/parallel.hpp"
 
 namespace preluflow {
 
@@ -21,16 +22,18 @@ class OuterLayer {
   static constexpr Index kRows = 4;  // at a time
 
   // sign, log_abs_v of the network are (h, C). Allocates only when sizes grow.
-  void set(const Network<T>& net, Index outputs, Index padded) {
+  void set(Team& team, const Network<T>& net, Index outputs, Index padded) {
     outputs_ = outputs;
     padded_ = padded;
     coefficients_.assign(static_cast<std::size_t>(outputs * padded), T(0));
     units_.assign(static_cast<std::size_t>(outputs * padded), T(0));
+    log_lengths_.resize(static_cast<std::size_t>(outputs == 1 ? 0 : net.width));
+    directions_.resize(log_lengths_.size() * static_cast<std::size_t>(outputs));
     double largest = -kInfinity;
     for (Index j = 0; j < net.width; ++j)
       for (Index c = 0; c < outputs; ++c) largest = std::max(largest, log_of(net, j, c));
     scale_ = std::isfinite(largest) ? std::exp(largest) : 0.0;
-    for (Index j = 0; j < net.width; ++j) set_neuron(net, j, largest);
+    for_neurons(team, net.width, outputs, [&](Index j) { set_neuron(net, j, largest); });
   }
 
   // F (rows, C) of phi (kRows, padded), without kappa and B. Rows beyond `rows` may hold anything finite.
@@ -66,6 +69,15 @@ class OuterLayer {
     }
   }
 
+  // Of several outputs: log |V_.j|, and <v_.j,s_j> for s (h, C).
+  double log_length_of(Index j) const { return log_lengths_[static_cast<std::size_t>(j)]; }
+  double along(const Vector<double>& s, Index j) const {
+    double sum = 0.0;
+    for (Index k = j * outputs_; std::isfinite(log_length_of(j)) && k < (j + 1) * outputs_; ++k)
+      sum += directions_[static_cast<std::size_t>(k)] * s(k);
+    return sum;
+  }
+
   Index count() const { return outputs_; }
 
  private:
@@ -84,13 +96,16 @@ class OuterLayer {
     const double* log_v = net.log_abs_v + j * outputs_;
     const double* sign = net.sign + j * outputs_;
     const double log_norm = outputs_ == 1 ? 0.0 : log_length(log_v, outputs_);
+    if (outputs_ > 1) log_lengths_[static_cast<std::size_t>(j)] = log_norm;
     for (Index c = 0; c < outputs_; ++c) {
       const auto k = static_cast<std::size_t>(c * padded_ + j);
       coefficients_[k] = static_cast<T>(std::isfinite(largest) ? sign[c] * std::exp(log_of(net, j, c) - largest) : 0.0);
       if (outputs_ == 1) {
         units_[k] = T(1);
       } else if (std::isfinite(log_norm)) {
-        units_[k] = static_cast<T>(sign[c] * std::exp(log_v[c] - log_norm));
+        const double unit = sign[c] * std::exp(log_v[c] - log_norm);
+        directions_[static_cast<std::size_t>(j * outputs_ + c)] = unit;
+        units_[k] = static_cast<T>(unit);
       }
     }
   }
@@ -105,8 +120,9 @@ class OuterLayer {
 
   Index outputs_ = 1, padded_ = 0;
   double scale_ = 0.0;
-  AlignedVector<T> coefficients_;  // (C, padded h), relative to the largest
-  AlignedVector<T> units_;         // (C, padded h)
+  AlignedVector<T> coefficients_;                 // (C, padded h), relative to the largest
+  AlignedVector<T> units_;                        // (C, padded h)
+  std::vector<double> log_lengths_, directions_;  // (h,) and (h, C), of several outputs: log |V_.j| and v_.j
 };
 
 }  // namespace preluflow

@@ -228,4 +228,14 @@ class Team {
   alignas(64) std::atomic<Index> done_{0};  // tasks of the round that helpers have done or found needless
 };
 
+// Calls body(j) for neurons j = 0 .. width-1, each of which has so many scalars to see to, with exponentials.
+template <class Body>
+void for_neurons(Team& team, Index width, Index scalars, const Body& body) {
+  constexpr Index kScalars = 256;  // of a task: some microseconds
+  const Index neurons = std::max<Index>(1, kScalars / scalars);
+  team.parallel_for((width + neurons - 1) / neurons, [&](Index task) {
+    for (Index j = task * neurons; j < std::min((task + 1) * neurons, width); ++j) body(j);
+  });
+}
+
 }  // namespace preluflow

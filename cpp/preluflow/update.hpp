@@ -62,15 +62,7 @@ struct NetworkState {
             seen};
   }
 
-  // log |V_.j|, and with it <v_.j,s_j> for s (h, C); of one output s_j, whose sign v_j keeps.
-  double log_outer(Index j) const { return log_length(log_abs_v.data() + j * outputs, outputs); }
-  double along(const Vector<double>& s, Index j, double log_norm_v) const {
-    if (outputs == 1) return s(j);
-    double sum = 0.0;
-    for (Index k = j * outputs; std::isfinite(log_norm_v) && k < (j + 1) * outputs; ++k)
-      sum += sign(k) * std::exp(log_abs_v(k) - log_norm_v) * s(k);
-    return sum;
-  }
+  double log_outer(Index j) const { return log_length(log_abs_v.data() + j * outputs, outputs); }  // log |V_.j|
 };
 
 // How a descent step goes.
@@ -82,9 +74,9 @@ struct StepOptions {
 
 // One descent step, in three moves so that G is used while it is in cache and theta stays whole when something
 // overflows:
-//   plan(s)        from the scalars: w = e^scale (along u + move g) for each neuron
+//   plan(kernel)   from the scalars: w = e^scale (along u + move g) for each neuron
 //   move(part)     G <- along u + move g on a part of (h, D), with the part's share of the squared norms
-//   finish(s)      norms; if all are finite: u <- G / norm, and log_norm, v
+//   finish(kernel) norms; if all are finite: u <- G / norm, and log_norm, v
 template <class T>
 class DescentStep {
  public:
@@ -104,20 +96,22 @@ class DescentStep {
         move_(static_cast<std::size_t>(layout.padded())),
         squares_(static_cast<std::size_t>(parts * lanes_)) {}
 
-  void plan(const NetworkState<T>& state, const Vector<double>& s) {
+  void plan(Team& team, const NetworkState<T>& state, const GradientKernel<T>& kernel) {
+    const bool one = state.outputs == 1;
     const bool prelu = state.activation == Activation::prelu, polynomial = state.activation == Activation::polynomial;
-    for (Index j = 0; j < state.U.layout().width; ++j) {
+    for_neurons(team, state.U.layout().width, state.outputs, [&](Index j) {
       const auto k = static_cast<std::size_t>(j);
       const double l = state.log_norm(j);
-      const double log_v = state.log_outer(j);
+      const double log_v = one ? state.log_abs_v(j) : kernel.outer().log_length_of(j);
+      const double along = one ? kernel.s()(j) : kernel.outer().along(kernel.s(), j);
       const double log_move = log_step_ + log_v + (polynomial ? log_power(state.p - 1.0, l) : 0.0);
       scale_[k] = std::max(l, log_move);
       const bool dead = scale_[k] == kDead;
       const double keep = dead ? 0.0 : keep_ * std::exp(l - scale_[k]);
-      const double move = dead ? 0.0 : (state.outputs == 1 ? state.sign(j) : 1.0) * std::exp(log_move - scale_[k]);
-      along_[k] = static_cast<T>(prelu ? keep - move * (state.p - 1.0) * state.along(s, j, log_v) : keep);
+      const double move = dead ? 0.0 : (one ? state.sign(j) : 1.0) * std::exp(log_move - scale_[k]);
+      along_[k] = static_cast<T>(prelu ? keep - move * (state.p - 1.0) * along : keep);
       move_[k] = static_cast<T>(move);
-    }
+    });
   }
 
   void move(const PanelMatrix<T>& U, PanelMatrix<T>& G, Index part, Index panel, Index d0, Index d1) {
@@ -147,8 +141,10 @@ class DescentStep {
   bool finish(Team& team, NetworkState<T>& state, GradientKernel<T>& kernel) {
     if (options_.trained != Trained::outer && !finish_directions(team, state, kernel)) return false;
     const Index width = state.U.layout().width;
-    for (Index j = 0; options_.trained != Trained::inner && j < width; ++j)
-      for (Index k = j * state.outputs; k < (j + 1) * state.outputs; ++k) finish_outer(state, j, k, kernel.s()(k));
+    if (options_.trained != Trained::inner)
+      for_neurons(team, width, state.outputs, [&](Index j) {
+        for (Index k = j * state.outputs; k < (j + 1) * state.outputs; ++k) finish_outer(state, j, k, kernel.s()(k));
+      });
     if (options_.trained != Trained::outer)
       for (Index j = 0; j < width; ++j) state.log_norm(j) = scale_[static_cast<std::size_t>(j)];
     if (options_.trained != Trained::inner && state.output_bias.size() > 0)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Dark to light, so that the curves stay apart in grey; line styles tell them apart besides.
 INK, BLUE, ORANGE, GREY = "#111111", "#1f5a96", "#d9822b", "#9a9a9a"
 # For pictures of more than four curves, which markers tell apart besides.
-PURPLE, GREEN, SKY = "#7b3f8c", "#2f8560", "#6db6e8"
+PURPLE, GREEN, SKY, RED = "#7b3f8c", "#2f8560", "#6db6e8", "#b3423a"
 
 _STYLE: dict[str, Any] = {
     "figure.dpi": 110,

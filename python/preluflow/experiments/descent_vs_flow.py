@@ -6,7 +6,7 @@ loss, t = 120), in float64. The error of a run is
     E = max over neurons of max(angle between the directions at t, |difference of log ||w_j|| at t|)
 
 against the flow by "dop853" at rtol 1e-10. Gradient descent is Euler's method on (W, v), "euler" the same on the
-log-polar state. A gradient is one pass over the data forward and back.
+log-polar state. A gradient is one pass over the data forward and back. ("rkc" is for stiff problems.)
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ LOOKS = {
     "dopri5": (plots.BLUE, "D", "--"),
     "tsit5": (plots.PURPLE, "v", "-"),
     "dop853": (plots.SKY, "P", "-."),
+    "flow43": (plots.RED, "X", (0, (5, 1, 1, 1, 1, 1))),
 }
 
 
@@ -61,6 +62,7 @@ def _levels() -> dict[Method | Literal["descent"], tuple[float, ...]]:
         "tsit5": (1e-1, 1e-2, 1e-3, 1e-4, 1e-5),
         "dopri5": (1e-1, 1e-2, 1e-3, 1e-4, 1e-5),
         "dop853": (1e-1, 1e-2, 1e-3, 1e-4, 1e-6),
+        "flow43": (1e-1, 1e-2, 1e-3, 1e-4, 1e-5),
     }
 
 
