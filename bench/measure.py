@@ -14,18 +14,17 @@ import numpy as np
 import preluflow
 from preluflow.results import environment
 
-ASLEEP = 0.1  # seconds; OpenBLAS waits for 2^26 cycles
 
-
-def alternate(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
+def alternate(contenders: Mapping[str, Callable[[], object]], rounds: int, pause: float = 0.1) -> dict[str, np.ndarray]:
     """Seconds of each contender in each round, (rounds,), after one round that does not count.
 
-    Each begins when the threads of the one before are asleep: those of OpenBLAS and OpenMP wait for work at full speed.
+    Each begins after a pause, in seconds, when the threads of the one before are asleep: those of OpenBLAS and OpenMP
+    look for work at full speed (OpenBLAS's for 2^26 cycles).
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for round_ in range(rounds + 1):
         for name, run in contenders.items():
-            time.sleep(ASLEEP)
+            time.sleep(pause)
             began = time.perf_counter()
             run()
             if round_:
