@@ -313,7 +313,7 @@ def test_fifty_steps_are_torchs_autograd_and_sgd(activation, p, outputs):
 @pytest.mark.parametrize("outputs", [1, 2, 10])
 def test_bits_depend_on_neither_threads_nor_how_rows_lie(dtype, outputs, tmp_path):
     loss = "squared"
-    X, y, _ = problem(outputs, loss, n=700, D=40)
+    X, y, _ = problem(outputs, loss, n=2800, D=40)  # enough work for two threads
     X = X.astype(dtype)
     file = np.memmap(tmp_path / "x", dtype=dtype, mode="w+", shape=X.shape)
     file[:] = X

@@ -89,10 +89,11 @@ Trained<T> descend_in_batches(const Problem<T>& data, int threads) {
   return Trained<T>(descent.state(), loss);
 }
 
-// Three outputs, biases, a centre and normalised inputs; weights of the points.
+// Ten outputs, so that the scalars of neurons make several tasks; biases, a centre and normalised inputs; weights of
+// the points.
 template <class T>
 struct ClassProblem {
-  static constexpr Index outputs = 3;
+  static constexpr Index outputs = 10;
 
   explicit ClassProblem(const Problem<T>& data_)
       : data(data_),
@@ -135,6 +136,21 @@ Trained<T> descend_to_classes(const Problem<T>& data, int threads) {
   double loss = kInfinity;
   Team::run(threads, kWork, [&](Team& team) {
     for (int step = 0; step < 5; ++step) CHECK(descent.advance(team));
+    loss = descent.evaluate(team);
+  });
+  return Trained<T>(descent.state(), loss);
+}
+
+template <class T, class Step>
+Trained<T> descend_to_classes_in_batches(const Problem<T>& data, const typename Step::Options& options, int threads) {
+  constexpr Index kBatch = 150;
+  const ClassProblem<T> problem(data);
+  StochasticDescent<T, Step> descent(problem.view(), problem.state(Activation::prelu), Loss::cross_entropy, options,
+                                     kBatch);
+  double loss = kInfinity;
+  Team::run(threads, kWork, [&](Team& team) {
+    for (Index first = 0; first < data.n; first += kBatch)
+      CHECK(descent.advance(team, data.order.data() + first, std::min(kBatch, data.n - first)));
     loss = descent.evaluate(team);
   });
   return Trained<T>(descent.state(), loss);
@@ -194,6 +210,10 @@ void check_training() {
     CHECK(descend(data, activation, 3) == descend(data, activation, 1));
   CHECK(descend_in_batches(data, 3) == descend_in_batches(data, 1));
   CHECK(descend_to_classes(data, 3) == descend_to_classes(data, 1));
+  const auto sgd = descend_to_classes_in_batches<T, DescentStep<T>>;
+  const auto adam = descend_to_classes_in_batches<T, AdamStep<T>>;
+  CHECK(sgd(data, {0.1, 0.01}, 3) == sgd(data, {0.1, 0.01}, 1));
+  CHECK(adam(data, {{0.01, 0.01}}, 3) == adam(data, {{0.01, 0.01}}, 1));
   for (const char* method : {"bosh3", "dop853"}) CHECK(flow(data, method, 3) == flow(data, method, 1));
   for (Activation activation : {Activation::prelu, Activation::polynomial, Activation::tanh})
     for (auto trained : {preluflow::Trained::both, preluflow::Trained::inner, preluflow::Trained::outer})
