@@ -5,9 +5,11 @@ from functools import cache
 
 import numpy as np
 import pytest
+from conftest import make_problem
 
 import preluflow as pf
-from preluflow import theory
+from preluflow import attacks, theory
+from preluflow._span import InBasis, in_span
 from preluflow.experiments import PGD_GAP, Options, pgd_gap
 from preluflow.experiments._harness import bracket_of
 
@@ -21,6 +23,19 @@ def quick():
 def measured(rows, quantity):
     (found,) = [row.measured for row in rows if row.quantity == quantity]
     return found
+
+
+def test_apgd_has_all_dimensions():
+    reduced, Q = in_span(make_problem(h=6, D=25).network())
+    config = replace(pgd_gap.QUICK, dim=25)
+    X = np.ones((3, 25)) @ Q
+    y = np.sign(reduced.decision_function(X))
+    found = pgd_gap.BALLS["apgd"].run(config, reduced, X, y, 0.1, 0)
+    padded = np.column_stack([X, np.zeros((3, 19))])
+    restarts = config.apgd_starts - 1
+    whole = attacks.apgd(InBasis(reduced), padded, y, eps=0.1, steps=config.apgd_steps, restarts=restarts)
+    np.testing.assert_allclose(found.delta[:, :6], whole.delta[:, :6], rtol=0, atol=1e-7)
+    assert found.gradients == whole.gradients
 
 
 # ---- what was found

@@ -75,18 +75,23 @@ Trained<T> descend(const Problem<T>& data, Activation activation, int threads) {
   return Trained<T>(descent.state(), loss);
 }
 
-template <class T>
-Trained<T> descend_in_batches(const Problem<T>& data, int threads) {
-  constexpr Index kBatch = 90;
-  StochasticDescent<T> descent({data.X.data(), data.y.data(), data.n}, data.state(Activation::prelu), Loss::logistic,
-                               {0.2}, kBatch);
+template <class T, class Step>
+Trained<T> after_an_epoch(StochasticDescent<T, Step>& descent, const Problem<T>& data, int threads) {
+  const Index batch = descent.batch();
   double loss = kInfinity;
   Team::run(threads, kWork, [&](Team& team) {
-    for (Index first = 0; first < data.n; first += kBatch)
-      CHECK(descent.advance(team, data.order.data() + first, std::min(kBatch, data.n - first)));
+    for (Index first = 0; first < data.n; first += batch)
+      CHECK(descent.advance(team, data.order.data() + first, std::min(batch, data.n - first)));
     loss = descent.evaluate(team);
   });
   return Trained<T>(descent.state(), loss);
+}
+
+template <class T>
+Trained<T> descend_in_batches(const Problem<T>& data, int threads) {
+  StochasticDescent<T> descent({data.X.data(), data.y.data(), data.n}, data.state(Activation::prelu), Loss::logistic,
+                               {0.2}, 90);
+  return after_an_epoch(descent, data, threads);
 }
 
 // Ten outputs, so that the scalars of neurons make several tasks; biases, a centre and normalised inputs; weights of
@@ -143,17 +148,10 @@ Trained<T> descend_to_classes(const Problem<T>& data, int threads) {
 
 template <class T, class Step>
 Trained<T> descend_to_classes_in_batches(const Problem<T>& data, const typename Step::Options& options, int threads) {
-  constexpr Index kBatch = 150;
   const ClassProblem<T> problem(data);
   StochasticDescent<T, Step> descent(problem.view(), problem.state(Activation::prelu), Loss::cross_entropy, options,
-                                     kBatch);
-  double loss = kInfinity;
-  Team::run(threads, kWork, [&](Team& team) {
-    for (Index first = 0; first < data.n; first += kBatch)
-      CHECK(descent.advance(team, data.order.data() + first, std::min(kBatch, data.n - first)));
-    loss = descent.evaluate(team);
-  });
-  return Trained<T>(descent.state(), loss);
+                                     150);
+  return after_an_epoch(descent, data, threads);
 }
 
 // The loss after three steps, the network and polynomials within the last, and work done.
